@@ -1,0 +1,148 @@
+"""The contract that travels with the weights: what goes into a net, and what its output means.
+
+A ``ModelSpec`` is stored in the checkpoint, in the ONNX file (``metadata_props["edgeseg.spec"]``) and in the engine's
+passport. ``edgeseg.preprocess`` is the one place that applies it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgeseg.errors import InputError
+
+METADATA_KEY = "edgeseg.spec"
+
+Colour = tuple[
+    Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
+]
+Triple = tuple[float, float, float]
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LabelSpace(_Contract):
+    """Class names, their colours and the id that no score counts.
+
+    ``names[i]`` and ``palette[i]`` (R, G, B, 0..255) belong to label id ``i``; ``ignore_id`` marks pixels without truth.
+    """
+
+    name: str
+    names: tuple[str, ...] = Field(min_length=1, max_length=255)
+    palette: tuple[Colour, ...]
+    ignore_id: int = Field(ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LabelSpace":
+        if len(self.palette) != len(self.names):
+            raise ValueError(f"{len(self.palette)} colours for {len(self.names)} class names")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("a class name stands twice")
+        return self
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class ModelSpec(_Contract):
+    """What a net takes and gives.
+
+    The net's input is ``((image * scale) - mean) / std`` with ``image`` an (H, W, 3) uint8 frame in ``colour`` order,
+    resized to ``input_size`` (H, W) by ``resize``; float32, (1, 3, H, W). Its output is (1, classes, H/k, W/k) logits.
+    """
+
+    format: Literal[1] = 1
+    architecture: str
+    arguments: dict[str, int | float | str | bool] = {}
+    input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    colour: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 1 / 255
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    resize: Literal["stretch"] = "stretch"
+    stride: int = Field(default=1, ge=1)
+    labels: LabelSpace
+
+    @model_validator(mode="after")
+    def _usable(self) -> "ModelSpec":
+        if self.scale == 0 or any(s == 0 for s in self.std):
+            raise ValueError("scale and std may not be zero")
+        return self
+
+    @classmethod
+    def parse(cls, text: str | bytes, source: str) -> "ModelSpec":
+        """Read a spec from JSON; ``source`` names where it came from. Raises ``InputError``."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{source}: its edgeseg spec cannot be read", got=first_problem(error)) from error
+
+    def to_json(self) -> str:
+        return self.model_dump_json()
+
+    def replace(self, **changes: Any) -> "ModelSpec":
+        """A copy with some facts changed, validated again."""
+        return ModelSpec.model_validate({**self.model_dump(), **changes})
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of a pydantic error, on one line: where, what."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+
+
+def _space(name: str, ignore_id: int, classes: dict[str, Colour]) -> LabelSpace:
+    return LabelSpace(name=name, names=tuple(classes), palette=tuple(classes.values()), ignore_id=ignore_id)
+
+
+# The eleven classes of the SegNet tutorial (Kendall, Badrinarayanan, Cipolla), in its id order, its colours.
+CAMVID_11 = _space("camvid-11", 11, {
+    "Sky": (128, 128, 128), "Building": (128, 0, 0), "Pole": (192, 192, 128), "Road": (128, 64, 128),
+    "Pavement": (60, 40, 222), "Tree": (128, 128, 0), "SignSymbol": (192, 128, 128), "Fence": (64, 64, 128),
+    "Car": (64, 0, 128), "Pedestrian": (64, 64, 0), "Bicyclist": (0, 128, 192),
+})  # fmt: skip
+
+# CamVid's label_colors.txt (Brostow, Fauqueur, Cipolla 2009): 32 names in alphabetical order; Void is among them.
+CAMVID_32 = _space("camvid-32", 30, {
+    "Animal": (64, 128, 64), "Archway": (192, 0, 128), "Bicyclist": (0, 128, 192), "Bridge": (0, 128, 64),
+    "Building": (128, 0, 0), "Car": (64, 0, 128), "CartLuggagePram": (64, 0, 192), "Child": (192, 128, 64),
+    "Column_Pole": (192, 192, 128), "Fence": (64, 64, 128), "LaneMkgsDriv": (128, 0, 192),
+    "LaneMkgsNonDriv": (192, 0, 64), "Misc_Text": (128, 128, 64), "MotorcycleScooter": (192, 0, 192),
+    "OtherMoving": (128, 64, 64), "ParkingBlock": (64, 192, 128), "Pedestrian": (64, 64, 0), "Road": (128, 64, 128),
+    "RoadShoulder": (128, 128, 192), "Sidewalk": (0, 0, 192), "SignSymbol": (192, 128, 128),
+    "Sky": (128, 128, 128), "SUVPickupTruck": (64, 128, 192), "TrafficCone": (0, 0, 64),
+    "TrafficLight": (0, 64, 64), "Train": (192, 64, 128), "Tree": (128, 128, 0), "Truck_Bus": (192, 128, 192),
+    "Tunnel": (64, 0, 64), "VegetationMisc": (192, 192, 0), "Void": (0, 0, 0), "Wall": (64, 192, 0),
+})  # fmt: skip
+
+# cityscapesScripts, helpers/labels.py: the nineteen classes with a train id, in that order.
+CITYSCAPES_19 = _space("cityscapes-19", 255, {
+    "road": (128, 64, 128), "sidewalk": (244, 35, 232), "building": (70, 70, 70), "wall": (102, 102, 156),
+    "fence": (190, 153, 153), "pole": (153, 153, 153), "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0), "vegetation": (107, 142, 35), "terrain": (152, 251, 152), "sky": (70, 130, 180),
+    "person": (220, 20, 60), "rider": (255, 0, 0), "car": (0, 0, 142), "truck": (0, 0, 70), "bus": (0, 60, 100),
+    "train": (0, 80, 100), "motorcycle": (0, 0, 230), "bicycle": (119, 11, 32),
+})  # fmt: skip
+
+# PASCAL VOC 2012 development kit; colours by its VOClabelcolormap.
+VOC_21 = _space("voc-21", 255, {
+    "background": (0, 0, 0), "aeroplane": (128, 0, 0), "bicycle": (0, 128, 0), "bird": (128, 128, 0),
+    "boat": (0, 0, 128), "bottle": (128, 0, 128), "bus": (0, 128, 128), "car": (128, 128, 128), "cat": (64, 0, 0),
+    "chair": (192, 0, 0), "cow": (64, 128, 0), "diningtable": (192, 128, 0), "dog": (64, 0, 128),
+    "horse": (192, 0, 128), "motorbike": (64, 128, 128), "person": (192, 128, 128), "pottedplant": (0, 64, 0),
+    "sheep": (128, 64, 0), "sofa": (0, 192, 0), "train": (128, 192, 0), "tvmonitor": (0, 64, 128),
+})  # fmt: skip
+
+LABEL_SPACES: dict[str, LabelSpace] = {
+    space.name: space for space in (CAMVID_11, CAMVID_32, CITYSCAPES_19, VOC_21)
+}
+
+
+def label_space(name: str) -> LabelSpace:
+    """Look a label space up by name. Raises ``InputError`` with the names there are."""
+    try:
+        return LABEL_SPACES[name]
+    except KeyError:
+        raise InputError("unknown label space", got=repr(name), expected=f"one of {', '.join(LABEL_SPACES)}") from None
