@@ -1,0 +1,244 @@
+"""The standard operators that pooling with positions and unpooling are lowered to."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from edgeseg.errors import GraphError
+from edgeseg.export.unpool.graph import Graph, attributes, ints_attribute, title
+
+_BYTES = (TensorProto.INT8, TensorProto.UINT8)
+
+
+class Emitter:
+    """Appends nodes to ``nodes``, under unique names that start with the name of the node they replace."""
+
+    def __init__(self, graph: Graph, replaced: NodeProto) -> None:
+        self.graph, self.nodes = graph, list[NodeProto]()
+        self._prefix = replaced.name or replaced.output[0]
+
+    def op(self, op_type: str, *inputs: str, out: str | None = None, **attrs: object) -> str:
+        """Append one node with one output; returns the output's name."""
+        name = self.graph.unique(f"{self._prefix}/{op_type}")
+        out = out or self.graph.unique(f"{name}_out")
+        self.nodes.append(helper.make_node(op_type, list(inputs), [out], name, **attrs))
+        return out
+
+    def ints(self, values: list[int] | int) -> str:
+        """An int64 constant: a vector, or a scalar for a plain number."""
+        return self.graph.constant(np.asarray(values, np.int64), "i64")
+
+    def scalar(self, value: float, elem_type: int) -> str:
+        return self.graph.constant(np.asarray(value, helper.tensor_dtype_to_np_dtype(elem_type)), "value")
+
+    def shape(self, name: str) -> str:
+        static = self.graph.static_shape(name)
+        return self.ints(static) if static is not None else self.op("Shape", name)
+
+    def part(self, vector: str, start: int, end: int) -> str:
+        value = self.graph.array(vector)
+        if value is not None:
+            return self.ints([int(v) for v in value[start:end]])
+        return self.op("Slice", vector, self.ints([start]), self.ints([end]), self.ints([0]))
+
+
+@dataclass(frozen=True)
+class Window:
+    """The geometry of a ``MaxPool``: one number an axis, ``pads`` before every axis and then after every axis."""
+
+    kernel: list[int]
+    strides: list[int]
+    pads: list[int]
+    dilations: list[int]
+    ceil: bool
+    column_major: bool
+
+    @classmethod
+    def of(cls, node: NodeProto, graph: Graph) -> "Window":
+        kernel = ints_attribute(node, "kernel_shape", [])
+        rank = len(kernel)
+        attrs = attributes(node)
+        strides, dilations = ints_attribute(node, "strides", [1] * rank), ints_attribute(node, "dilations", [1] * rank)
+        mode = attrs.get("auto_pad", b"NOTSET")
+        if mode in (b"SAME_UPPER", b"SAME_LOWER"):
+            pads = _same_pads(node, graph, kernel, strides, dilations, upper=mode == b"SAME_UPPER")
+        else:
+            pads = ints_attribute(node, "pads", [0] * 2 * rank) if mode == b"NOTSET" else [0] * 2 * rank
+        # One-dimensional pooling has no columns: ONNX Runtime ignores the order there.
+        column_major = bool(attrs.get("storage_order", 0)) and rank > 1
+        return cls(kernel, strides, pads, dilations, bool(attrs.get("ceil_mode", 0)), column_major)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether two windows may share an element."""
+        reach = zip(self.kernel, self.strides, self.dilations, strict=True)
+        return any((k - 1) * d >= s for k, s, d in reach)
+
+
+def _same_pads(
+    node: NodeProto, graph: Graph, kernel: list[int], strides: list[int], dilations: list[int], *, upper: bool
+) -> list[int]:
+    """``auto_pad`` in numbers: output size is ceil(input / stride), the odd element of padding goes to one side."""
+    shape = graph.shape(node.input[0])
+    begin, end = [], []
+    for axis, (k, s) in enumerate(zip(kernel, strides, strict=True)):
+        size = shape[2 + axis] if shape is not None else None
+        if (s != 1 and (size is None or size[1])) or dilations[axis] != 1:
+            raise GraphError(
+                f"{title(node)}: auto_pad cannot be told in numbers", got=f"size {size}, dilations {dilations}",
+                expected="fixed height and width, dilations of 1",
+                hint="Export with explicit pads, or fix the input's size.",
+            )  # fmt: skip
+        total = k - 1 if s == 1 or size is None else max(0, (-(-size[0] // s) - 1) * s + k - size[0])
+        begin.append(total // 2 if upper else total - total // 2)
+        end.append(total - begin[-1])
+    return begin + end
+
+
+# -- any window: positions as the ONNX standard's Indices -----------------------------------------------------------------
+
+
+def positions(emit: Emitter, x: str, pooled: str, window: Window, out: str) -> None:
+    """Compute ``out`` (int64, the shape of ``pooled``): what ``MaxPool``'s Indices hold, first maximum winning ties.
+
+    ``x`` is (N, C, spatial...), ``pooled`` its maxima. Every place of the window is compared with the maximum, the last
+    place first, so that the first equal one stays. Positions count over the whole tensor, as ONNX Runtime counts.
+    """
+    rank, shape = len(window.kernel), emit.shape(x)
+    places = _places(emit, shape, window)
+    kind = emit.graph.dtype(x)
+    if kind in _BYTES:
+        x, pooled = (emit.op("Cast", name, to=TensorProto.FLOAT) for name in (x, pooled))
+        kind = TensorProto.FLOAT
+    padded = any(window.pads) or window.ceil
+    if padded:
+        # The sizes of the output are MaxPool's business; ceil_mode may look up to a stride beyond the padding.
+        beyond = [p + (s if window.ceil else 0) for p, s in zip(window.pads[rank:], window.strides, strict=True)]
+        pads = emit.ints([0, 0, *window.pads[:rank], 0, 0, *beyond])
+        lowest = float(np.finfo(helper.tensor_dtype_to_np_dtype(kind)).min)
+        x = emit.op("Pad", x, pads, emit.scalar(lowest, kind))
+        places = emit.op("Pad", places, pads, emit.ints(-1))
+    sizes = emit.part(emit.shape(pooled), 2, 2 + rank)
+    span = emit.op("Mul", sizes, emit.ints(window.strides))
+    found = ""
+    for offset in reversed(list(product(*(range(k) for k in window.kernel)))):
+        start = [o * d for o, d in zip(offset, window.dilations, strict=True)]
+        end = emit.op("Add", span, emit.ints(start))
+        cut = (emit.ints(start), end, emit.ints(list(range(2, 2 + rank))), emit.ints(window.strides))
+        place = emit.op("Slice", places, *cut)
+        hit = emit.op("Equal", emit.op("Slice", x, *cut), pooled)
+        if padded:
+            hit = emit.op("And", hit, emit.op("Greater", place, emit.ints(-1)))
+        found = emit.op("Where", hit, place, found or emit.ints(0))
+    emit.op("Add", found, _plane_starts(emit, shape, rank), out=out)
+
+
+def _places(emit: Emitter, shape: str, window: Window) -> str:
+    """(1, 1, spatial...) int64: each element's position inside its plane."""
+    rank = len(window.kernel)
+    spatial = emit.part(shape, 2, 2 + rank)
+    count = emit.op("Range", emit.ints(0), emit.op("ReduceProd", spatial, keepdims=0), emit.ints(1))
+    if window.column_major:
+        spatial = emit.op("Gather", spatial, emit.ints(list(reversed(range(rank)))))
+    grid = emit.op("Reshape", count, emit.op("Concat", emit.ints([1, 1]), spatial, axis=0))
+    if window.column_major:
+        grid = emit.op("Transpose", grid, perm=[0, 1, *reversed(range(2, 2 + rank))])
+    return grid
+
+
+def _plane_starts(emit: Emitter, shape: str, rank: int) -> str:
+    """(N, C, 1...) int64: the position of each plane's first element in the whole tensor."""
+    planes, spatial = emit.part(shape, 0, 2), emit.part(shape, 2, 2 + rank)
+    count = emit.op("Range", emit.ints(0), emit.op("ReduceProd", planes, keepdims=0), emit.ints(1))
+    starts = emit.op("Mul", count, emit.op("ReduceProd", spatial, keepdims=0))
+    return emit.op("Reshape", starts, emit.op("Concat", planes, emit.ints([1] * rank), axis=0))
+
+
+# -- any indices: unpooling as a scatter ----------------------------------------------------------------------------------
+
+
+def scatter(emit: Emitter, values: str, indices: str, size: str, window: Window | None, out: str) -> None:
+    """Put ``values`` where ``indices`` (int64, whole-tensor positions) say, zero elsewhere, in a tensor of ``size``.
+
+    ``window`` is the pooling the indices come from, if it is known. Overlapping windows can name one place several
+    times; ONNX Runtime keeps the last in row-major order, ScatterElements promises nothing. So all but the last are sent
+    to an extra element behind the end, which is cut off again.
+    """
+    flat = emit.ints([-1])
+    kind = emit.graph.dtype(values)
+    empty = helper.make_tensor("value", kind, [1], [0])
+    zeros = emit.op("Reshape", emit.op("ConstantOfShape", size, value=empty), flat)
+    shared = window is not None and window.overlaps
+    if shared and window is not None:
+        spare = emit.op("ReduceProd", size, keepdims=0)
+        indices = _last_only(emit, indices, spare, window)
+        zeros = emit.op("Concat", zeros, emit.op("ConstantOfShape", flat_one(emit), value=empty), axis=0)
+    placed = emit.op(
+        "ScatterElements", zeros, emit.op("Reshape", indices, flat), emit.op("Reshape", values, flat), axis=0
+    )
+    if shared:
+        placed = emit.op("Slice", placed, emit.ints([0]), emit.ints([-1]), emit.ints([0]))
+    emit.op("Reshape", placed, size, out=out)
+
+
+def flat_one(emit: Emitter) -> str:
+    return emit.ints([1])
+
+
+def _last_only(emit: Emitter, indices: str, spare: str, window: Window) -> str:
+    """``indices`` with ``spare`` where a later window names the same place.
+
+    Only windows at most ``reach`` steps away overlap; a window is later when its first differing step is positive.
+    """
+    rank = len(window.kernel)
+    steps = zip(window.kernel, window.strides, window.dilations, strict=True)
+    reach = [((k - 1) * d) // s for k, s, d in steps]
+    edge = emit.ints([0, 0, *reach, 0, 0, *reach])
+    framed = emit.op("Pad", indices, edge, emit.ints(-1))
+    sizes = emit.part(emit.shape(indices), 2, 2 + rank)
+    axes, later = emit.ints(list(range(2, 2 + rank))), ""
+    for step in product(*(range(-r, r + 1) for r in reach)):
+        if step <= (0,) * rank:
+            continue
+        start = [s + r for s, r in zip(step, reach, strict=True)]
+        end = emit.op("Add", sizes, emit.ints(start))
+        same = emit.op("Equal", emit.op("Slice", framed, emit.ints(start), end, axes), indices)
+        later = emit.op("Or", later, same) if later else same
+    return emit.op("Where", later, spare, indices)
+
+
+def unpooled_size(emit: Emitter, node: NodeProto) -> str:
+    """The int64 vector of a ``MaxUnpool``'s output sizes: given, or the reverse of ``MaxPool``'s formula."""
+    known = emit.graph.unpooled_shape(node)
+    if known is not None and not any(symbols for _, symbols in known):
+        return emit.ints([size for size, _ in known])
+    if len(node.input) > 2 and node.input[2]:
+        return node.input[2]
+    kernel = ints_attribute(node, "kernel_shape", [])
+    rank = len(kernel)
+    strides, pads = ints_attribute(node, "strides", [1] * rank), ints_attribute(node, "pads", [0] * 2 * rank)
+    trimmed = [k - s - pads[a] - pads[a + rank] for a, (k, s) in enumerate(zip(kernel, strides, strict=True))]
+    sizes = emit.op("Mul", emit.shape(node.input[0]), emit.ints([1, 1, *strides]))
+    return emit.op("Add", sizes, emit.ints([0, 0, *trimmed]))
+
+
+# -- 2x2 windows side by side: one-byte codes, no index -------------------------------------------------------------------
+
+
+def codes(emit: Emitter, x: str, pooled: str) -> str:
+    """The place of the first maximum of every 2x2 window of ``x`` (N, C, H, W): 0 1 / 2 3, in the type of ``x``.
+
+    Pooling with smaller windows reads the rest off: the upper left element alone, the upper row, the left column.
+    """
+    kind = emit.graph.dtype(x)
+    number = {place: emit.scalar(place, kind) for place in range(4)}
+
+    def holds(height: int, width: int) -> str:
+        corner = emit.op("MaxPool", x, kernel_shape=[height, width], strides=[2, 2], pads=[0, 0, height - 2, width - 2])
+        return emit.op("Equal", corner, pooled)
+
+    lower = emit.op("Where", holds(2, 1), number[2], number[3])
+    upper = emit.op("Where", holds(1, 2), number[1], lower)
+    return emit.op("Where", holds(1, 1), number[0], upper)

@@ -1,0 +1,1 @@
+"""Training: recipes, augmentation, losses, schedules and the Lightning fit."""

@@ -1,0 +1,44 @@
+"""A checkpoint: weights and spec in one file, loadable without running any code from it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeseg.artifact import atomic_path
+from edgeseg.errors import InputError
+from edgeseg.models import create
+from edgeseg.spec import ModelSpec
+
+_FORMAT = "edgeseg-checkpoint-1"
+
+
+def save_checkpoint(path: Path, net: nn.Module, spec: ModelSpec, notes: dict[str, Any]) -> Path:
+    """Write weights, spec and ``notes`` (plain values: recipe, scores) atomically."""
+    state = {name: value.detach().cpu() for name, value in net.state_dict().items()}
+    with atomic_path(path) as temporary:
+        torch.save({"format": _FORMAT, "spec": spec.to_json(), "state": state, "notes": notes}, temporary)
+    return path
+
+
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
+    """The net in evaluation mode on the CPU, its spec and notes. Raises ``InputError``."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such checkpoint", got=repr(str(path)), hint="Train one: edgeseg train RECIPE.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path}: not a checkpoint", got=f"{type(error).__name__}", expected="a best.pt file") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise InputError(
+            f"{path}: not an edgeseg checkpoint", expected=_FORMAT, hint="runs/NAME/best.pt is one; last.ckpt is not."
+        )
+    spec = ModelSpec.parse(content["spec"], str(path))
+    net = create(spec.architecture, len(spec.labels), **spec.arguments)
+    try:
+        net.load_state_dict(content["state"])
+    except RuntimeError as error:
+        raise InputError(f"{path}: its weights do not fit its spec", got=str(error).splitlines()[-1].strip()) from error
+    return net.eval(), spec, content["notes"]

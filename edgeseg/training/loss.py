@@ -1,0 +1,44 @@
+"""Cross-entropy and its class weights."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeseg.data import Dataset
+
+LOG_OFFSET = 1.02  # ENet (Paszke et al. 2016, section 5.1): w = 1 / ln(1.02 + p)
+
+
+def class_pixels(data: Dataset) -> npt.NDArray[np.int64]:
+    """For each label id: its pixels, and the pixels of all frames it occurs in; (2, classes) int64. Void not counted."""
+    classes = len(data.labels)
+    counts = np.zeros((2, classes), np.int64)
+    for index in range(len(data)):
+        mask = data[index].mask
+        here = np.bincount(mask.ravel(), minlength=256)
+        here[data.labels.ignore_id] = 0
+        here = here[:classes]
+        counts[0] += here
+        counts[1] += np.where(here > 0, here.sum(), 0)
+    return counts
+
+
+def class_weights(counts: npt.NDArray[np.int64], kind: str, power: float) -> npt.NDArray[np.float32]:
+    """Weights (classes,) from ``class_pixels``, with mean 1 over the pixels; a class never seen weighs 0.
+
+    ``inverse``: 1 / p. ``median``: median-frequency balancing (Eigen & Fergus 2015): median(f) / f with f the share of
+    the class in the frames it occurs in. ``log``: ENet's 1 / ln(1.02 + p). All to the ``power``, which tempers them.
+    """
+    pixels, frames = counts.astype(np.float64)
+    seen = pixels > 0
+    share = pixels / max(pixels.sum(), 1)
+    raw = np.ones_like(share)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if kind == "inverse":
+            raw = 1 / share
+        elif kind == "median":
+            frequency = pixels / frames
+            raw = np.median(frequency[seen]) / frequency
+        elif kind == "log":
+            raw = 1 / np.log(LOG_OFFSET + share)
+    weights = np.where(seen, raw, 0.0) ** power * seen
+    return np.asarray(weights / (weights * share).sum(), np.float32)
