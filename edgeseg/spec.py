@@ -4,6 +4,7 @@ A ``ModelSpec`` is stored in the checkpoint, in the ONNX file (``metadata_props[
 passport. ``edgeseg.preprocess`` is the one place that applies it.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -146,3 +147,25 @@ def label_space(name: str) -> LabelSpace:
         return LABEL_SPACES[name]
     except KeyError:
         raise InputError("unknown label space", got=repr(name), expected=f"one of {', '.join(LABEL_SPACES)}") from None
+
+
+def voc_colour(index: int) -> Colour:
+    """The ``index``-th colour of PASCAL VOC's map (its development kit's VOClabelcolormap): bits spread over R, G, B."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= ((index >> channel) & 1) << (7 - bit)
+        index >>= 3
+    return channels[0], channels[1], channels[2]
+
+
+def generic_space(classes: int, names: Sequence[str] = (), name: str | None = None) -> LabelSpace:
+    """A label space for a net that came without one: ``class0``.. in PASCAL VOC's colours, 255 ignored."""
+    if len(names) > 255 or classes > 255:
+        raise InputError("too many classes for a uint8 label map", got=max(classes, len(names)), expected="at most 255")
+    titles = tuple(names) or tuple(f"class{i}" for i in range(classes))
+    palette = tuple(voc_colour(i) for i in range(len(titles)))
+    try:
+        return LabelSpace(name=name or f"generic-{classes}", names=titles, palette=palette, ignore_id=255)
+    except ValidationError as error:
+        raise InputError("the class names make no label space", got=first_problem(error)) from error

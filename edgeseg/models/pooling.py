@@ -94,29 +94,34 @@ class _MaxUnpoolCode(torch.autograd.Function):
         return _take(grad, code), None, None
 
 
-@torch.library.custom_op("edgeseg::max_pool_code", mutates_args=())
+# What stands in an exported graph: PyTorch's own pair, whole. ``edgeseg.export`` translates it to ONNX's.
+@torch.library.custom_op("edgeseg::max_pool_positions", mutates_args=())
 def _export_pool(x: Tensor) -> tuple[Tensor, Tensor]:
-    return _pool(x)
+    values, index = F.max_pool2d(x, 2, return_indices=True)
+    return values, index
 
 
 @_export_pool.register_fake
 def _(x: Tensor) -> tuple[Tensor, Tensor]:
     values = x.new_empty(x.shape[0], x.shape[1], x.shape[2] // 2, x.shape[3] // 2)
-    return values, torch.empty_like(values, dtype=torch.uint8)
+    return values, torch.empty_like(values, dtype=torch.int64)
 
 
-@torch.library.custom_op("edgeseg::max_unpool_code", mutates_args=())
-def _export_unpool(values: Tensor, code: Tensor, like: Tensor) -> Tensor:
-    return _unpool(values, code, like.shape[2:])
+@torch.library.custom_op("edgeseg::max_unpool_positions", mutates_args=())
+def _export_unpool(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    return F.max_unpool2d(values, index, 2, output_size=list(like.shape[2:]))
 
 
 @_export_unpool.register_fake
-def _(values: Tensor, code: Tensor, like: Tensor) -> Tensor:
+def _(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
     return values.new_empty(values.shape[0], values.shape[1], like.shape[2], like.shape[3])
 
 
 def max_pool_code(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Pool ``x`` (N, C, H, W), floating, to values (N, C, H//2, W//2) of its dtype and their uint8 code (0..3)."""
+    """Pool ``x`` (N, C, H, W), floating, to values (N, C, H//2, W//2) of its dtype and their uint8 code (0..3).
+
+    Under ``torch.export`` the code is an opaque int64 tensor, for ``max_unpool_code`` only.
+    """
     if torch.compiler.is_exporting():
         values, code = _export_pool(x)
     else:
@@ -127,7 +132,7 @@ def max_pool_code(x: Tensor) -> tuple[Tensor, Tensor]:
 def max_unpool_code(values: Tensor, code: Tensor, like: Tensor) -> Tensor:
     """Put ``values`` (N, C, h, w) back where ``code`` says, zero elsewhere, in a plane of the size of ``like``.
 
-    ``like`` is any tensor (N, *, H, W) as high and wide as the one pooled: H in {2h, 2h+1}, W in {2w, 2w+1}.
+    ``like`` is a tensor (N, C, H, W) of the size of the one pooled: H in {2h, 2h+1}, W in {2w, 2w+1}.
     """
     out: Tensor
     if torch.compiler.is_exporting():

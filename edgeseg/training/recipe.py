@@ -116,6 +116,18 @@ class Recipe(_Section):
     fit: FitSection
 
 
+def with_changes(recipe: Recipe, changes: dict[str, object]) -> Recipe:
+    """A recipe with some values replaced, ``{"fit.epochs": 3}``, checked again."""
+    values = recipe.model_dump()
+    for key, value in changes.items():
+        section, _, field = key.partition(".")
+        values[section][field] = value
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{recipe.name}: not a valid recipe", got=first_problem(error)) from error
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe. Raises ``InputError`` with the first thing wrong in it."""
     path = Path(path)

@@ -5,6 +5,7 @@ label id. Every primitive writes colour and label in one call with no anti-alias
 construction; the slight blur of the lens comes later and touches colours only.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,8 +17,8 @@ Floats = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 
 NEAR_M = 0.4
-_SUBPIXEL_BITS = 4
-_SUBPIXEL = 1 << _SUBPIXEL_BITS
+SUBPIXEL_BITS = 4
+_SUBPIXEL = 1 << SUBPIXEL_BITS
 _FAR_PIXEL = 60_000.0
 _HAZE_LENGTH_M = 620.0
 _FLAT_BELOW = 0.006  # faces smaller than this share of the frame's height are filled with their texture's mean
@@ -43,9 +44,14 @@ class Texture:
         small = self.levels[-1].reshape(-1, 4).astype(np.float64)
         return np.asarray((small[:, :3] * small[:, 3:]).sum(0) / max(small[:, 3].sum(), 1.0))
 
+    @cached_property
+    def see_through(self) -> bool:
+        """Whether no part is fully opaque, or a face of it is not opaque all over."""
+        return bool(self.levels[-1][..., 3].max() < 250)
+
     def level(self, pixels_per_texel: float) -> int:
         """The level whose texels are about as large as the frame's pixels."""
-        wanted = int(np.floor(-np.log2(max(pixels_per_texel, 1e-6)) + 0.3))
+        wanted = math.floor(0.3 - math.log2(max(pixels_per_texel, 1e-6)))
         return min(max(wanted, 0), len(self.levels) - 1)
 
 
@@ -60,14 +66,14 @@ class Light:
 
     def gain(self, normals: Floats) -> Floats:
         """(..., 3) unit normals -> (..., 3) gains."""
-        lit = np.clip(normals @ self.sun, 0.0, 1.0)[..., None]
+        lit = np.maximum(normals @ self.sun, 0.0)[..., None]
         up = 0.75 + 0.25 * normals[..., 1:2]
         return np.asarray(self.sky_gain * up + self.sun_gain * lit)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole at ``position``, turned by ``yaw`` radians to the right; ``focal`` and the principal point in pixels."""
+    """A pinhole at ``position``, turned by ``yaw`` radians to the right; ``focal`` and ``centre`` are in pixels."""
 
     size: tuple[int, int]
     position: Floats
@@ -90,7 +96,7 @@ class Camera:
 
 def to_pixels(projected: Floats) -> Floats:
     """(N, 3) projected points in front of the camera -> (N, 2) pixels."""
-    return np.asarray(np.clip(projected[:, :2] / projected[:, 2:], -_FAR_PIXEL, _FAR_PIXEL))
+    return np.asarray(np.minimum(np.maximum(projected[:, :2] / projected[:, 2:], -_FAR_PIXEL), _FAR_PIXEL))
 
 
 def clip_near(projected: Floats) -> Floats:
@@ -107,6 +113,30 @@ def clip_near(projected: Floats) -> Floats:
     return np.array(kept).reshape(-1, 3)
 
 
+class Face:
+    """A flat, textured, convex face in the world.
+
+    ``outline`` (N, 2) holds fractions of ``across`` and ``up``, the edges the whole texture spans from ``origin`` (its
+    lower left). Texture opacity below one lets what is behind shine through; the label is the face's all the same.
+    """
+
+    def __init__(
+        self, origin: Floats, across: Floats, up: Floats, outline: Floats, texture: Texture, label: int, tint: Floats
+    ) -> None:
+        self.texture, self.label, self.tint = texture, label, tint
+        self.corners = origin + outline[:, :1] * across + outline[:, 1:] * up
+        self.plane = np.vstack([np.stack([across, -up, origin + up], axis=1), [0.0, 0.0, 1.0]])
+        normal = np.cross(across, up)
+        self._normal: Floats = normal / np.linalg.norm(normal)
+        rows, cols = texture.levels[0].shape[:2]
+        xs, ys = outline.T.tolist()
+        self.texels = max(_area(xs, ys), 1e-6) * rows * cols
+
+    def normal_towards(self, eye: Floats) -> Floats:
+        """The unit normal on the side of ``eye``."""
+        return self._normal if float(self._normal @ (eye - self.corners[0])) >= 0 else -self._normal
+
+
 class View:
     """One frame in the making: camera, light and canvas."""
 
@@ -117,69 +147,68 @@ class View:
 
     def fog(self, depth_m: float) -> float:
         """The share of haze in front of something, 0..1."""
-        return float(1.0 - np.exp(-max(depth_m, 0.0) / _HAZE_LENGTH_M))
+        return 1.0 - math.exp(-max(depth_m, 0.0) / _HAZE_LENGTH_M)
 
     def fill(self, outline: Floats, colour: Floats, label: int) -> None:
         """Fill a convex polygon, (N, 2) pixels, with one BGR colour and label."""
         b, g, r = colour.tolist()
-        cv2.fillConvexPoly(self.canvas, subpixels(outline), (b, g, r, label), cv2.LINE_8, _SUBPIXEL_BITS)
+        cv2.fillConvexPoly(self.canvas, subpixels(outline), (b, g, r, label), cv2.LINE_8, SUBPIXEL_BITS)
 
-    def shade_ground(self, corners: Floats, strength: int = 255) -> None:
-        """Darken the ground inside a convex polygon, (N, 2) world X and Z."""
-        projected = clip_near(self.camera.project(np.insert(corners, 1, 0.0, axis=1)))
-        if len(projected) >= 3:
-            cv2.fillConvexPoly(self.shadow, subpixels(to_pixels(projected)), strength, cv2.LINE_8, _SUBPIXEL_BITS)
+    def shade_ground(self, outlines: Floats, strength: int = 255) -> None:
+        """Darken the ground inside convex polygons, (K, N, 2) world X and Z."""
+        points = np.zeros((outlines.shape[0] * outlines.shape[1], 3))
+        points[:, ::2] = outlines.reshape(-1, 2)
+        projected = self.camera.project(points)
+        if projected[:, 2].max() < NEAR_M:
+            return
+        if projected[:, 2].min() >= NEAR_M:
+            shapes = list(subpixels(to_pixels(projected)).reshape(outlines.shape))
+        else:
+            cut = (clip_near(shape) for shape in projected.reshape(*outlines.shape[:2], 3))
+            shapes = [subpixels(to_pixels(shape)) for shape in cut if len(shape) >= 3]
+        for shape in shapes:
+            cv2.fillConvexPoly(self.shadow, shape, strength, cv2.LINE_8, SUBPIXEL_BITS)
 
     def lit(self, colours: Floats, normals: Floats, depth_m: float) -> Floats:
         """(..., 3) BGR colours under this light and haze."""
         fog = self.fog(depth_m)
-        return np.asarray(np.clip(colours * self.light.gain(normals) * (1 - fog) + self.light.haze * fog, 0, 255))
+        return np.asarray(np.minimum(colours * self.light.gain(normals) * (1 - fog) + self.light.haze * fog, 255.0))
 
-    def face(
-        self, origin: Floats, across: Floats, up: Floats, outline: Floats, texture: Texture, label: int, tint: Floats
-    ) -> None:
-        """Paint a flat, textured, convex face.
-
-        ``outline`` (N, 2) holds fractions of ``across`` and ``up``, the edges the whole texture spans from ``origin``
-        (its lower left); texture opacity below one lets what is behind shine through, the label is the face's.
-        """
+    def face(self, face: "Face") -> None:
+        """Paint a flat, textured face."""
         camera = self.camera
-        projected = clip_near(camera.project(origin + outline[:, :1] * across + outline[:, 1:] * up))
+        projected = clip_near(camera.project(face.corners))
         if len(projected) < 3:
             return
         corners = to_pixels(projected)
         height, width = camera.size
-        left, top = np.clip(np.floor(corners.min(0)) - 1, 0, (width, height)).astype(int).tolist()
-        right, bottom = np.clip(np.ceil(corners.max(0)) + 2, 0, (width, height)).astype(int).tolist()
+        xs, ys = corners.T.tolist()
+        left, top = max(int(min(xs)) - 1, 0), max(int(min(ys)) - 1, 0)
+        right, bottom = min(int(max(xs)) + 3, width), min(int(max(ys)) + 3, height)
         if right <= left or bottom <= top:
             return
-        normal = np.cross(across, up)
-        normal /= np.linalg.norm(normal)
-        if normal @ (camera.position - origin) < 0:
-            normal = -normal
-        depth = float(projected[:, 2].mean())
-        gain = self.light.gain(normal) * tint
-        area = _area(corners)
-        if area < (_FLAT_BELOW * height) ** 2 or right - left < 2:
+        gain = self.light.gain(face.normal_towards(camera.position)) * face.tint
+        depth = sum(projected[:, 2].tolist()) / len(projected)
+        area = _area(xs, ys)
+        texture = face.texture
+        if area < (_FLAT_BELOW * height) ** 2 or right - left <= 4:
             fog = self.fog(depth)
-            self.fill(corners, np.clip(texture.mean * gain * (1 - fog) + self.light.haze * fog, 0, 255), label)
+            self.fill(corners, np.minimum(texture.mean * gain * (1 - fog) + self.light.haze * fog, 255), face.label)
             return
-        share = max(_area(outline), 1e-6)
-        texels = share * texture.levels[0].shape[0] * texture.levels[0].shape[1]
-        picture = texture.levels[texture.level(float(np.sqrt(area / texels)))]
+        picture = texture.levels[texture.level(math.sqrt(area / face.texels))]
         rows, cols = picture.shape[:2]
-        world = np.vstack([np.stack([across / cols, -up / rows, origin + up], axis=1), [0.0, 0.0, 1.0]])
-        shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]])
-        texel = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-        from_frame = np.linalg.inv(shift @ camera.matrix @ world @ texel)
+        to_frame = camera.matrix @ face.plane
+        to_frame[:, 0] /= cols
+        to_frame[:, 1] /= rows
+        to_frame[:, 2] += 0.5 * (to_frame[:, 0] + to_frame[:, 1])  # a texel's middle is at its whole number
+        to_frame[0] -= left * to_frame[2]
+        to_frame[1] -= top * to_frame[2]
         patch = cv2.warpPerspective(
-            picture, from_frame, (right - left, bottom - top),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
+            picture, to_frame, (right - left, bottom - top), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         stencil = np.zeros(patch.shape[:2], np.uint8)
-        cv2.fillConvexPoly(stencil, subpixels(corners - (left, top)), 255, cv2.LINE_8, _SUBPIXEL_BITS)
-        see_through = bool(texture.levels[-1][..., 3].min() < 255)
-        self._paste(_u8(patch), stencil, (left, top), label, gain, depth, see_through)
+        cv2.fillConvexPoly(stencil, subpixels(corners - (left, top)), 255, cv2.LINE_8, SUBPIXEL_BITS)
+        self._paste(_u8(patch), stencil, (left, top), face.label, gain, depth, texture.see_through)
 
     def billboard(self, foot: Floats, size_m: tuple[float, float], texture: Texture, label: int, tint: Floats) -> None:
         """Paint an upright picture that faces the camera; its own opacity is its outline."""
@@ -190,7 +219,7 @@ class View:
         scale = camera.focal / depth
         rows, cols = texture.levels[0].shape[:2]
         step_x, step_y = size_m[0] * scale / cols, size_m[1] * scale / rows
-        picture = texture.levels[texture.level(float(np.sqrt(step_x * step_y)))]
+        picture = texture.levels[texture.level(math.sqrt(step_x * step_y))]
         rows, cols = picture.shape[:2]
         step_x, step_y = size_m[0] * scale / cols, size_m[1] * scale / rows
         x0, y0 = x / depth - size_m[0] * scale / 2, y / depth - size_m[1] * scale
@@ -212,8 +241,7 @@ class View:
         _, stencil = cv2.threshold(opacity, 60, 255, cv2.THRESH_BINARY)
         normal = np.array([-np.sin(camera.yaw), 0.5, -np.cos(camera.yaw)]) / np.sqrt(1.25)
         gain = (self.light.gain(normal) + 0.35 * self.light.sun_gain) * tint
-        see_through = texture.levels[0][..., 3].max() < 250
-        self._paste(_u8(patch), _u8(stencil), (left, top), label, gain, depth, bool(see_through))
+        self._paste(_u8(patch), _u8(stencil), (left, top), label, gain, depth, texture.see_through)
 
     def _paste(
         self, patch: Pixels, stencil: Pixels, corner: tuple[int, int], label: int, gain: Floats, depth: float,
@@ -235,12 +263,12 @@ class View:
 
 def subpixels(outline: Floats) -> npt.NDArray[np.int32]:
     """Pixels as OpenCV's fixed-point integers."""
-    return np.rint(np.clip(outline, -_FAR_PIXEL, _FAR_PIXEL) * _SUBPIXEL).astype(np.int32)
+    return np.rint(outline * _SUBPIXEL).astype(np.int32)
 
 
-def _area(outline: Floats) -> float:
-    x, y = outline[:, 0], outline[:, 1]
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+def _area(xs: list[float], ys: list[float]) -> float:
+    twice = sum(xs[k - 1] * ys[k] - xs[k] * ys[k - 1] for k in range(len(xs)))
+    return abs(twice) / 2
 
 
 def _u8(picture: object) -> Pixels:

@@ -1,4 +1,4 @@
-"""Pictures made of numbers: facades, roofs, foliage, fences, asphalt, clouds. Made once per process, the same every time.
+"""Pictures made of numbers: facades, roofs, foliage, fences, asphalt, clouds. Made once a process, always the same.
 
 All are BGR with opacity as the fourth channel, (h, w, 4) uint8, except the grey tiles, which repeat without a seam.
 """
@@ -16,10 +16,14 @@ Colour = tuple[int, int, int]
 
 _BANK_SEED = 20090107
 _PER_METRE = 26
-_BRICKS: tuple[Colour, ...] = ((62, 78, 122), (92, 128, 152), (70, 84, 104), (58, 66, 96), (104, 134, 150))
-_RENDERS: tuple[Colour, ...] = ((196, 204, 208), (160, 184, 196), (176, 178, 176), (150, 172, 190), (130, 140, 148))
+_BRICKS: tuple[Colour, ...] = (
+    (62, 78, 118), (104, 130, 148), (78, 88, 102), (64, 72, 94), (116, 136, 146), (88, 96, 104),
+)  # fmt: skip
+_RENDERS: tuple[Colour, ...] = ((206, 210, 212), (176, 192, 200), (186, 188, 186), (166, 182, 194), (140, 146, 150))
 _STONES: tuple[Colour, ...] = ((112, 132, 144), (120, 126, 130), (96, 108, 116))
-_FASCIAS: tuple[Colour, ...] = ((40, 60, 30), (110, 40, 24), (30, 30, 140), (40, 40, 40), (120, 110, 30), (60, 20, 80))
+_FASCIAS: tuple[Colour, ...] = (
+    (44, 62, 36), (96, 48, 34), (38, 36, 116), (40, 40, 40), (104, 98, 60), (150, 156, 156), (60, 40, 66),
+)  # fmt: skip
 _WORDS = ("BAKERY", "BOOKS", "CAFE", "FLOWERS", "TAILOR", "CHEMIST", "CYCLES", "GROCER", "BANK", "SHOES", "THE BELL")
 
 
@@ -39,18 +43,18 @@ def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cells: int, oc
 
 @lru_cache(maxsize=1)
 def asphalt_tile() -> Grey:
-    """(512, 512) float32 of about zero mean: grain, for 4 m of road."""
+    """(513, 513) float32 of about zero mean: grain, for 4 m of road."""
     rng = np.random.default_rng([_BANK_SEED, 1])
     grain = rng.standard_normal((512, 512)).astype(np.float32)
     soft = cv2.GaussianBlur(np.pad(grain, 8, mode="wrap"), (0, 0), 1.2)[8:-8, 8:-8]
-    return np.asarray(soft / soft.std() * 0.75 + smooth_noise(rng, (512, 512), 24, 2) * 0.4, dtype=np.float32)
+    return _repeating(np.asarray(soft / soft.std() * 0.75 + smooth_noise(rng, (512, 512), 16, 2) * 0.4))
 
 
 @lru_cache(maxsize=1)
 def stain_tile() -> Grey:
-    """(1024, 256) float32 of about zero mean: patches, seams and wear, for 48 m of road along by 12 m across."""
+    """(1025, 257) float32 of about zero mean: patches, seams and wear, for 48 m of road along by 12 m across."""
     rng = np.random.default_rng([_BANK_SEED, 2])
-    tile = smooth_noise(rng, (1024, 256), 6, 4) * 0.6
+    tile = smooth_noise(rng, (1024, 256), 8, 4) * 0.6
     for _ in range(14):  # repaired trenches
         y, x = int(rng.integers(0, 960)), int(rng.integers(0, 200))
         h, w = int(rng.integers(20, 150)), int(rng.integers(12, 50))
@@ -63,14 +67,14 @@ def stain_tile() -> Grey:
         steps = rng.standard_normal((12, 2)) * (5, 14) + (0, 8)
         path = np.cumsum(steps, axis=0) + rng.uniform(0, 1, 2) * (256, 1024)
         cv2.polylines(tile, [path.astype(np.int32)], False, -1.8, 1)
-    return np.asarray(cv2.GaussianBlur(tile, (3, 3), 0), dtype=np.float32)
+    return _repeating(np.asarray(cv2.GaussianBlur(tile, (3, 3), 0)))
 
 
 @lru_cache(maxsize=1)
 def cloud_tile() -> Grey:
-    """(512, 512) float32, 0..1: cover of cloud."""
+    """(513, 513) float32, 0..1: cover of cloud."""
     rng = np.random.default_rng([_BANK_SEED, 3])
-    return np.asarray(np.clip(smooth_noise(rng, (512, 512), 5, 6) * 0.32 + 0.5, 0, 1), dtype=np.float32)
+    return _repeating(np.asarray(np.clip(smooth_noise(rng, (512, 512), 4, 6) * 0.32 + 0.5, 0, 1)))
 
 
 @lru_cache(maxsize=1)
@@ -79,6 +83,11 @@ def grain_tile() -> Pixels:
     rng = np.random.default_rng([_BANK_SEED, 4])
     grey = rng.standard_normal((600, 640, 1)) * 2.2 + rng.standard_normal((600, 640, 3)) * 1.6
     return np.clip(np.rint(128 + grey), 0, 255).astype(np.uint8)
+
+
+def _repeating(tile: Grey) -> Grey:
+    """The tile with its first row and column once more at the end, so that a sample between the two finds both."""
+    return np.asarray(np.pad(tile, ((0, 1), (0, 1)), mode="wrap"), dtype=np.float32)
 
 
 def _wall(rng: np.random.Generator, rows: int, cols: int, colour: Colour, courses: bool) -> npt.NDArray[np.float32]:
@@ -111,7 +120,7 @@ def _window(
     for i in range(panes):
         for j in range(2):
             pw, ph = (w - 0.08 * (panes + 1)) / panes, (h - 0.24) / 2
-            dark = np.array((44, 40, 36), np.float32) * shine * float(rng.uniform(0.7, 1.3))
+            dark = np.array((34, 31, 28), np.float32) * shine * float(rng.uniform(0.7, 1.3))
             glass = dark + (np.array((58, 52, 44), np.float32) if rng.random() < 0.22 else 0)
             _rect(wall, x + 0.08 + i * (pw + 0.08), y + 0.08 + j * (ph + 0.08), pw, ph, glass)
     if rng.random() < 0.35:  # curtains
@@ -131,7 +140,8 @@ def _shop(rng: np.random.Generator, wall: npt.NDArray[np.float32], width: float)
         _rect(wall, x, 0.5, w, 1.95, (46, 44, 42))
         for _ in range(int(w * 3)):  # what stands in the window
             gx, gy = x + float(rng.uniform(0, w * 0.85)), 0.55 + float(rng.uniform(0, 1.0))
-            _rect(wall, gx, gy, min(0.4, w * 0.15), float(rng.uniform(0.2, 0.7)), rng.uniform(30, 190, 3))
+            ware = rng.uniform(40, 150) + rng.uniform(-30, 30, 3)
+            _rect(wall, gx, gy, min(0.4, w * 0.15), float(rng.uniform(0.2, 0.7)), ware)
         for bar in np.arange(x, x + w, 1.3):
             _rect(wall, float(bar), 0.5, 0.07, 2.0, fascia * 1.2)
         _rect(wall, x, 2.0, w, 0.4, (84, 80, 74))
@@ -139,7 +149,9 @@ def _shop(rng: np.random.Generator, wall: npt.NDArray[np.float32], width: float)
     _rect(wall, door + 0.15, 0.9, 0.7, 1.4, (70, 66, 60))
     word = _WORDS[int(rng.integers(len(_WORDS)))]
     at = (round(width * 0.2 * _PER_METRE), wall.shape[0] - round(2.72 * _PER_METRE))
-    cv2.putText(wall, word, at, cv2.FONT_HERSHEY_DUPLEX, 0.02 * _PER_METRE, (210, 220, 224), 1, cv2.LINE_AA)
+    ink = np.zeros(wall.shape[:2], np.uint8)
+    cv2.putText(ink, word, at, cv2.FONT_HERSHEY_DUPLEX, 0.02 * _PER_METRE, 255, 1, cv2.LINE_AA)
+    wall += (np.array((210, 220, 224), np.float32) - wall) * (ink[..., None] / np.float32(255))
 
 
 def _facade(rng: np.random.Generator, kind: str) -> Texture:
@@ -232,54 +244,58 @@ def _leafy(rng: np.random.Generator, tint: Colour, slender: bool) -> Pixels:
     rows, cols = 384, 288
     tree = np.zeros((rows, cols, 4), np.uint8)
     bark = (38, 46, 54, 255)
-    trunk = np.array([[132, 383], [156, 383], [150, 200], [138, 200]], np.int32)
+    trunk = np.array([[133, 383], [155, 383], [150, 200], [138, 200]], np.int32)
     cv2.fillConvexPoly(tree, trunk, bark)
-    cv2.line(tree, (144, 270), (90, 180), bark, 7)
-    cv2.line(tree, (144, 260), (200, 170), bark, 7)
-    middle, spread = np.array([144.0, 150.0]), np.array([62.0 if slender else 92.0, 118.0 if slender else 100.0])
-    clumps = middle + rng.normal(0, 0.52, (46, 2)) * spread
-    clumps[:, 1] = np.clip(clumps[:, 1], 40, 240)
-    for shade in np.linspace(0.35, 1.5, 10):  # from the dark inside to the lit tips
-        for x, y in clumps:
-            lean = np.array([-6.0, -14.0]) * shade
-            for dx, dy in rng.normal(0, 18, (11, 2)) + lean:
-                high = (250 - (y + dy)) / 420
-                glow = (shade * 0.72 + high + float(rng.normal(0, 0.13))) * 1.02
-                b, g, r = np.clip(np.array(tint) * max(glow, 0.15), 0, 255).tolist()
-                axes = (int(rng.integers(3, 9)), int(rng.integers(2, 6)))
-                cv2.ellipse(
-                    tree, (round(x + dx), round(y + dy)), axes, float(rng.uniform(0, 180)), 0, 360, (b, g, r, 255), -1
-                )
+    cv2.line(tree, (144, 280), (96, 190), bark, 6)
+    cv2.line(tree, (144, 265), (196, 180), bark, 6)
+    middle, spread = np.array([144.0, 152.0]), np.array([70.0 if slender else 100.0, 118.0 if slender else 104.0])
+    turn, out = rng.uniform(0, 2 * np.pi, 46), np.sqrt(rng.uniform(0, 1, 46))
+    clumps = middle + np.stack([np.sin(turn), np.cos(turn)], 1) * out[:, None] * spread
+    for shade in np.linspace(0.35, 1.5, 12).tolist():  # from the dark inside to the lit tips
+        count = len(clumps) * 16
+        spots = np.repeat(clumps, 16, axis=0) + rng.uniform(-24, 24, (count, 2)) * (1.0, 0.8)
+        spots += np.array([-5.0, -12.0]) * shade
+        spots = np.clip(spots, 6, (cols - 7, 300))
+        high = (250 - spots[:, 1]) / 420
+        glow = np.maximum(shade * 0.78 + high + rng.normal(0, 0.16, count), 0.12)
+        colours = np.clip(np.array(tint) * glow[:, None], 0, 255).tolist()
+        sizes = rng.integers((2, 2), (7, 5), (count, 2)).tolist()
+        angles = rng.uniform(0, 180, count).tolist()
+        for (x, y), (b, g, r), axes, angle in zip(spots.tolist(), colours, sizes, angles, strict=True):
+            cv2.ellipse(tree, (round(x), round(y)), axes, angle, 0, 360, (b, g, r, 255), -1)
     return tree
 
 
 @lru_cache(maxsize=1)
 def bare_trees() -> tuple[Texture, ...]:
-    """Trees in winter, 7 m by 9 m: the crown belongs to the tree, the sky shines through between the twigs."""
+    """Trees in winter, 8.75 m by 9 m: the crown belongs to the tree, the sky shines through between the twigs."""
     rng = np.random.default_rng([_BANK_SEED, 9])
-    return tuple(Texture.of(_bare(rng), 7.0, 9.0) for _ in range(4))
+    return tuple(Texture.of(_bare(rng), 8.75, 9.0) for _ in range(4))
 
 
 def _bare(rng: np.random.Generator) -> Pixels:
-    rows, cols = 432, 336
+    rows, cols = 432, 420
     wood = np.zeros((rows, cols), np.uint8)
 
     def grow(at: npt.NDArray[np.float64], angle: float, length: float, width: float) -> None:
         tip = at + length * np.array([np.sin(angle), -np.cos(angle)])
-        shade = 245 if width > 2 else 200
+        shade = 250 if width > 2 else 170
         cv2.line(wood, at.astype(int).tolist(), tip.astype(int).tolist(), shade, max(round(width), 1), cv2.LINE_AA)
-        if length < 11:
+        if length < 15:
             return
-        for turn in rng.normal(0, 0.24, 3) + np.array([-0.55, 0.02, 0.55]):
-            grow(tip, angle + float(turn), length * float(rng.uniform(0.66, 0.82)), width * 0.62)
+        for turn in rng.normal(0, 0.17, 3) + np.array([-0.42, 0.02, 0.42]):
+            lean = 0.82 * (angle + float(turn))  # twigs seek the light
+            grow(tip, lean, length * float(rng.uniform(0.7, 0.86)), width * 0.62)
 
-    grow(np.array([cols / 2, rows - 1.0]), 0.0, 112.0, 15.0)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (13, 13))
-    crown = cv2.morphologyEx(wood, cv2.MORPH_CLOSE, kernel) > 60
-    haze = cv2.GaussianBlur(wood, (0, 0), 4)
-    opacity = np.where(crown, np.maximum(np.maximum(wood, haze), 72), 0)
+    grow(np.array([cols / 2, rows - 1.0]), 0.0, 86.0, 12.0)
+    wood[:, :4] = wood[:, -4:] = 0
+    crown = cv2.GaussianBlur((wood > 40).astype(np.float32), (0, 0), 5) > 0.16
+    crown[rows - 130 :] = False  # below the fork there is only the trunk
+    crown |= wood > 60
+    haze = cv2.GaussianBlur(wood, (0, 0), 2.5).astype(np.float32) * 0.8
+    opacity = np.where(crown, np.maximum(np.maximum(wood, haze), 66), 0)
     tree = np.zeros((rows, cols, 4), np.uint8)
-    tree[..., :3] = np.array((52, 58, 64)) * (0.8 + 0.3 * rng.random((rows, cols, 1)))
+    tree[..., :3] = np.array((46, 52, 58)) * (0.8 + 0.4 * rng.random((rows, cols, 1)))
     tree[..., 3] = np.minimum(opacity, 245)
     return tree
 
@@ -295,13 +311,13 @@ def hedge() -> Texture:
 
 @lru_cache(maxsize=1)
 def railing() -> Texture:
-    """A guard rail of galvanised bars, 2 m by 1.1 m; the panel is the fence's, the street shines through."""
-    panel = np.zeros((66, 120, 4), np.uint8)
+    """A guard rail of galvanised bars, 4 m by 1.1 m; the panel is the fence's, the street shines through."""
+    panel = np.zeros((66, 240, 4), np.uint8)
     panel[...] = (92, 94, 92, 80)
-    panel[:, 2::10] = panel[:, 3::10] = (150, 152, 148, 255)
-    panel[:5] = panel[-9:-5] = (160, 162, 158, 255)
-    panel[:, :4] = panel[:, -4:] = (120, 124, 120, 255)
-    return Texture.of(panel, 2.0, 1.1)
+    panel[:, 2::10] = panel[:, 3::10] = (150, 152, 148, 245)
+    panel[:5] = panel[-9:-5] = (160, 162, 158, 245)
+    panel[:, :3] = panel[:, -3:] = panel[:, 118:122] = (120, 124, 120, 245)
+    return Texture.of(panel, 4.0, 1.1)
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from edgeseg.errors import GraphError
-from edgeseg.export.unpool.graph import Graph, attributes, ints_attribute, title
+from edgeseg.export.unpool.graph import Graph, Int, attributes, ints_attribute, title
 
 _BYTES = (TensorProto.INT8, TensorProto.UINT8)
 
@@ -66,9 +66,39 @@ class Window:
             pads = _same_pads(node, graph, kernel, strides, dilations, upper=mode == b"SAME_UPPER")
         else:
             pads = ints_attribute(node, "pads", [0] * 2 * rank) if mode == b"NOTSET" else [0] * 2 * rank
-        # One-dimensional pooling has no columns: ONNX Runtime ignores the order there.
-        column_major = bool(attrs.get("storage_order", 0)) and rank > 1
-        return cls(kernel, strides, pads, dilations, bool(attrs.get("ceil_mode", 0)), column_major)
+        # SAME states the output's size itself. One-dimensional pooling has no columns: ONNX Runtime ignores their order.
+        ceil = bool(attrs.get("ceil_mode", 0)) and mode in (b"NOTSET", b"VALID")
+        window = cls(kernel, strides, pads, dilations, ceil, bool(attrs.get("storage_order", 0)) and rank > 1)
+        if ceil:
+            window._refuse_empty(node, graph.shape(node.input[0]))
+        return window
+
+    def _refuse_empty(self, node: NodeProto, shape: list[Int | None] | None) -> None:
+        """With ``ceil_mode`` a last window may hold nothing but padding; runtimes do not agree whether it counts."""
+        rank = len(self.kernel)
+        for axis, (k, s, d) in enumerate(zip(self.kernel, self.strides, self.dilations, strict=True)):
+            begin, end, reach = self.pads[axis], self.pads[axis + rank], (k - 1) * d + 1
+            if s + end <= reach:
+                continue  # a window that starts behind the last element would start a stride behind a complete one
+            size = shape[2 + axis] if shape is not None else None
+            last = None if size is None or size[1] else -(-(size[0] + begin + end - reach) // s) * s
+            if size is None or last is None or last >= size[0] + begin:
+                raise GraphError(
+                    f"{title(node)}: ceil_mode makes a window that holds only padding",
+                    got=f"kernel {k}, stride {s}, padding {begin} and {end}, size {size[0] if last else 'unknown'}",
+                    expected="windows that hold an element", hint="Export with ceil_mode=False.",
+                )  # fmt: skip
+
+    def without_positions(self, node: NodeProto) -> NodeProto:
+        """``node`` with one output, its padding in numbers."""
+        plain = NodeProto()
+        plain.CopyFrom(node)
+        del plain.output[1:], plain.attribute[:]
+        replaced = ("storage_order", "auto_pad", "pads", "ceil_mode")
+        plain.attribute.extend(a for a in node.attribute if a.name not in replaced)
+        plain.attribute.append(helper.make_attribute("pads", self.pads))
+        plain.attribute.append(helper.make_attribute("ceil_mode", int(self.ceil)))
+        return plain
 
     @property
     def overlaps(self) -> bool:
@@ -85,13 +115,15 @@ def _same_pads(
     begin, end = [], []
     for axis, (k, s) in enumerate(zip(kernel, strides, strict=True)):
         size = shape[2 + axis] if shape is not None else None
-        if (s != 1 and (size is None or size[1])) or dilations[axis] != 1:
+        total = None
+        if dilations[axis] == 1 and (s == 1 or (size is not None and not size[1])):
+            total = k - 1 if s == 1 or size is None else (-(-size[0] // s) - 1) * s + k - size[0]
+        if total is None or total < 0:
             raise GraphError(
-                f"{title(node)}: auto_pad cannot be told in numbers", got=f"size {size}, dilations {dilations}",
-                expected="fixed height and width, dilations of 1",
+                f"{title(node)}: auto_pad cannot be told in numbers", got=f"size {size[0] if size and not size[1] else 'unknown'}, stride {s}, dilation {dilations[axis]}",
+                expected="a fixed size, a stride up to the kernel's size, no dilation",
                 hint="Export with explicit pads, or fix the input's size.",
             )  # fmt: skip
-        total = k - 1 if s == 1 or size is None else max(0, (-(-size[0] // s) - 1) * s + k - size[0])
         begin.append(total // 2 if upper else total - total // 2)
         end.append(total - begin[-1])
     return begin + end
@@ -227,6 +259,12 @@ def unpooled_size(emit: Emitter, node: NodeProto) -> str:
 # -- 2x2 windows side by side: one-byte codes, no index -------------------------------------------------------------------
 
 
+def is_even(emit: Emitter, name: str) -> bool:
+    """Whether height and width of ``name`` are known to be even."""
+    shape = emit.graph.shape(name) or [None] * 4
+    return all(d is not None and d[0] % 2 == 0 for d in shape[2:])
+
+
 def codes(emit: Emitter, x: str, pooled: str) -> str:
     """The place of the first maximum of every 2x2 window of ``x`` (N, C, H, W): 0 1 / 2 3, in the type of ``x``.
 
@@ -234,11 +272,31 @@ def codes(emit: Emitter, x: str, pooled: str) -> str:
     """
     kind = emit.graph.dtype(x)
     number = {place: emit.scalar(place, kind) for place in range(4)}
+    even = is_even(emit, x)
+    size = "" if even else emit.part(emit.shape(pooled), 2, 4)
 
     def holds(height: int, width: int) -> str:
-        corner = emit.op("MaxPool", x, kernel_shape=[height, width], strides=[2, 2], pads=[0, 0, height - 2, width - 2])
+        corner = emit.op("MaxPool", x, kernel_shape=[height, width], strides=[2, 2])
+        if not even:  # the small windows fit a trailing row or column, the 2x2 ones do not
+            corner = emit.op("Slice", corner, emit.ints([0, 0]), size, emit.ints([2, 3]))
         return emit.op("Equal", corner, pooled)
 
     lower = emit.op("Where", holds(2, 1), number[2], number[3])
     upper = emit.op("Where", holds(1, 2), number[1], lower)
     return emit.op("Where", holds(1, 1), number[0], upper)
+
+
+def place(emit: Emitter, values: str, code: str, like: str, out: str) -> None:
+    """Put ``values`` (N, C, h, w) where ``code`` says in a plane the size of ``like`` (N, C, H, W), zero elsewhere."""
+    kind = emit.graph.dtype(values)
+    zero = emit.scalar(0, kind)
+    corners = [
+        emit.op("Where", emit.op("Equal", code, emit.scalar(number, kind)), values, zero) for number in range(4)
+    ]
+    even = is_even(emit, like)
+    blocks = emit.op("Concat", *corners, axis=1)
+    plane = emit.op("DepthToSpace", blocks, out=out if even else None, blocksize=2, mode="DCR")
+    if not even:
+        missing = emit.op("Sub", emit.shape(like), emit.op("Mul", emit.shape(values), emit.ints([1, 1, 2, 2])))
+        pads = emit.op("Concat", emit.ints([0, 0, 0, 0]), missing, axis=0)
+        emit.op("Pad", plane, pads, zero, out=out)

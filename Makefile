@@ -1,0 +1,44 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set everything up in a virtual environment first.
+# PYTHON chooses the interpreter (3.10 to 3.13); VENV the folder.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+  $$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+DEMO_VENV ?= .venv-demo
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+
+.PHONY: demo test check bench clean
+
+demo: $(DEMO_VENV)/ready  ## segment a drive into out/demo.mp4 (no torch is installed)
+	$(DEMO_VENV)/bin/edgeseg demo -o out/demo.mp4
+
+test: $(VENV)/ready  ## everything CI runs: style, types, tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/ready  ## style and types only
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/ready  ## the CPU benchmark against other runtimes, on an otherwise idle machine
+	$(VENV)/bin/python -m benchmarks.cpu
+
+# The environment is complete when the file `ready` is newer than pyproject.toml.
+$(VENV)/ready: pyproject.toml
+	$(call make_venv,$(VENV))
+	$(VENV)/bin/pip install $(PIP_FLAGS) -e '.[dev]'
+	touch $@
+
+$(DEMO_VENV)/ready: pyproject.toml
+	$(call make_venv,$(DEMO_VENV))
+	$(DEMO_VENV)/bin/pip install $(PIP_FLAGS) -e .
+	touch $@
+
+define make_venv
+	@test -n "$(PYTHON)" || { echo "edgeseg needs Python 3.10 to 3.13; none found. Give one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	$(PYTHON) -m venv $(1)
+endef
+
+clean:
+	rm -rf $(VENV) $(DEMO_VENV) out build dist

@@ -1,0 +1,304 @@
+"""The ``edgeseg`` command: parses, calls one function a stage, prints. Stages are imported when they are called."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeseg.errors import EdgesegError, InputError, MissingDependency
+
+if TYPE_CHECKING:
+    from edgeseg.export.network import Overrides
+    from edgeseg.metrics import Scores
+    from edgeseg.runtime import Engine
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Semantic segmentation from PyTorch to a live camera on a small machine.",
+)
+
+
+class Precision(str, Enum):
+    """Precisions of the targets there are."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Colour(str, Enum):
+    """Channel order of the net's input."""
+
+    rgb = "rgb"
+    bgr = "bgr"
+
+
+Size = Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Input size of the net.")]
+Mean = Annotated[tuple[float, float, float] | None, typer.Option(help="Mean a channel, in the net's colour order.")]
+Std = Annotated[tuple[float, float, float] | None, typer.Option(help="Standard deviation a channel.")]
+Scale = Annotated[float | None, typer.Option(help="Factor on the 0..255 pixel before mean and std.")]
+ColourOption = Annotated[Colour | None, typer.Option(help="Colour order of the net's input.")]
+Labels = Annotated[str | None, typer.Option(help="Label space: a known name, or a file (JSON, or a name a line).")]
+PrecisionOption = Annotated[Precision, typer.Option(help="auto: the fastest this machine computes natively.")]
+Target = Annotated[str, typer.Option(help="auto or cpu.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON, too.")]
+EngineArgument = Annotated[str, typer.Argument(metavar="ENGINE", help="An .engine, an .onnx file, or a shipped net.")]
+
+
+def main() -> None:
+    """Run the command line; the errors people meet are one line and their own exit code."""
+    try:
+        app(standalone_mode=True)
+    except EdgesegError as error:
+        _stderr().print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _stderr().print("interrupted")
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(text.split()))
+
+
+def _stdout() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _stderr() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextlib.contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Turn a missing package of an extra into the line that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "edgeseg":
+            raise
+        raise MissingDependency(
+            f"this command needs {error.name}, which is not installed", hint=f'Install it: pip install "edgeseg[{extra}]".'
+        ) from error
+
+
+def _overrides(
+    size: str | None, mean: tuple[float, float, float] | None, std: tuple[float, float, float] | None,
+    scale: float | None, colour: Colour | None, labels: str | None,
+) -> "Overrides":
+    from edgeseg.export.network import Overrides
+
+    return Overrides(
+        size=parse_size(size) if size else None, mean=mean, std=std, scale=scale,
+        colour=colour.value if colour else None, labels=labels,
+    )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``360x480`` -> (360, 480): height x width."""
+    height, cross, width = text.lower().partition("x")
+    if not cross or not height.isdigit() or not width.isdigit() or not int(height) or not int(width):
+        raise InputError("not a size", got=repr(text), expected="HEIGHTxWIDTH, such as 360x480")
+    return int(height), int(width)
+
+
+def _tell_assumed(assumed: tuple[str, ...]) -> None:
+    if assumed:
+        said = _escape("; ".join(assumed))
+        _stderr().print(f"[yellow]assumed:[/] {said} (the file has no edgeseg spec; flags correct this)", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    with _stderr().status(what):
+        yield
+
+
+def _engine(name: str, precision: Precision, target: str, overrides: "Overrides | None" = None) -> "Engine":
+    from edgeseg.runtime import resolve_engine
+
+    with _waiting(f"opening {name}"):
+        engine = resolve_engine(name, precision=precision.value, target=target, overrides=overrides)
+    _tell_assumed(engine.passport.assumed)
+    return engine
+
+
+@app.command()
+def models(
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 11, size: Size = "360x480"
+) -> None:
+    """List the nets: parameters, multiply-adds, stride, source."""
+    from rich.table import Table
+
+    with _needs("train"):
+        from edgeseg.models.summary import summarise
+    table = Table(title=f"{classes} classes; a frame of {size}, rounded up to the net's stride")
+    for heading in ("net", "parameters", "multiply-adds", "stride", "pretrained encoder", "source"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "multiply-adds", "stride") else "left")
+    for row in summarise(classes, parse_size(size or "360x480")):
+        a = row.architecture
+        table.add_row(
+            a.name, f"{row.parameters / 1e6:.2f} M", f"{row.multiply_adds / 1e9:.2f} G", str(a.stride),
+            a.pretrained or "-", a.source,
+        )
+    _stdout().print(table)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as engines/enet-camvid.toml.")],
+    data: Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run (default runs/NAME).")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder weights: a file, or torchvision.")] = None,
+) -> None:
+    """Train a net by a recipe; leaves best.pt, curves and a panel of predictions."""
+    with _needs("train"):
+        from edgeseg.training.fit import train as run
+    from edgeseg.training.recipe import load_recipe, with_changes
+
+    changes = {"data.address": data, "fit.epochs": epochs, "model.encoder": encoder}
+    plan = with_changes(load_recipe(recipe), {key: value for key, value in changes.items() if value is not None})
+    console = _stdout()
+    folder = out or Path("runs") / plan.name
+    best = run(plan, folder, resume=resume, say=lambda line: console.print(line, soft_wrap=True), progress=console.is_terminal)
+    console.print(f"best checkpoint: {best}\ncurves: {folder / 'curves.png'}, panel: {folder / 'panel.png'}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A best.pt of edgeseg train.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The ONNX file to write.")] = None,
+) -> None:
+    """Write a checkpoint as an ONNX file with its spec inside, checked against PyTorch."""
+    with _needs("train"), _waiting(f"exporting {checkpoint}"):
+        from edgeseg.export.to_onnx import export_checkpoint
+
+        path = export_checkpoint(checkpoint, out)
+    _stdout().print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command("build-engine")
+def build_engine(
+    onnx: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    precision: PrecisionOption = Precision.auto,
+    target: Target = "auto",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The .engine file to write.")] = None,
+    size: Size = None, mean: Mean = None, std: Std = None, scale: Scale = None, colour: ColourOption = None,
+    labels: Labels = None,
+) -> None:
+    """Compile an ONNX file for a target: frame in, label map out. Writes the engine and its passport."""
+    from edgeseg.artifact import Passport
+    from edgeseg.runtime import build_engine as build
+
+    facts = _overrides(size, mean, std, scale, colour, labels)
+    with _waiting(f"compiling {onnx}"):
+        path = build(onnx, precision=precision.value, target=target, out=out, overrides=facts)
+    passport = Passport.read(path)
+    _tell_assumed(passport.assumed)
+    height, width = passport.spec.input_size
+    _stdout().print(
+        f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB; {passport.precision} for {passport.target}, {height}x{width}, "
+        f"{len(passport.spec.labels)} classes; {passport.build_seconds:.1f} s)",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def evaluate(
+    engine: EngineArgument,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled data: camvid:PATH or synthetic://.")],
+    split: Annotated[str, typer.Option(help="Which split.")] = "val",
+    precision: PrecisionOption = Precision.auto,
+    target: Target = "auto",
+    size: Size = None, mean: Mean = None, std: Std = None, scale: Scale = None, colour: ColourOption = None,
+    labels: Labels = None,
+    json_file: Json = None,
+) -> None:
+    """Score an engine on labelled data: mIoU and the rest, from one confusion matrix."""
+    from edgeseg.artifact import require_writable, write_json
+    from edgeseg.data import open_dataset
+    from edgeseg.evaluation import evaluate as score
+
+    if json_file:
+        require_writable(json_file)
+    dataset = open_dataset(data, split)
+    opened = _engine(engine, precision, target, _overrides(size, mean, std, scale, colour, labels))
+    with _progress("scoring", len(dataset)) as step:
+        result = score(opened, dataset, on_frame=lambda _: step())
+    _print_scores(result, f"{opened.passport.name} ({opened.passport.precision}) on {dataset.name}, {len(dataset)} frames")
+    if json_file:
+        facts = {
+            "engine": opened.passport.name, "precision": opened.passport.precision,
+            "onnx_sha256": opened.passport.onnx_sha256, "engine_sha256": opened.passport.engine_sha256,
+            "data": data, "split": split, "frames": len(dataset),
+        }
+        write_json(json_file, {**facts, **result.to_dict()})
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Any]:
+    """A bar on the terminal; yields ``step(n=1)``."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_stderr(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda n=1: bar.advance(task, n)
+
+
+def _print_scores(result: "Scores", title: str) -> None:
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("class")
+    for heading in ("IoU", "Dice = F1", "sensitivity", "precision", "pixels"):
+        table.add_column(heading, justify="right")
+
+    def number(value: float) -> str:
+        return "-" if value != value else f"{100 * value:.2f}"
+
+    truth = result.matrix.sum(axis=1)
+    for i, name in enumerate(result.names):
+        row = (result.iou[i], result.dice[i], result.sensitivity[i], result.precision[i])
+        table.add_row(name, *(number(v) for v in row), f"{truth[i]:,}")
+    console = _stdout()
+    console.print(table)
+    console.print(
+        f"mIoU {number(result.mean_iou)}   pixel accuracy {number(result.pixel_accuracy)}   "
+        f"mean pixel accuracy {number(result.mean_pixel_accuracy)}   "
+        f"frequency-weighted IoU {number(result.frequency_weighted_iou)}   mean Dice {number(result.mean_dice)}",
+        soft_wrap=True,
+    )
+    if result.absent:
+        console.print(f"in neither truth nor prediction, so in no mean: {', '.join(result.absent)}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run, what is missing, and the line that installs it."""
+    from rich.table import Table
+
+    from edgeseg.doctor import examine
+
+    table = Table()
+    for heading in ("part", "", "found", "if you need it"):
+        table.add_column(heading, overflow="fold")
+    findings = examine()
+    for f in findings:
+        mark = "[green]ok[/]" if f.ok else "[bold red]missing[/]" if f.needed else "[dim]no[/]"
+        table.add_row(f.part, mark, _escape(f.found), _escape(f.hint))
+    _stdout().print(table)
+    if broken := [f.part for f in findings if f.needed and not f.ok]:
+        raise MissingDependency(f"cannot run engines here: {', '.join(broken)}", hint="The last column says what to do.")

@@ -1,0 +1,100 @@
+"""What this machine can run, what is missing, and the line that installs it."""
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row: a part, whether it works, what was found, and what to do if it does not. ``needed`` for the base."""
+
+    part: str
+    ok: bool
+    found: str
+    hint: str = ""
+    needed: bool = False
+
+
+def _version(*packages: str) -> str | None:
+    for package in packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _package(part: str, packages: tuple[str, ...], install: str, *, needed: bool = False) -> Finding:
+    version = _version(*packages)
+    hint = "" if version else f'pip install "{install}"'
+    return Finding(part, version is not None, version or "not installed", hint, needed)
+
+
+def _cpu() -> list[Finding]:
+    from edgeseg.runtime import cpu
+
+    try:
+        name, features = cpu.device()
+    except (ImportError, RuntimeError) as error:
+        return [Finding("cpu target", False, str(error).splitlines()[0], 'pip install "openvino>=2025.0"', needed=True)]
+    precisions = [p for p in cpu.PRECISIONS if p == "fp32" or p.upper() in features]
+    can = f"{name}, {os.cpu_count()} cores, {', '.join(precisions)} (auto: {cpu.best_precision()})"
+    return [Finding("cpu target", True, f"OpenVINO {_version('openvino')} on {can}", needed=True)]
+
+
+def _opencv() -> Finding:
+    try:
+        import cv2
+    except ImportError as error:
+        return Finding("video", False, str(error), 'pip install "opencv-python>=4.8"', needed=True)
+    info = cv2.getBuildInformation()
+
+    def has(word: str) -> bool:
+        return any(line.strip().startswith(f"{word}:") and "YES" in line for line in info.splitlines())
+
+    parts = [word for word in ("FFMPEG", "GStreamer") if has(word)]
+    return Finding("video", True, f"OpenCV {cv2.__version__} with {', '.join(parts) or 'no decoder'}", needed=True)
+
+
+def _display() -> Finding:
+    there = sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    hint = "" if there else "segment --show needs a desktop; use -o VIDEO without one"
+    return Finding("display", there, "found" if there else "none", hint)
+
+
+def _cameras() -> Finding:
+    devices = sorted(str(p) for p in Path("/dev").glob("video*")) if sys.platform == "linux" else []
+    return Finding("camera", bool(devices), ", ".join(devices) or "none", "" if devices else "plug one in, or use a video file")
+
+
+def _gpu() -> Finding:
+    tool = shutil.which("nvidia-smi") or (shutil.which("tegrastats") if platform.machine() == "aarch64" else None)
+    return Finding("NVIDIA GPU", tool is not None, "driver found" if tool else "none found", "" if tool else "the cpu target needs none")
+
+
+def examine() -> list[Finding]:
+    """Look at this machine; nothing is built, run or installed."""
+    from edgeseg.runtime.load import cache_folder, zoo
+
+    python = Finding("python", sys.version_info >= (3, 10), platform.python_version(), "Python 3.10 or newer", needed=True)
+    nets = zoo()
+    return [
+        python,
+        *_cpu(),
+        _package("onnx", ("onnx",), "onnx>=1.17", needed=True),
+        _opencv(),
+        Finding("shipped nets", bool(nets), ", ".join(nets) or "none", "" if nets else "install edgeseg again", needed=True),
+        Finding("engine cache", True, str(cache_folder())),
+        _package("training", ("lightning",), "edgeseg[train]"),
+        _package("torch", ("torch",), "edgeseg[train]"),
+        _gpu(),
+        _package("TensorRT", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt"),
+        _package("TensorRT-RTX", ("tensorrt-rtx", "tensorrt-rtx-cu13-bindings"), "tensorrt-rtx"),
+        _display(),
+        _cameras(),
+    ]

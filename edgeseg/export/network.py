@@ -1,0 +1,275 @@
+"""Any ONNX segmentation net and its spec: ours carry one inside, a foreign file's is completed from flags and said so."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+from pydantic import ValidationError
+
+from edgeseg.errors import GraphError, InputError
+from edgeseg.export.unpool import lower_unpooling
+from edgeseg.spec import (
+    LABEL_SPACES,
+    METADATA_KEY,
+    LabelSpace,
+    ModelSpec,
+    first_problem,
+    generic_space,
+    label_space,
+)
+
+_INTEGERS = {TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProto.INT8}
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Facts given on the command line; ``None`` is not given. ``labels`` is a space's name or a file (JSON or names)."""
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    scale: float | None = None
+    colour: str | None = None
+    labels: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The spec's fields that were given."""
+        facts = {"mean": self.mean, "std": self.std, "scale": self.scale, "colour": self.colour, "input_size": self.size}
+        return {key: value for key, value in facts.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Network:
+    """An ONNX file read: the graph, the contract, which of its facts were assumed, the file's hash.
+
+    ``output`` is the graph output used; ``form`` says what it holds: ``nchw`` or ``nhwc`` logits, or ``labels``.
+    ``channels_last`` is whether the input is (N, H, W, 3).
+    """
+
+    name: str
+    model: onnx.ModelProto
+    spec: ModelSpec
+    sha256: str
+    assumed: tuple[str, ...]
+    input: str
+    output: str
+    form: str
+    channels_last: bool
+
+
+def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
+    """The model (weights of external files included) and the SHA-256 of all its bytes."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such ONNX file", got=repr(str(path)))
+    data = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's own exception types vary with its backend
+        raise GraphError(
+            f"{path}: not an ONNX file", got=_looks_like(data), expected="a serialized ONNX model",
+            hint="Export it again: edgeseg export CHECKPOINT, or torch.onnx.export.",
+        ) from error
+    if not model.graph.node or not model.opset_import:
+        raise GraphError(f"{path}: not an ONNX network", got=_looks_like(data), expected="a graph with nodes")
+    digest = hashlib.sha256(data)
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise GraphError(f"{path}: a file with its weights is missing or damaged", got=str(error)) from error
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) and path.stat().st_size < len(tensor.raw_data):
+            digest.update(tensor.raw_data)
+    return model, digest.hexdigest()
+
+
+def _looks_like(data: bytes) -> str:
+    if not data:
+        return "an empty file"
+    try:
+        data[:512].decode("ascii")
+    except UnicodeDecodeError:
+        return f"{len(data):,} bytes that do not parse (truncated?)"
+    return "a text file"
+
+
+def load_network(path: str | Path, overrides: Overrides | None = None) -> Network:
+    """Read an ONNX net and settle its spec. Raises ``GraphError`` or ``InputError`` naming the flag that is missing."""
+    path = Path(path)
+    overrides = overrides or Overrides()
+    model, digest = read_onnx(path)
+    source, channels_last, size = _input(model, path)
+    stored = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
+    if stored is not None:
+        spec, assumed = _stored_spec(stored, overrides, path)
+        size = overrides.size or spec.input_size
+    else:
+        spec, assumed = None, []
+    shapes = _shapes(model, source, channels_last, size)
+    output, form, classes = _output(model, shapes, path, spec, overrides)
+    if spec is None:
+        spec, assumed = _foreign_spec(path, overrides, size, classes)
+    _check_labels(spec, classes, path)
+    return Network(path.stem, model, spec, digest, tuple(assumed), source, output, form, channels_last)
+
+
+def _stored_spec(text: str, overrides: Overrides, path: Path) -> tuple[ModelSpec, list[str]]:
+    spec = ModelSpec.parse(text, str(path))
+    changes = overrides.given()
+    if overrides.labels:
+        changes["labels"] = read_labels(overrides.labels).model_dump()
+    return (spec.replace(**changes) if changes else spec), []
+
+
+def _input(model: onnx.ModelProto, path: Path) -> tuple[str, bool, tuple[int, int] | None]:
+    """Name, whether it is channels-last, and (H, W) where the file fixes them."""
+    constants = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in constants]
+    if len(inputs) != 1:
+        names = ", ".join(i.name for i in inputs) or "none"
+        raise GraphError(f"{path}: a segmentation net has one input", got=names, expected="one image")
+    dims = [d.dim_value if d.HasField("dim_value") else 0 for d in inputs[0].type.tensor_type.shape.dim]
+    if len(dims) != 4 or (dims[1] not in (0, 3) and dims[3] != 3):
+        raise GraphError(
+            f"{path}: input {inputs[0].name!r} is not a colour image", got=dims, expected="(N, 3, H, W) or (N, H, W, 3)"
+        )
+    channels_last = dims[3] == 3 and dims[1] != 3
+    height, width = (dims[1], dims[2]) if channels_last else (dims[2], dims[3])
+    return inputs[0].name, channels_last, (height, width) if height > 0 and width > 0 else None
+
+
+def _shapes(
+    model: onnx.ModelProto, source: str, channels_last: bool, size: tuple[int, int] | None
+) -> dict[str, tuple[int, list[int]]]:
+    """Element type and shape (0 where unknown) of every output, inferred for one frame of ``size``."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    fix_input(copy, source, channels_last, size)
+    try:
+        copy = onnx.shape_inference.infer_shapes(lower_unpooling(copy), data_prop=True)
+    except GraphError:
+        raise
+    except Exception:  # an odd operator may defeat inference; the target's compiler still has its say
+        copy = model
+    found = {}
+    for value in copy.graph.output:
+        tensor = value.type.tensor_type
+        found[value.name] = (tensor.elem_type, [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim])
+    return found
+
+
+def fix_input(model: onnx.ModelProto, source: str, channels_last: bool, size: tuple[int, int] | None) -> None:
+    """Set the input's shape to one frame of ``size`` (H, W), in place; inferred shapes of a free size are dropped."""
+    value = next(i for i in model.graph.input if i.name == source)
+    dims = value.type.tensor_type.shape.dim
+    spatial = (1, 2) if channels_last else (2, 3)
+    same_size = size is not None and all(dims[axis].dim_value == side for axis, side in zip(spatial, size, strict=True))
+    dims[0].dim_value = 1
+    dims[3 if channels_last else 1].dim_value = 3
+    if size:
+        for axis, length in zip(spatial, size, strict=True):
+            dims[axis].dim_value = length
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        for dim in output.type.tensor_type.shape.dim if not same_size else output.type.tensor_type.shape.dim[:1]:
+            dim.Clear()
+
+
+def _output(
+    model: onnx.ModelProto, shapes: dict[str, tuple[int, list[int]]], path: Path, spec: ModelSpec | None,
+    overrides: Overrides,
+) -> tuple[str, str, int]:
+    """The output to use, its form and its number of classes (0 where the file does not say)."""
+    wanted = len(spec.labels) if spec else len(read_labels(overrides.labels)) if overrides.labels else 0
+    fallback: tuple[str, str, int] | None = None
+    for name, (kind, shape) in shapes.items():
+        form, classes = _form(kind, shape, wanted)
+        if form and (not wanted or classes in (0, wanted)):
+            return name, form, classes
+        if form and fallback is None:
+            fallback = name, form, classes
+    if fallback:
+        return fallback
+    found = "; ".join(f"{name} {shape}" for name, (_, shape) in shapes.items())
+    raise GraphError(
+        f"{path}: no output is a segmentation", got=found,
+        expected="(N, classes, H, W) or (N, H, W, classes) scores, or an integer (N, H, W) label map",
+    )
+
+
+def _form(kind: int, shape: list[int], wanted: int) -> tuple[str, int]:
+    """What an output of this element type and shape is: ``labels``, ``nchw``, ``nhwc`` or nothing; and its classes."""
+    if kind in _INTEGERS:
+        if len(shape) == 3 or (len(shape) == 4 and 1 in (shape[1], shape[3])):
+            return "labels", 0
+        return "", 0
+    if len(shape) != 4:
+        return "", 0
+    first, last = shape[1], shape[3]
+    if wanted and first != wanted and last == wanted:
+        return "nhwc", last
+    if first and last and not wanted and last < first and last <= 64 < first:
+        return "nhwc", last
+    return ("nchw", first) if first > 1 else ("", 0)
+
+
+def _foreign_spec(
+    path: Path, overrides: Overrides, size: tuple[int, int] | None, classes: int
+) -> tuple[ModelSpec, list[str]]:
+    facts = overrides.given()
+    if "input_size" not in facts:
+        if size is None:
+            raise InputError(f"{path}: its input size is free", hint="Give one: --size HEIGHTxWIDTH.")
+        facts["input_size"] = size
+    elif size is not None and tuple(facts["input_size"]) != size:
+        facts["input_size"] = tuple(facts["input_size"])
+    assumed = []
+    defaults = {
+        "mean": "mean 0.485 0.456 0.406 (ImageNet)", "std": "std 0.229 0.224 0.225 (ImageNet)",
+        "scale": "scale 1/255", "colour": "colour order RGB",
+    }
+    assumed += [text for key, text in defaults.items() if key not in facts]
+    if overrides.labels:
+        labels = read_labels(overrides.labels)
+    elif not classes:
+        raise InputError(f"{path}: how many classes it has cannot be read from it", hint="Give --labels NAME or FILE.")
+    else:
+        fitting = [space for space in LABEL_SPACES.values() if len(space) == classes]
+        labels = fitting[0] if fitting else generic_space(classes)
+        assumed.append(f"labels {labels.name}")
+    try:
+        return ModelSpec(architecture="foreign", labels=labels, **facts), assumed
+    except ValidationError as error:
+        raise InputError(f"{path}: the facts given make no spec", got=first_problem(error)) from error
+
+
+def read_labels(text: str) -> LabelSpace:
+    """A known label space by name, a JSON file of one, or a text file with a class name a line."""
+    if text in LABEL_SPACES:
+        return LABEL_SPACES[text]
+    path = Path(text)
+    if not path.is_file():
+        return label_space(text)
+    content = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        if path.suffix == ".json":
+            return LabelSpace.model_validate(json.loads(content))
+        names = [line.strip() for line in content.splitlines() if line.strip()]
+        return generic_space(len(names), names, path.stem)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON", got=str(error)) from error
+    except ValidationError as error:
+        raise InputError(f"{path}: not a label space", got=first_problem(error)) from error
+
+
+def _check_labels(spec: ModelSpec, classes: int, path: Path) -> None:
+    if classes and classes != len(spec.labels):
+        raise InputError(
+            f"{path}: its number of classes and its labels disagree",
+            got=f"{classes} outputs and {len(spec.labels)} names ({spec.labels.name})",
+            hint="Give the right ones: --labels NAME or FILE.",
+        )

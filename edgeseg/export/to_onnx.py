@@ -1,0 +1,115 @@
+"""A PyTorch net to an ONNX file with its spec inside, checked against PyTorch before it gets its name.
+
+Pooling with positions and unpooling are written as the ONNX standard's own ``MaxPool`` with ``Indices`` and
+``MaxUnpool``, so that any tool can read the file; ``edgeseg.export.unpool`` lowers them at build time.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxscript
+import torch
+from onnxscript import opset18 as op
+from torch import nn
+
+from edgeseg.artifact import write_bytes
+from edgeseg.errors import GraphError
+from edgeseg.spec import METADATA_KEY, ModelSpec
+from edgeseg.training.checkpoint import load_checkpoint
+
+OPSET = 18  # TensorRT 10.3 (JetPack 6) reads 17 to 20
+# Largest difference allowed, relative to the logits' own range: float32 sums in another order.
+TOLERANCE = 1e-4
+
+
+def export_checkpoint(checkpoint: str | Path, out: str | Path | None = None) -> Path:
+    """Write ``checkpoint``'s net to ``out`` (default: its folder's name, ``.onnx``) and return the path."""
+    checkpoint = Path(checkpoint)
+    net, spec, notes = load_checkpoint(checkpoint)
+    path = Path(out) if out else checkpoint.with_name(f"{checkpoint.resolve().parent.name}.onnx")
+    info = {f"edgeseg.{k}": str(v) for k, v in notes.items() if k != "recipe"}
+    return export_module(net, spec, path, info)
+
+
+def export_module(net: nn.Module, spec: ModelSpec, path: Path, info: dict[str, str] | None = None) -> Path:
+    """Write ``net`` ((N, 3, H, W) -> (N, classes, h, w)) as ONNX with a free batch size, spec inside, checked."""
+    net = net.eval()
+    model = simplify(_translate(net, spec))
+    for key, value in {METADATA_KEY: spec.to_json(), **(info or {})}.items():
+        model.metadata_props.add(key=key, value=value)
+    model.producer_name = "edgeseg"
+    onnx.checker.check_model(model, full_check=True)
+    check_against(net, model, spec)
+    return write_bytes(path, model.SerializeToString())
+
+
+def _pool_to_onnx(x: Any) -> Any:
+    return op.MaxPool(x, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def _unpool_to_onnx(values: Any, index: Any, like: Any) -> Any:
+    return op.MaxUnpool(values, index, op.Shape(like), kernel_shape=[2, 2], strides=[2, 2])
+
+
+def _translate(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+    table = {
+        torch.ops.edgeseg.max_pool_positions.default: _pool_to_onnx,
+        torch.ops.edgeseg.max_unpool_positions.default: _unpool_to_onnx,
+    }
+    example = torch.zeros(2, 3, *spec.input_size)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            net, (example,), dynamo=True, opset_version=OPSET, custom_translation_table=table,
+            input_names=["image"], output_names=["logits"], dynamic_shapes=({0: "batch"},), verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Any:
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """onnx-simplifier: constants folded, batch normalisation folded into convolutions."""
+    import onnxsim
+
+    simple, ok = onnxsim.simplify(model)
+    if not ok:
+        raise GraphError("onnx-simplifier changed what the net computes", hint="Report it with the checkpoint.")
+    return simple
+
+
+def check_against(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> float:
+    """Largest relative difference between PyTorch and ONNX Runtime on noise; raises ``GraphError`` over TOLERANCE."""
+    import onnxruntime
+
+    image = np.random.default_rng(0).normal(size=(2, 3, *spec.input_size)).astype(np.float32)
+    with torch.inference_mode():
+        want = net(torch.from_numpy(image)).numpy()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {session.get_inputs()[0].name: image})
+    difference = float(np.abs(got - want).max() / max(float(np.ptp(want)), 1e-6))
+    if difference > TOLERANCE:
+        raise GraphError("the ONNX file and PyTorch disagree", got=f"{difference:.2e} of the range", expected=TOLERANCE)
+    return difference
+
+
+__all__ = ["check_against", "export_checkpoint", "export_module", "simplify"]
+_ = onnxscript

@@ -1,0 +1,142 @@
+"""Max-pooling with positions and max-unpooling, rewritten to operators that every target runs.
+
+SegNet (Badrinarayanan et al. 2015) and ENet (Paszke et al. 2016) put values back where a maximum was. The ONNX standard
+has ``MaxPool`` with ``Indices`` and ``MaxUnpool`` for that; TensorRT parses neither, OpenVINO has no ``MaxUnpool``.
+"""
+
+from onnx import GraphProto, ModelProto, NodeProto, inliner
+
+from edgeseg.errors import GraphError
+from edgeseg.export.unpool.emit import Emitter, Window, codes, place, positions, scatter, unpooled_size
+from edgeseg.export.unpool.graph import Graph, attributes, is_op, names_read, subgraphs, title
+from edgeseg.export.unpool.torch_scatter import raise_scatters
+
+__all__ = ["lower_unpooling"]
+
+_OLDEST_OPSET = 11  # Range, ScatterElements, and Pad and Equal as they are used here
+
+
+def lower_unpooling(model: ModelProto) -> ModelProto:
+    """Return a copy of ``model`` without ``MaxUnpool`` and without a ``MaxPool`` whose Indices are used.
+
+    The result computes the same numbers, to the bit (``-0.0`` counts as ``0.0``), as ONNX Runtime's CPU kernels do.
+    Values must not be NaN. A ``MaxUnpool`` whose Indices the file does not compute by a ``MaxPool`` needs them without
+    repetition, as ScatterElements does. Raises ``GraphError`` for what it cannot lower exactly.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    if any(_concerns(node) for function in copy.functions for node in function.node):
+        copy = inliner.inline_local_functions(copy)
+    _refuse_bodies(copy.graph)
+    if not any(_concerns(node) for node in copy.graph.node):
+        return copy
+    graph = Graph(copy)
+    if graph.opset < _OLDEST_OPSET:
+        raise GraphError(
+            "the ONNX file's opset is too old to lower its unpooling", got=graph.opset,
+            expected=f"{_OLDEST_OPSET} or newer", hint="onnx.version_converter.convert_version(model, 17) updates it.",
+        )  # fmt: skip
+    raise_scatters(graph)
+    _lower(graph)
+    return copy
+
+
+def _concerns(node: NodeProto) -> bool:
+    return is_op(node, "MaxUnpool") or (is_op(node, "MaxPool") and len(node.output) > 1 and bool(node.output[1]))
+
+
+def _refuse_bodies(graph: GraphProto, inside: bool = False) -> None:
+    for node in graph.node:
+        if inside and _concerns(node):
+            raise GraphError(
+                f"{title(node)}: stands in the body of an If, Loop or Scan", expected="unpooling in the main graph only",
+                hint="Export without control flow around pooling and unpooling.",
+            )  # fmt: skip
+        for body in subgraphs(node):
+            _refuse_bodies(body, inside=True)
+
+
+def _lower(graph: Graph) -> None:
+    """Replace every pooling with positions and every unpooling of ``graph``."""
+    pools = {n.output[1]: n for n in graph.graph.node if is_op(n, "MaxPool") and len(n.output) > 1 and n.output[1]}
+    origin = {n.output[0]: _origin(graph, n.input[1], pools) for n in graph.graph.node if is_op(n, "MaxUnpool")}
+    coded: dict[str, str] = {}  # Indices -> the code tensor that stands for them
+    replacements: dict[int, list[NodeProto]] = {}
+    fast = {
+        n.output[0]: pool
+        for n in graph.graph.node
+        if is_op(n, "MaxUnpool") and (pool := pools.get(origin[n.output[0]] or "")) and _fits_codes(graph, n, pool)
+    }
+    still_read = _still_read(graph, set(fast))
+    for node in graph.graph.node:
+        emit = Emitter(graph, node)
+        if is_op(node, "MaxPool") and len(node.output) > 1 and node.output[1]:
+            _lower_pool(emit, node, still_read, {id(pool) for pool in fast.values()}, coded)
+        elif is_op(node, "MaxUnpool") and node.output[0] in fast:
+            pool = fast[node.output[0]]
+            place(emit, node.input[0], coded[pool.output[1]], pool.input[0], node.output[0])
+        elif is_op(node, "MaxUnpool"):
+            source = pools.get(origin[node.output[0]] or "")
+            window = None if source is None else Window.of(source, graph)
+            scatter(emit, node.input[0], node.input[1], unpooled_size(emit, node), window, node.output[0])
+        else:
+            continue
+        replacements[id(node)] = emit.nodes
+    graph.replace(replacements)
+
+
+def _lower_pool(emit: Emitter, node: NodeProto, still_read: set[str], fast: set[int], coded: dict[str, str]) -> None:
+    """Pool without Indices, and make what their readers need: the code, the positions, or nothing."""
+    window = Window.of(node, emit.graph)
+    emit.nodes.append(window.without_positions(node))
+    if id(node) in fast:
+        coded[node.output[1]] = codes(emit, node.input[0], node.output[0])
+    if node.output[1] in still_read:
+        positions(emit, node.input[0], node.output[0], window, node.output[1])
+
+
+def _origin(graph: Graph, indices: str, pools: dict[str, NodeProto]) -> str | None:
+    """The Indices output that ``indices`` are, through nodes that change neither values nor order."""
+    while indices not in pools:
+        node = graph.producer.get(indices)
+        if node is None or not _only_passes(graph, node):
+            return None
+        indices = node.input[0]
+    return indices
+
+
+def _only_passes(graph: Graph, node: NodeProto) -> bool:
+    if is_op(node, "Identity"):
+        return True
+    if is_op(node, "Cast"):
+        return attributes(node)["to"] == graph.dtype(node.input[0])
+    if is_op(node, "Reshape"):
+        before = graph.known_shape(node.input[0])
+        return before is not None and before == graph.known_shape(node.output[0])
+    return False
+
+
+def _fits_codes(graph: Graph, unpool: NodeProto, pool: NodeProto) -> bool:
+    """Whether 2x2 codes tell all: plain windows, unpooled to exactly the sizes that were pooled."""
+    window = Window.of(pool, graph)
+    if window.kernel != [2, 2] or window.strides != [2, 2] or window.column_major or any(window.pads):
+        return False
+    shape, size = graph.known_shape(pool.input[0]), graph.unpooled_shape(unpool)
+    if shape is None or window.dilations != [1, 1] or shape != size:
+        return False
+    return not window.ceil or all(d[0] % 2 == 0 for d in shape[2:])
+
+
+def _still_read(graph: Graph, fast: set[str]) -> set[str]:
+    """The names somebody reads once the unpoolings ``fast`` read codes, and what passes Indices on to them is gone."""
+    nodes = [n for n in graph.graph.node if not (is_op(n, "MaxUnpool") and n.output[0] in fast)]
+    while True:
+        read = set(graph.outputs)
+        for node in nodes:
+            read |= {name for name in node.input if name}
+            for body in subgraphs(node):
+                read |= set(names_read(body))
+        alive = [n for n in nodes if not is_op(n, "Identity", "Cast", "Reshape") or read & set(n.output)]
+        if len(alive) == len(nodes):
+            return read
+        nodes = alive

@@ -1,0 +1,121 @@
+"""The CPU target: OpenVINO. Precision is a compile hint for the float parts; the rest is in the graph."""
+
+import functools
+import io
+import os
+import re
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgeseg.artifact import Passport
+from edgeseg.errors import EngineError, GraphError, InputError
+from edgeseg.runtime.engine import Engine, Float, Image
+
+TARGET = "cpu"
+LIBRARY = "openvino"
+PRECISIONS = ("fp32", "bf16")
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO's entry point, made once. Its telemetry is off: nothing here talks to a network."""
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    import openvino
+
+    return openvino.Core()
+
+
+def library_version() -> str:
+    """OpenVINO's version, down to the build: a compiled blob belongs to exactly one."""
+    import openvino
+
+    return str(openvino.get_version())
+
+
+def device() -> tuple[str, tuple[str, ...]]:
+    """The processor's name and what OpenVINO can do on it (``BF16``, ``INT8``, ...)."""
+    plugin = core()
+    name = str(plugin.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    return name, tuple(sorted(str(c) for c in plugin.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+
+
+def best_precision() -> str:
+    """BF16 where the processor computes it natively, FP32 elsewhere (there OpenVINO would only emulate it)."""
+    return "bf16" if "BF16" in device()[1] else "fp32"
+
+
+def check_precision(precision: str) -> str:
+    """Settle ``auto``; raise ``InputError`` for a precision this target or this processor lacks."""
+    if precision == "auto":
+        return best_precision()
+    if precision not in PRECISIONS:
+        raise InputError("the cpu target has no such precision", got=repr(precision), expected=", ".join(PRECISIONS))
+    if precision == "bf16" and "BF16" not in device()[1]:
+        raise InputError(
+            "this processor does not compute in bf16", got=device()[0], expected="AVX512_BF16 or AMX",
+            hint="Build with --precision fp32.",
+        )
+    return precision
+
+
+def settings(precision: str) -> dict[str, str]:
+    """The compile settings of a precision: one frame at a time, as fast as it can be."""
+    return {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+
+
+def compile_blob(model: onnx.ModelProto, name: str, config: dict[str, str]) -> bytes:
+    """Compile a deployed graph to OpenVINO's blob. Raises ``GraphError`` where OpenVINO cannot."""
+    plugin = core()
+    try:
+        compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", config)
+    except RuntimeError as error:
+        raise _explained(name, error) from error
+    blob = compiled.export_model()
+    return bytes(blob.getvalue()) if isinstance(blob, io.BytesIO) else bytes(blob)
+
+
+def _explained(name: str, error: RuntimeError) -> GraphError:
+    """OpenVINO's many lines as one: the operators it lacks, or the first line that says something."""
+    text = str(error)
+    missing = sorted(set(re.findall(r"(?:No conversion rule|not supported|unsupported)[^\[\n]*\[?'?((?:[\w.]+\.)?\w+)", text)))
+    ops = re.search(r"OpenVINO does not support the following ONNX operations: ([^\n]+)", text)
+    if ops:
+        return GraphError(
+            f"{name}: OpenVINO has no such operator", got=ops.group(1).strip().rstrip("."),
+            hint="Replace it in the net and export again.",
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "[ NETWORK"))]
+    detail = telling[0] if telling else lines[0] if lines else "no reason given"
+    if missing and not telling:
+        detail = f"{detail} ({', '.join(missing)})"
+    return GraphError(f"{name}: OpenVINO cannot compile it", got=detail[:300])
+
+
+class CpuEngine(Engine):
+    """An OpenVINO engine, open."""
+
+    def __init__(self, passport: Passport, blob: bytes) -> None:
+        super().__init__(passport)
+        try:
+            compiled = core().import_model(io.BytesIO(blob), "CPU", passport.settings)
+        except RuntimeError as error:
+            raise EngineError(
+                f"{passport.name}: OpenVINO cannot open the engine", got=str(error).strip().splitlines()[-1][:200],
+                hint="Build it again: edgeseg build-engine NAME.onnx.",
+            ) from error
+        self._request = compiled.create_infer_request()
+        self._outputs = len(compiled.outputs)
+
+    def _labels(self, frame: Image) -> Image:
+        self._request.infer({0: frame[None]}, share_inputs=True)
+        return np.array(self._request.get_output_tensor(0).data[0], np.uint8)
+
+    def _logits(self, frame: Image) -> Float:
+        if self._outputs < 2:
+            raise EngineError(f"{self.passport.name}: this net gives a label map, no scores")
+        self._request.infer({0: frame[None]}, share_inputs=True)
+        return np.ascontiguousarray(self._request.get_output_tensor(1).data[0].transpose(2, 0, 1), np.float32)

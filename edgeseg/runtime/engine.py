@@ -1,0 +1,54 @@
+"""What every target's engine is: a frame in, a label map out."""
+
+import threading
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeseg.artifact import Passport
+from edgeseg.errors import InputError
+from edgeseg.preprocess import check_frame, resize_frame, resize_labels
+from edgeseg.spec import ModelSpec
+
+Image = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float32]
+
+
+class Engine(ABC):
+    """A compiled net. Calls from several threads are safe: they take turns."""
+
+    def __init__(self, passport: Passport) -> None:
+        self.passport = passport
+        self._turn = threading.Lock()
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.passport.spec
+
+    def __call__(self, frame: Image) -> Image:
+        """Label a frame (H, W, 3) uint8 BGR of any size: (H, W) uint8; or a batch (N, H, W, 3): (N, H, W)."""
+        if isinstance(frame, np.ndarray) and frame.ndim == 4:
+            if not len(frame):
+                raise InputError("an empty batch", expected="at least one frame")
+            return np.stack([self(one) for one in frame])
+        check_frame(frame)
+        fitted = np.ascontiguousarray(resize_frame(frame, self.spec.input_size))
+        with self._turn:
+            labels = self._labels(fitted)
+        return resize_labels(labels, frame.shape[:2])
+
+    def logits(self, frame: Image) -> Float:
+        """The net's scores for a frame of any size: (classes, H, W) float32 at ``spec.input_size``."""
+        check_frame(frame)
+        fitted = np.ascontiguousarray(resize_frame(frame, self.spec.input_size))
+        with self._turn:
+            return self._logits(fitted)
+
+    @abstractmethod
+    def _labels(self, frame: Image) -> Image:
+        """(H, W, 3) uint8 at the input size -> (H, W) uint8, the caller's to keep."""
+
+    @abstractmethod
+    def _logits(self, frame: Image) -> Float:
+        """(H, W, 3) uint8 at the input size -> (classes, H, W) float32, the caller's to keep."""

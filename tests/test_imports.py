@@ -1,0 +1,67 @@
+"""What an import may cost and what it may pull in: a device has no torch and little patience."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+BUDGET_S = 0.15
+
+
+def run(code: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_import_edgeseg_is_fast() -> None:
+    """Cumulative import time as -X importtime reports it; the best of three, for noisy machines."""
+    best = min(
+        int(re.findall(r"\|\s+(\d+) \|\s+edgeseg$", run("import edgeseg", "-X", "importtime").stderr, re.M)[-1])
+        for _ in range(3)
+    )
+    assert best < BUDGET_S * 1e6
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "edgeseg", "edgeseg.cli", "edgeseg.runtime", "edgeseg.video", "edgeseg.video.pipeline", "edgeseg.evaluation",
+        "edgeseg.export.network", "edgeseg.export.deploy", "edgeseg.export.unpool", "edgeseg.data.camvid",
+        "edgeseg.data.synthetic", "edgeseg.doctor", "edgeseg.postprocess", "edgeseg.models", "edgeseg.training.recipe",
+    ],
+)
+def test_runtime_side_imports_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(*[m for m in ('torch', 'lightning', 'tensorrt') if m in sys.modules])"
+    assert run(code).stdout.strip() == ""
+
+
+@pytest.mark.parametrize("command", ["segment", "build-engine", "evaluate"])
+def test_commands_import_no_torch(command: str, small_onnx: object, tmp_path: object) -> None:
+    """The real commands, run to their end, in an interpreter where importing torch is an error."""
+    arguments = {
+        "segment": [str(small_onnx), "synthetic://?length=3&size=96x64", "-o", f"{tmp_path}/o.mp4"],
+        "build-engine": [str(small_onnx), "-o", f"{tmp_path}/n.engine"],
+        "evaluate": [str(small_onnx), "synthetic://?length=3&size=96x64"],
+    }[command]
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'lightning', 'torchvision'):\n"
+        "            raise AssertionError('imported ' + name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        f"sys.argv = ['edgeseg', {command!r}, *{arguments!r}]\n"
+        "from edgeseg.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_resolve() -> None:
+    import edgeseg
+
+    for name in edgeseg.__all__:
+        assert getattr(edgeseg, name) is not None
+    with pytest.raises(AttributeError, match="no attribute"):
+        edgeseg.nonsense  # noqa: B018
