@@ -1,6 +1,7 @@
 """One recipe to one checkpoint: ``train(recipe, out)`` runs Lightning and leaves ``best.pt``, curves and a panel."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def check_input_size(spec: ModelSpec) -> None:
         )
 
 
+def cross_entropy(
+    logits: Tensor, masks: Tensor, weights: Tensor, *, ignore_id: int, label_smoothing: float
+) -> Tensor:
+    """Weighted cross-entropy of (N, classes, H, W) logits and (N, H, W) uint8 masks, in float32, void left out."""
+    return F.cross_entropy(
+        logits.float(), masks.long(), weights, ignore_index=ignore_id, label_smoothing=label_smoothing
+    )
+
+
 class Segmenter(L.LightningModule):
     """The net, its running average, the loss and the scores; knows nothing of files but ``best.pt``."""
 
@@ -70,7 +80,11 @@ class Segmenter(L.LightningModule):
         self.losses: list[float] = []
         self.best_miou = -1.0
         self.history = History()
+        self.loss = partial(
+            cross_entropy, ignore_id=spec.labels.ignore_id, label_smoothing=recipe.loss.label_smoothing
+        )
         if recipe.fit.compile:
+            self.loss = torch.compile(self.loss)
             self.net.compile()
             if self.average is not None:
                 self.average.module.compile()
@@ -93,14 +107,9 @@ class Segmenter(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         images, masks = batch
         logits = self.net(self.to_input(images))
-        logits = logits.float()
         if logits.shape[2:] != masks.shape[1:]:
             logits = F.interpolate(logits, masks.shape[1:], mode="bilinear")
-        labels = self.spec.labels
-        loss = F.cross_entropy(
-            logits, masks.long(), self.weights, ignore_index=labels.ignore_id,
-            label_smoothing=self.recipe.loss.label_smoothing,
-        )
+        loss = self.loss(logits, masks, self.weights)
         self.losses.append(float(loss.detach()))
         return loss
 

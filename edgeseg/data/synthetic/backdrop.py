@@ -107,7 +107,8 @@ def paint_ground(view: View, strip: Strip, along_m: float, offset_m: float) -> N
     ahead = z * (c - s * ray)
     side = z * (s + c * ray) - ahead * (s / c) + np.float32(offset_m)
     base = along_m - strip.start
-    index = np.clip((ahead + np.float32(base)) * np.float32(1 / STEP_M), 0, len(strip.bend) - 2).astype(np.int32)
+    row = (ahead + np.float32(base)) * np.float32(1 / STEP_M)
+    index = np.clip(row, 0, len(strip.bend) - 2).astype(np.int32)
     side -= strip.bend.take(index)
     right = side > 0
     reach = np.abs(side)
@@ -123,7 +124,7 @@ def paint_ground(view: View, strip: Strip, along_m: float, offset_m: float) -> N
     paint = _road_paint(distance, side, reach, kerb, px_across, strip.zebra.take(index))
 
     glow = _ground_texture(distance, side, px_along, kind)
-    glow *= _house_shadows(view, strip, index, side)
+    glow *= _house_shadows(view, strip, row, side)
     glow *= np.float32(1) + paint[0] * np.float32(1.15)
     colour = _GROUND.take(kind, axis=0)
     yellow = np.nonzero(paint[1] > 0.02)
@@ -180,7 +181,7 @@ def _ground_texture(distance: Grey, side: Grey, px_along: Grey, kind: Pixels) ->
     return np.asarray(glow, dtype=np.float32)
 
 
-def _house_shadows(view: View, strip: Strip, index: npt.NDArray[np.int32], side: Grey) -> Grey:
+def _house_shadows(view: View, strip: Strip, row: Grey, side: Grey) -> Grey:
     """1 in the sun; less where a house stands between the ground and the sun."""
     sun, light = view.light.sun, view.light
     total = float((light.gain(np.array([0.0, 1.0, 0.0]))).mean())
@@ -189,7 +190,7 @@ def _house_shadows(view: View, strip: Strip, index: npt.NDArray[np.int32], side:
     towards = (FACADE_M - side) if hand else (FACADE_M + side)
     cross = max(abs(float(sun[0])), 0.15)
     slide = np.float32(float(np.clip(sun[2] / cross, -3, 3)) / STEP_M)
-    at = np.clip(index + (towards * slide).astype(np.int32), 0, len(strip.bend) - 1)
+    at = np.clip(row + towards * slide, 0, len(strip.bend) - 1).astype(np.int32)
     edge = strip.height[:, hand].take(at) - towards * np.float32(float(sun[1]) / cross)
     shade = np.clip(edge * np.float32(1.2), 0, 1)
     return np.asarray(1 - shade * (1 - dark), dtype=np.float32)

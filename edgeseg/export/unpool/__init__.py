@@ -7,8 +7,8 @@ has ``MaxPool`` with ``Indices`` and ``MaxUnpool`` for that; TensorRT parses nei
 from onnx import GraphProto, ModelProto, NodeProto, inliner
 
 from edgeseg.errors import GraphError
-from edgeseg.export.unpool.emit import Emitter, Window, codes, place, positions, scatter, unpooled_size
-from edgeseg.export.unpool.graph import Graph, attributes, is_op, names_read, subgraphs, title
+from edgeseg.export.unpool.emit import COMPARED, Emitter, Window, codes, place, positions, scatter, unpooled_size
+from edgeseg.export.unpool.graph import Graph, attributes, ints_attribute, is_op, names_read, subgraphs, title
 from edgeseg.export.unpool.torch_scatter import raise_scatters
 
 __all__ = ["lower_unpooling"]
@@ -30,12 +30,15 @@ def lower_unpooling(model: ModelProto) -> ModelProto:
     _refuse_bodies(copy.graph)
     if not any(_concerns(node) for node in copy.graph.node):
         return copy
-    graph = Graph(copy)
-    if graph.opset < _OLDEST_OPSET:
+    opset = next((o.version for o in copy.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < _OLDEST_OPSET:
         raise GraphError(
-            "the ONNX file's opset is too old to lower its unpooling", got=graph.opset,
+            "the ONNX file's opset is too old to lower its unpooling", got=opset,
             expected=f"{_OLDEST_OPSET} or newer", hint="onnx.version_converter.convert_version(model, 17) updates it.",
         )  # fmt: skip
+    for node in filter(_concerns, copy.graph.node):
+        _check_geometry(node)
+    graph = Graph(copy)
     raise_scatters(graph)
     _lower(graph)
     return copy
@@ -49,11 +52,23 @@ def _refuse_bodies(graph: GraphProto, inside: bool = False) -> None:
     for node in graph.node:
         if inside and _concerns(node):
             raise GraphError(
-                f"{title(node)}: stands in the body of an If, Loop or Scan", expected="unpooling in the main graph only",
+                f"{title(node)}: stands in the body of an If, Loop or Scan",
+                expected="unpooling in the main graph only",
                 hint="Export without control flow around pooling and unpooling.",
             )  # fmt: skip
         for body in subgraphs(node):
             _refuse_bodies(body, inside=True)
+
+
+def _check_geometry(node: NodeProto) -> None:
+    rank = len(ints_attribute(node, "kernel_shape", []))
+    lengths = {key: len(ints_attribute(node, key, [1] * rank)) for key in ("kernel_shape", "strides", "dilations")}
+    lengths["pads"] = len(ints_attribute(node, "pads", [0] * 2 * rank)) // 2
+    if not rank or set(lengths.values()) != {rank}:
+        raise GraphError(
+            f"{title(node)}: its attributes do not fit each other", got=f"lengths {lengths}",
+            expected="one number an axis each, two for pads", hint="Export the net again.",
+        )  # fmt: skip
 
 
 def _lower(graph: Graph) -> None:
@@ -69,6 +84,11 @@ def _lower(graph: Graph) -> None:
     }
     still_read = _still_read(graph, set(fast))
     for node in graph.graph.node:
+        if _concerns(node) and not graph.dtype(node.input[0]):
+            raise GraphError(
+                f"{title(node)}: nothing tells the element type of its input {node.input[0]!r}",
+                hint="Run onnx.checker.check_model(model, full_check=True) and export the net again.",
+            )  # fmt: skip
         emit = Emitter(graph, node)
         if is_op(node, "MaxPool") and len(node.output) > 1 and node.output[1]:
             _lower_pool(emit, node, still_read, {id(pool) for pool in fast.values()}, coded)
@@ -109,7 +129,7 @@ def _only_passes(graph: Graph, node: NodeProto) -> bool:
     if is_op(node, "Identity"):
         return True
     if is_op(node, "Cast"):
-        return attributes(node)["to"] == graph.dtype(node.input[0])
+        return bool(attributes(node)["to"] == graph.dtype(node.input[0]))
     if is_op(node, "Reshape"):
         before = graph.known_shape(node.input[0])
         return before is not None and before == graph.known_shape(node.output[0])
@@ -122,7 +142,7 @@ def _fits_codes(graph: Graph, unpool: NodeProto, pool: NodeProto) -> bool:
     if window.kernel != [2, 2] or window.strides != [2, 2] or window.column_major or any(window.pads):
         return False
     shape, size = graph.known_shape(pool.input[0]), graph.unpooled_shape(unpool)
-    if shape is None or window.dilations != [1, 1] or shape != size:
+    if shape is None or shape != size or window.dilations != [1, 1] or graph.dtype(pool.input[0]) not in COMPARED:
         return False
     return not window.ceil or all(d[0] % 2 == 0 for d in shape[2:])
 

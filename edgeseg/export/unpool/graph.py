@@ -1,13 +1,12 @@
 """An ONNX graph under rewriting: who makes a tensor, who reads it, its type, its sizes, its value where it is known."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
-
-from edgeseg.errors import GraphError
 
 # A size or an integer of a shape computation: coefficient x symbols, as (2, ("batch",)); (7, ()) is the number 7.
 Int = tuple[int, tuple[str, ...]]
@@ -17,16 +16,19 @@ _SMALL = 4096  # elements: larger initializers are weights, which no shape is co
 
 
 def number(value: int) -> Int:
+    """``value`` as an ``Int``."""
     return (int(value), ())
 
 
-def attributes(node: NodeProto) -> dict[str, object]:
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """A node's attributes as Python values."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def ints_attribute(node: NodeProto, name: str, default: list[int]) -> list[int]:
+    """A list attribute, ``default`` where it is absent or empty."""
     value = attributes(node).get(name)
-    return [int(v) for v in value] if value else default  # type: ignore[attr-defined]
+    return [int(v) for v in value] if value else default
 
 
 def is_op(node: NodeProto | None, *op_types: str) -> bool:
@@ -40,6 +42,7 @@ def title(node: NodeProto) -> str:
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The bodies a control-flow node runs."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.g
@@ -61,7 +64,6 @@ class Graph:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self.graph = model.graph
-        self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
         self._used = set(names_read(self.graph)) | {o for n in self.graph.node for o in n.output}
         self._used |= {t.name for t in self.graph.initializer} | {n.name for n in self.graph.node}
         self._pool: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -107,7 +109,7 @@ class Graph:
                 nodes.append(node)
         del self.graph.node[:]
         self.graph.node.extend(nodes)
-        self._prune(orphans)
+        self._prune([*orphans, *self._pool.values()])
 
     def _prune(self, candidates: list[str]) -> None:
         """Remove the makers of ``candidates`` that became useless, and in turn what only they read."""
@@ -157,13 +159,7 @@ class Graph:
         return bare
 
     def _read(self, bare: ModelProto) -> None:
-        try:
-            bare.CopyFrom(shape_inference.infer_shapes(bare, data_prop=True))
-        except shape_inference.InferenceError as error:
-            raise GraphError(
-                f"{self.model.graph.name or 'the ONNX file'}: its shapes contradict each other", got=str(error).strip(),
-                hint="Run onnx.checker.check_model(model, full_check=True) and export it again.",
-            ) from error  # fmt: skip
+        bare.CopyFrom(shape_inference.infer_shapes(bare, data_prop=True))
         self._type: dict[str, onnx.TypeProto.Tensor] = {}
         for value in (*bare.graph.value_info, *bare.graph.input, *bare.graph.output):
             self._type[value.name] = value.type.tensor_type
@@ -208,8 +204,8 @@ class Graph:
         """The ONNX element type of a tensor, 0 where unknown."""
         tensor = self._initializer.get(name)
         if tensor is not None:
-            return tensor.data_type
-        return self._type[name].elem_type if name in self._type else int(TensorProto.UNDEFINED)
+            return int(tensor.data_type)
+        return int(self._type[name].elem_type) if name in self._type else int(TensorProto.UNDEFINED)
 
     def shape(self, name: str) -> list[Int | None] | None:
         """The sizes of a tensor, symbols where they are symbols, ``None`` for what nobody told."""
@@ -246,10 +242,10 @@ class Graph:
         if tensor is not None:
             # An initializer that is also an input is a default the caller may override.
             return None if name in {v.name for v in self.graph.input} else numpy_helper.to_array(tensor)
-        if node is not None and is_op(node, "Constant"):
-            (kind, value), *_ = attributes(node).items()
+        if node is not None and is_op(node, "Constant") and len(node.attribute) == 1:
+            ((kind, value),) = attributes(node).items()
             if kind == "value":
-                return numpy_helper.to_array(value)  # type: ignore[arg-type]
+                return numpy_helper.to_array(value)
             if kind in ("value_int", "value_ints", "value_float", "value_floats"):
                 return np.asarray(value, np.int64 if "int" in kind else np.float32)
         return None
@@ -272,6 +268,11 @@ class Graph:
             return None
         if is_op(node, "Shape"):
             return self._shape_of(node)
+        if is_op(node, "Cast", "CastLike") and self.dtype(name) in (TensorProto.INT32, TensorProto.INT64):
+            cast = self.array(node.input[0])  # exporters write whole numbers as floats and cast them
+            whole = cast is not None and cast.size <= _SMALL and bool(np.all(np.mod(cast.astype(np.float64), 1) == 0))
+            return _filled(cast.shape, [number(int(v)) for v in cast.ravel()]) if whole and cast is not None else (
+                self.ints(node.input[0]))
         inputs = [self.ints(i) for i in node.input if i]
         known = [i for i in inputs if i is not None]
         if len(known) < len(inputs) or node.domain not in ("", "ai.onnx"):
@@ -283,7 +284,7 @@ class Graph:
         if shape is None:
             return None
         attrs = attributes(node)
-        part = shape[slice(attrs.get("start", 0), attrs.get("end"))]  # type: ignore[misc]
+        part = shape[slice(attrs.get("start", 0), attrs.get("end"))]
         return _filled((len(part),), part)
 
 
@@ -306,11 +307,10 @@ def _numbers(values: Ints) -> list[int] | None:
 
 def _computed(node: NodeProto, inputs: list[Ints]) -> Ints | None:
     """What ``node`` makes of known integers, for the operators that exporters compute shapes with."""
-    attrs = attributes(node)
     data, rest = inputs[0] if inputs else np.empty(0, object), [_numbers(i) for i in inputs[1:]]
     op = node.op_type
-    if op in ("Identity", "Cast"):
-        return data if op == "Identity" or attrs["to"] in (TensorProto.INT64, TensorProto.INT32) else None
+    if op == "Identity":
+        return data
     if op in ("Squeeze", "Unsqueeze", "Reshape"):
         # Shape vectors have at most one axis longer than one: their order survives every change of rank.
         if op == "Reshape" and rest[0] not in ([], [-1], [1]):
