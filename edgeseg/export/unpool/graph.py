@@ -8,6 +8,8 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
+from edgeseg.errors import GraphError
+
 # A size or an integer of a shape computation: coefficient x symbols, as (2, ("batch",)); (7, ()) is the number 7.
 Int = tuple[int, tuple[str, ...]]
 Ints = npt.NDArray[np.object_]
@@ -159,7 +161,13 @@ class Graph:
         return bare
 
     def _read(self, bare: ModelProto) -> None:
-        bare.CopyFrom(shape_inference.infer_shapes(bare, data_prop=True))
+        try:
+            bare.CopyFrom(shape_inference.infer_shapes(bare, data_prop=True))
+        except shape_inference.InferenceError as error:
+            raise GraphError(
+                f"the ONNX file's graph {self.graph.name!r} contradicts itself", got=" ".join(str(error).split()),
+                hint="Run onnx.checker.check_model(model, full_check=True) and export the net again.",
+            ) from error  # fmt: skip
         self._type: dict[str, onnx.TypeProto.Tensor] = {}
         for value in (*bare.graph.value_info, *bare.graph.input, *bare.graph.output):
             self._type[value.name] = value.type.tensor_type

@@ -1,0 +1,120 @@
+"""A checkpoint to ONNX: the standard's operators, the spec inside, the same numbers as PyTorch."""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from edgeseg.errors import GraphError, InputError  # noqa: E402
+from edgeseg.export.network import load_network  # noqa: E402
+from edgeseg.export.to_onnx import check_against, export_checkpoint, export_module  # noqa: E402
+from edgeseg.models import architecture, create  # noqa: E402
+from edgeseg.preprocess import to_input  # noqa: E402
+from edgeseg.runtime import build_engine, cpu, load_engine  # noqa: E402
+from edgeseg.spec import CAMVID_11, METADATA_KEY, ModelSpec  # noqa: E402
+from edgeseg.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+
+CASES = [("enet", (64, 96), 2), ("segnet", (75, 61), 5)]
+
+
+def settled(name: str, size: tuple[int, int]) -> torch.nn.Module:
+    torch.manual_seed(1)
+    net = create(name, 11).train()
+    with torch.no_grad():
+        net(torch.randn(2, 3, *size))
+    return net.eval()
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda c: c[0])
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[torch.nn.Module, Path, int]:
+    name, size, pools = request.param
+    net = settled(name, size)
+    spec = ModelSpec(architecture=name, input_size=size, stride=architecture(name).stride, labels=CAMVID_11)
+    return net, export_module(net, spec, tmp_path_factory.mktemp("x") / f"{name}.onnx"), pools
+
+
+def test_file_is_standard_onnx(exported: tuple[torch.nn.Module, Path, int]) -> None:
+    _, path, pools = exported
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = Counter(n.op_type for n in model.graph.node)
+    assert kinds["MaxUnpool"] == pools
+    assert sum(n.op_type == "MaxPool" and len(n.output) == 2 for n in model.graph.node) == pools
+    assert not set(kinds) & {"ScatterElements", "ScatterND", "GatherND", "Dropout"}
+    assert {n.domain for n in model.graph.node} == {""}
+    assert any(p.key == METADATA_KEY for p in model.metadata_props)
+    network = load_network(path)
+    assert network.assumed == ()
+    assert network.spec.labels == CAMVID_11
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_onnx_runtime_gives_pytorchs_numbers(exported: tuple[torch.nn.Module, Path, int], batch: int) -> None:
+    net, path, _ = exported
+    size = load_network(path).spec.input_size
+    x = np.random.default_rng(batch).normal(size=(batch, 3, *size)).astype(np.float32)
+    (got,) = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"image": x})
+    with torch.inference_mode():
+        want = net(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.ptp(want))
+
+
+def test_engine_gives_pytorchs_labels(exported: tuple[torch.nn.Module, Path, int], tmp_path: Path) -> None:
+    net, path, _ = exported
+    engine = load_engine(build_engine(path, precision="fp32", out=tmp_path / "e.engine"))
+    image = np.random.default_rng(0).integers(0, 256, (*engine.spec.input_size, 3), np.uint8)
+    with torch.inference_mode():
+        want = net(torch.from_numpy(to_input(image, engine.spec))).numpy()[0]
+    np.testing.assert_allclose(engine.logits(image), want, atol=1e-3 * np.ptp(want))
+    assert (engine(image) == want.argmax(0)).mean() >= 0.9995
+    if "BF16" in cpu.device()[1]:
+        half = load_engine(build_engine(path, precision="bf16", out=tmp_path / "h.engine"))
+        assert np.abs(half.logits(image) - want).mean() < 0.02 * np.ptp(want)
+
+
+def test_a_net_that_changed_on_the_way_is_noticed(exported: tuple[torch.nn.Module, Path, int]) -> None:
+    net, path, _ = exported
+    other = settled(load_network(path).spec.architecture, (64, 64))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    with pytest.raises(GraphError, match="disagree"):
+        check_against(other, onnx.load(path), load_network(path).spec)
+    assert check_against(net, onnx.load(path), load_network(path).spec) < 1e-4
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    net = settled("enet", (64, 96))
+    spec = ModelSpec(architecture="enet", input_size=(64, 96), stride=8, labels=CAMVID_11)
+    path = save_checkpoint(tmp_path / "run" / "best.pt", net, spec, {"val_miou": 0.5, "recipe": "{}"})
+    again, spec_again, notes = load_checkpoint(path)
+    assert spec_again == spec
+    assert notes["val_miou"] == 0.5
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(x), net(x))
+    onnx_path = export_checkpoint(path)
+    assert onnx_path == tmp_path / "run" / "run.onnx"
+    assert any(p.key == "edgeseg.val_miou" for p in onnx.load(onnx_path).metadata_props)
+
+
+@pytest.mark.parametrize("fault", ["missing", "text", "other", "weights"])
+def test_bad_checkpoints_are_said(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "best.pt"
+    if fault == "text":
+        path.write_text("no checkpoint")
+    elif fault == "other":
+        torch.save({"a": 1}, path)
+    elif fault == "weights":
+        spec = ModelSpec(architecture="enet", input_size=(64, 96), labels=CAMVID_11)
+        save_checkpoint(path, torch.nn.Linear(2, 2), spec, {})
+    with warnings.catch_warnings(), pytest.raises(InputError, match="checkpoint|weights do not fit"):
+        load_checkpoint(path)
