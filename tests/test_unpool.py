@@ -561,8 +561,7 @@ def untyped() -> onnx.ModelProto:
 
 def contradictory() -> onnx.ModelProto:
     model = pair([1, 2, 6, 6])
-    for value in model.graph.output:
-        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.DOUBLE, []))  # its initializer is FP32
     return model
 
 
