@@ -14,11 +14,13 @@ demo: $(DEMO_VENV)/ready  ## segment a drive into out/demo.mp4 (no torch is inst
 
 test: $(VENV)/ready  ## everything CI runs: style, types, tests
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest
 
 check: $(VENV)/ready  ## style and types only
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/ready  ## the CPU benchmark against other runtimes, on an otherwise idle machine

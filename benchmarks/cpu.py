@@ -3,11 +3,11 @@
     python -m benchmarks.cpu [--nets segnet enet] [--rounds 7] [--seconds 1.0] [--json FILE]
 
 Every candidate runs the same net (random weights, the same seed) on the same frame, batch 1, with all cores. In each
-round every candidate is warmed up with one call and then called for ``--seconds``; rounds go through all candidates, so
-that a machine whose speed drifts slows them alike. The median over all rounds is quoted, and ratios of medians.
+round every candidate is warmed up with one call and then called for ``--seconds``; rounds go through all candidates,
+so that a machine whose speed drifts slows them alike. The median over all rounds is quoted, and ratios of medians.
 
-What is timed: for edgeseg, everything between a uint8 BGR frame and a uint8 label map. For the others only the net, from
-a ready float tensor to logits: they are given the preprocessing and the argmax for free.
+What is timed: for edgeseg, everything between a uint8 BGR frame and a uint8 label map. For the others only the net,
+from a ready float tensor to logits: they are given the preprocessing and the argmax for free.
 """
 
 import argparse
@@ -136,9 +136,14 @@ def candidates(name: str, folder: Path, console: Console) -> tuple[list[Candidat
         _onnxruntime(standard, x, "ONNX Runtime FP32, standard MaxUnpool"),
         _openvino(scatter, x, "OpenVINO default, PyTorch's own export"),
     ]
-    found += [_edgeseg(standard, frame, p) for p in cpu_target.PRECISIONS if p == "fp32" or "BF16" in cpu_target.device()[1]]
+    found += [
+        _edgeseg(standard, frame, p) for p in cpu_target.PRECISIONS if p == "fp32" or "BF16" in cpu_target.device()[1]
+    ]
     facts = {
-        "net": name, "size": list(size), "classes": len(CAMVID_11), "onnx_sha256": sha256_file(standard),
+        "net": name,
+        "size": list(size),
+        "classes": len(CAMVID_11),
+        "onnx_sha256": sha256_file(standard),
         "parameters": sum(p.numel() for p in net.parameters()),
         "onnx_nodes": len(load_network(standard).model.graph.node),
     }
@@ -200,7 +205,12 @@ def report(found: list[Candidate], facts: dict[str, Any], console: Console) -> d
         })  # fmt: skip
         name = f"[bold]{c.name}[/]" if c.ours else c.name
         table.add_row(
-            name, f"{c.median_ms:.1f}", f"{p95:.1f}", str(len(c.times)), f"{base / c.median_ms:.2f}x", f"{100 * agree:.2f} %"
+            name,
+            f"{c.median_ms:.1f}",
+            f"{p95:.1f}",
+            str(len(c.times)),
+            f"{base / c.median_ms:.2f}x",
+            f"{100 * agree:.2f} %",
         )
     console.print(table)
     return {**facts, "results": rows}
@@ -211,13 +221,19 @@ def machine() -> dict[str, Any]:
     packages = ("torch", "openvino", "onnxruntime", "onnx", "numpy", "edgeseg")
     name, features = cpu_target.device()
     return {
-        "cpu": name, "features": list(features), "cores": os.cpu_count(), "torch_threads": torch.get_num_threads(),
-        "system": platform.platform(), "python": platform.python_version(), "load_average_1min": os.getloadavg()[0],
+        "cpu": name,
+        "features": list(features),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load_average_1min": os.getloadavg()[0],
         "versions": {p: metadata.version(p) for p in packages},
     }
 
 
 def main() -> None:
+    """Parse, measure, print the tables and the JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nets", nargs="+", choices=sorted(SIZES), default=["segnet", "enet"])
     parser.add_argument("--rounds", type=int, default=7)
@@ -233,9 +249,12 @@ def main() -> None:
             time_all(found, options.rounds, options.seconds, console)
             nets.append(report(found, facts, console))
     protocol = {
-        "command": " ".join(["python -m benchmarks.cpu", *sys.argv[1:]]), "rounds": options.rounds,
-        "seconds_per_candidate_and_round": options.seconds, "statistic": "median over all calls of all rounds",
-        "timed": "edgeseg: uint8 frame to uint8 labels; others: float tensor to logits", "batch": 1,
+        "command": " ".join(["python -m benchmarks.cpu", *sys.argv[1:]]),
+        "rounds": options.rounds,
+        "seconds_per_candidate_and_round": options.seconds,
+        "statistic": "median over all calls of all rounds",
+        "timed": "edgeseg: uint8 frame to uint8 labels; others: float tensor to logits",
+        "batch": 1,
     }
     line = json.dumps({"benchmark": "cpu", "machine": start, "protocol": protocol, "nets": nets})
     print(line)

@@ -17,13 +17,26 @@ if TYPE_CHECKING:
     from edgeseg.video import open_source, segment
 
 __all__ = [
-    "Engine", "LabelSpace", "ModelSpec", "build_engine", "evaluate", "load_engine", "open_source", "segment",
+    "Engine",
+    "LabelSpace",
+    "ModelSpec",
+    "build_engine",
+    "evaluate",
+    "load_engine",
+    "open_source",
+    "segment",
 ]
 
 # Imported when first asked for: ``import edgeseg`` itself costs next to nothing.
 _HOME = {
-    "Engine": "runtime", "build_engine": "runtime", "load_engine": "runtime", "LabelSpace": "spec", "ModelSpec": "spec",
-    "evaluate": "evaluation", "open_source": "video", "segment": "video",
+    "Engine": "runtime",
+    "build_engine": "runtime",
+    "load_engine": "runtime",
+    "LabelSpace": "spec",
+    "ModelSpec": "spec",
+    "evaluate": "evaluation",
+    "open_source": "video",
+    "segment": "video",
 }
 
 

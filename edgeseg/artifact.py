@@ -30,6 +30,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_bytes(data: bytes) -> str:
+    """The SHA-256 of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 

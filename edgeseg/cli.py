@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseg.errors import EdgesegError, InputError, MissingDependency
+from edgeseg.errors import EdgesegError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from edgeseg.export.network import Overrides
@@ -21,7 +21,10 @@ DEMO_NET = "enet-camvid"
 DEMO_SOURCE = "synthetic://?length=225&size=640x480&seed=4&fps=15"
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     help="Semantic segmentation from PyTorch to a live camera on a small machine.",
 )
 
@@ -91,20 +94,29 @@ def _needs(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "edgeseg":
             raise
-        raise MissingDependency(
-            f"this command needs {error.name}, which is not installed", hint=f'Install it: pip install "edgeseg[{extra}]".'
+        raise MissingDependencyError(
+            f"this command needs {error.name}, which is not installed",
+            hint=f'Install it: pip install "edgeseg[{extra}]".',
         ) from error
 
 
 def _overrides(
-    size: str | None, mean: tuple[float, float, float] | None, std: tuple[float, float, float] | None,
-    scale: float | None, colour: Colour | None, labels: str | None,
+    size: str | None,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
+    scale: float | None,
+    colour: Colour | None,
+    labels: str | None,
 ) -> "Overrides":
     from edgeseg.export.network import Overrides
 
     return Overrides(
-        size=parse_size(size) if size else None, mean=mean, std=std, scale=scale,
-        colour=colour.value if colour else None, labels=labels,
+        size=parse_size(size) if size else None,
+        mean=mean,
+        std=std,
+        scale=scale,
+        colour=colour.value if colour else None,
+        labels=labels,
     )
 
 
@@ -119,7 +131,9 @@ def parse_size(text: str) -> tuple[int, int]:
 def _tell_assumed(assumed: tuple[str, ...]) -> None:
     if assumed:
         said = _escape("; ".join(assumed))
-        _stderr().print(f"[yellow]assumed:[/] {said} (the file has no edgeseg spec; flags correct this)", soft_wrap=True)
+        _stderr().print(
+            f"[yellow]assumed:[/] {said} (the file has no edgeseg spec; flags correct this)", soft_wrap=True
+        )
 
 
 @contextlib.contextmanager
@@ -138,9 +152,7 @@ def _engine(name: str, precision: Precision, target: str, overrides: "Overrides 
 
 
 @app.command()
-def models(
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 11, size: Size = "360x480"
-) -> None:
+def models(classes: Annotated[int, typer.Option(help="Number of classes.")] = 11, size: Size = "360x480") -> None:
     """List the nets: parameters, multiply-adds, stride, source."""
     from rich.table import Table
 
@@ -152,8 +164,12 @@ def models(
     for row in summarise(classes, parse_size(size or "360x480")):
         a = row.architecture
         table.add_row(
-            a.name, f"{row.parameters / 1e6:.2f} M", f"{row.multiply_adds / 1e9:.2f} G", str(a.stride),
-            a.pretrained or "-", a.source,
+            a.name,
+            f"{row.parameters / 1e6:.2f} M",
+            f"{row.multiply_adds / 1e9:.2f} G",
+            str(a.stride),
+            a.pretrained or "-",
+            a.source,
         )
     _stdout().print(table)
 
@@ -176,7 +192,9 @@ def train(
     plan = with_changes(load_recipe(recipe), {key: value for key, value in changes.items() if value is not None})
     console = _stdout()
     folder = out or Path("runs") / plan.name
-    best = run(plan, folder, resume=resume, say=lambda line: console.print(line, soft_wrap=True), progress=console.is_terminal)
+    best = run(
+        plan, folder, resume=resume, say=lambda line: console.print(line, soft_wrap=True), progress=console.is_terminal
+    )
     console.print(f"best checkpoint: {best}\ncurves: {folder / 'curves.png'}, panel: {folder / 'panel.png'}")
 
 
@@ -199,7 +217,11 @@ def build_engine(
     precision: PrecisionOption = Precision.auto,
     target: Target = "auto",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The .engine file to write.")] = None,
-    size: Size = None, mean: Mean = None, std: Std = None, scale: Scale = None, colour: ColourOption = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    colour: ColourOption = None,
     labels: Labels = None,
 ) -> None:
     """Compile an ONNX file for a target: frame in, label map out. Writes the engine and its passport."""
@@ -213,8 +235,8 @@ def build_engine(
     _tell_assumed(passport.assumed)
     height, width = passport.spec.input_size
     _stdout().print(
-        f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB; {passport.precision} for {passport.target}, {height}x{width}, "
-        f"{len(passport.spec.labels)} classes; {passport.build_seconds:.1f} s)",
+        f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB; {passport.precision} for {passport.target}, "
+        f"{height}x{width}, {len(passport.spec.labels)} classes; {passport.build_seconds:.1f} s)",
         soft_wrap=True,
     )
 
@@ -226,7 +248,9 @@ def segment(
         str,
         typer.Argument(metavar="SOURCE", help="A video, picture or folder, a camera (0), a stream, or synthetic://."),
     ],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Overlay: .mp4, .avi, or a picture of a picture.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Overlay: .mp4, .avi, or a picture of a picture.")
+    ] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder for palette masks (PNG, ids as indices).")] = None,
     show: Annotated[bool, typer.Option("--show", help="Show a window; q closes it.")] = False,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Weight of the colours over the frame.")] = 0.5,
@@ -234,7 +258,11 @@ def segment(
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     precision: PrecisionOption = Precision.auto,
     target: Target = "auto",
-    size: Size = None, mean: Mean = None, std: Std = None, scale: Scale = None, colour: ColourOption = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    colour: ColourOption = None,
     labels: Labels = None,
     json_file: Json = None,
 ) -> None:
@@ -247,14 +275,29 @@ def segment(
         raise InputError("nothing to do with the result", hint="Give -o VIDEO, --masks FOLDER, --show or --json FILE.")
     opened = _engine(engine, precision, target, _overrides(size, mean, std, scale, colour, labels))
     _segment(
-        opened, source, out=out, masks=masks, show=show, alpha=alpha, legend=legend, max_frames=max_frames,
+        opened,
+        source,
+        out=out,
+        masks=masks,
+        show=show,
+        alpha=alpha,
+        legend=legend,
+        max_frames=max_frames,
         json_file=json_file,
     )
 
 
 def _segment(
-    engine: "Engine", uri: str, *, out: Path | None, masks: Path | None = None, show: bool = False, alpha: float = 0.5,
-    legend: bool = True, max_frames: int | None = None, json_file: Path | None = None,
+    engine: "Engine",
+    uri: str,
+    *,
+    out: Path | None,
+    masks: Path | None = None,
+    show: bool = False,
+    alpha: float = 0.5,
+    legend: bool = True,
+    max_frames: int | None = None,
+    json_file: Path | None = None,
 ) -> None:
     """Open the source and the sinks, run, print the summary."""
     from edgeseg.artifact import write_json
@@ -268,7 +311,12 @@ def _segment(
         raise
     with _progress("segmenting", source.info.frames) as step:
         summary = run(
-            engine, source, sinks, alpha=alpha, show_legend=legend, max_frames=max_frames,
+            engine,
+            source,
+            sinks,
+            alpha=alpha,
+            show_legend=legend,
+            max_frames=max_frames,
             on_progress=lambda done, total: step(),
         )
     _print_summary(summary, engine)
@@ -277,9 +325,13 @@ def _segment(
             _stdout().print(f"wrote {path}")
     if json_file:
         facts = {
-            "engine": engine.passport.name, "precision": engine.passport.precision,
-            "engine_sha256": engine.passport.engine_sha256, "device": engine.passport.device, "source": uri,
-            "size": [source.info.height, source.info.width], "source_fps": source.info.fps,
+            "engine": engine.passport.name,
+            "precision": engine.passport.precision,
+            "engine_sha256": engine.passport.engine_sha256,
+            "device": engine.passport.device,
+            "source": uri,
+            "size": [source.info.height, source.info.width],
+            "source_fps": source.info.fps,
         }
         write_json(json_file, {**facts, **summary.to_dict()})
 
@@ -347,7 +399,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
     precision: PrecisionOption = Precision.auto,
     target: Target = "auto",
-    size: Size = None, mean: Mean = None, std: Std = None, scale: Scale = None, colour: ColourOption = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    colour: ColourOption = None,
     labels: Labels = None,
     json_file: Json = None,
 ) -> None:
@@ -362,12 +418,18 @@ def evaluate(
     opened = _engine(engine, precision, target, _overrides(size, mean, std, scale, colour, labels))
     with _progress("scoring", len(dataset)) as step:
         result = score(opened, dataset, on_frame=lambda _: step())
-    _print_scores(result, f"{opened.passport.name} ({opened.passport.precision}) on {dataset.name}, {len(dataset)} frames")
+    _print_scores(
+        result, f"{opened.passport.name} ({opened.passport.precision}) on {dataset.name}, {len(dataset)} frames"
+    )
     if json_file:
         facts = {
-            "engine": opened.passport.name, "precision": opened.passport.precision,
-            "onnx_sha256": opened.passport.onnx_sha256, "engine_sha256": opened.passport.engine_sha256,
-            "data": data, "split": split, "frames": len(dataset),
+            "engine": opened.passport.name,
+            "precision": opened.passport.precision,
+            "onnx_sha256": opened.passport.onnx_sha256,
+            "engine_sha256": opened.passport.engine_sha256,
+            "data": data,
+            "split": split,
+            "frames": len(dataset),
         }
         write_json(json_file, {**facts, **result.to_dict()})
 
@@ -426,4 +488,6 @@ def doctor() -> None:
         table.add_row(f.part, mark, _escape(f.found), _escape(f.hint))
     _stdout().print(table)
     if broken := [f.part for f in findings if f.needed and not f.ok]:
-        raise MissingDependency(f"cannot run engines here: {', '.join(broken)}", hint="The last column says what to do.")
+        raise MissingDependencyError(
+            f"cannot run engines here: {', '.join(broken)}", hint="The last column says what to do."
+        )

@@ -69,26 +69,37 @@ def _display() -> Finding:
 
 def _cameras() -> Finding:
     devices = sorted(str(p) for p in Path("/dev").glob("video*")) if sys.platform == "linux" else []
-    return Finding("camera", bool(devices), ", ".join(devices) or "none", "" if devices else "plug one in, or use a video file")
+    return Finding(
+        "camera", bool(devices), ", ".join(devices) or "none", "" if devices else "plug one in, or use a video file"
+    )
 
 
 def _gpu() -> Finding:
     tool = shutil.which("nvidia-smi") or (shutil.which("tegrastats") if platform.machine() == "aarch64" else None)
-    return Finding("NVIDIA GPU", tool is not None, "driver found" if tool else "none found", "" if tool else "the cpu target needs none")
+    return Finding(
+        "NVIDIA GPU",
+        tool is not None,
+        "driver found" if tool else "none found",
+        "" if tool else "the cpu target needs none",
+    )
 
 
 def examine() -> list[Finding]:
     """Look at this machine; nothing is built, run or installed."""
     from edgeseg.runtime.load import cache_folder, zoo
 
-    python = Finding("python", sys.version_info >= (3, 10), platform.python_version(), "Python 3.10 or newer", needed=True)
+    python = Finding(
+        "python", sys.version_info >= (3, 10), platform.python_version(), "Python 3.10 or newer", needed=True
+    )
     nets = zoo()
     return [
         python,
         *_cpu(),
         _package("onnx", ("onnx",), "onnx>=1.17", needed=True),
         _opencv(),
-        Finding("shipped nets", bool(nets), ", ".join(nets) or "none", "" if nets else "install edgeseg again", needed=True),
+        Finding(
+            "shipped nets", bool(nets), ", ".join(nets) or "none", "" if nets else "install edgeseg again", needed=True
+        ),
         Finding("engine cache", True, str(cache_folder())),
         _package("training", ("lightning",), "edgeseg[train]"),
         _package("torch", ("torch",), "edgeseg[train]"),

@@ -18,9 +18,7 @@ class EdgesegError(Exception):
 
     exit_code = 2
 
-    def __init__(
-        self, what: str, *, got: object = None, expected: object = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
         self.what, self.got, self.expected, self.hint = what, got, expected, hint
         super().__init__(str(self))
 
@@ -54,11 +52,11 @@ class OutputError(EdgesegError):
     """An output that cannot be written."""
 
 
-class MissingDependency(EdgesegError):
+class MissingDependencyError(EdgesegError):
     """A package or a program that is not installed; the hint is the line that installs it."""
 
 
-class CheckFailed(EdgesegError):
+class CheckFailedError(EdgesegError):
     """A check the user asked for did not hold (a regression, say)."""
 
     exit_code = 1

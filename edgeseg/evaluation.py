@@ -20,14 +20,19 @@ def check_labels(ours: LabelSpace, theirs: LabelSpace, data: str) -> None:
         differ = [(a, b) for a, b in zip(ours.names, theirs.names, strict=False) if a != b]
         first = f"; the first that differs: {differ[0][0]} / {differ[0][1]}" if differ else ""
         raise DataError(
-            f"the engine's labels are not those of {data}", got=f"{len(ours)} classes ({ours.name})",
+            f"the engine's labels are not those of {data}",
+            got=f"{len(ours)} classes ({ours.name})",
             expected=f"{len(theirs)} classes ({theirs.name}){first}",
         )
 
 
 def evaluate(
-    engine: Labeller, dataset: Dataset, *, labels: LabelSpace | None = None,
-    on_frame: Callable[[int], None] | None = None, indices: Sequence[int] | None = None,
+    engine: Labeller,
+    dataset: Dataset,
+    *,
+    labels: LabelSpace | None = None,
+    on_frame: Callable[[int], None] | None = None,
+    indices: Sequence[int] | None = None,
 ) -> Scores:
     """Label every frame of ``dataset`` at its own size and score it, void excluded, over the whole set.
 

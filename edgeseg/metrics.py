@@ -55,15 +55,15 @@ class Scores:
 
     @property
     def _true_positive(self) -> Vector:
-        return np.diag(self.matrix).astype(np.float64)
+        return np.asarray(np.diag(self.matrix), np.float64)
 
     @property
     def _truth(self) -> Vector:
-        return self.matrix.sum(axis=1).astype(np.float64)
+        return np.asarray(self.matrix.sum(axis=1), np.float64)
 
     @property
     def _predicted(self) -> Vector:
-        return self.matrix.sum(axis=0).astype(np.float64)
+        return np.asarray(self.matrix.sum(axis=0), np.float64)
 
     @property
     def iou(self) -> Vector:
@@ -128,18 +128,26 @@ class Scores:
 
         per_class = {
             name: {
-                "iou": number(self.iou[i]), "dice": number(self.dice[i]), "f1": number(self.dice[i]),
-                "sensitivity": number(self.sensitivity[i]), "precision": number(self.precision[i]),
+                "iou": number(self.iou[i]),
+                "dice": number(self.dice[i]),
+                "f1": number(self.dice[i]),
+                "sensitivity": number(self.sensitivity[i]),
+                "precision": number(self.precision[i]),
                 "pixels": int(self._truth[i]),
             }
             for i, name in enumerate(self.names)
         }
         return {
-            "miou": number(self.mean_iou), "pixel_accuracy": number(self.pixel_accuracy),
+            "miou": number(self.mean_iou),
+            "pixel_accuracy": number(self.pixel_accuracy),
             "mean_pixel_accuracy": number(self.mean_pixel_accuracy),
-            "frequency_weighted_iou": number(self.frequency_weighted_iou), "mean_dice": number(self.mean_dice),
-            "mean_f1": number(self.mean_f1), "mean_sensitivity": number(self.mean_pixel_accuracy),
-            "pixels": self.pixels, "classes_absent": list(self.absent), "per_class": per_class,
+            "frequency_weighted_iou": number(self.frequency_weighted_iou),
+            "mean_dice": number(self.mean_dice),
+            "mean_f1": number(self.mean_f1),
+            "mean_sensitivity": number(self.mean_pixel_accuracy),
+            "pixels": self.pixels,
+            "classes_absent": list(self.absent),
+            "per_class": per_class,
             "confusion_matrix": self.matrix.tolist(),
         }
 

@@ -162,9 +162,7 @@ def _text_width(text: str, row: int) -> int:
 
 def _write(picture: Picture, text: str, left: int, top: int, row: int) -> None:
     """Write one line into the row of ``row`` pixels that starts at ``top``; its capitals are half as high."""
-    cv2.putText(
-        picture, text, (left, top + round(0.75 * row)), _FONT, _scale(row), _INK, _stroke(row), cv2.LINE_AA
-    )
+    cv2.putText(picture, text, (left, top + round(0.75 * row)), _FONT, _scale(row), _INK, _stroke(row), cv2.LINE_AA)
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:

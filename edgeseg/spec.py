@@ -26,7 +26,7 @@ class _Contract(BaseModel):
 class LabelSpace(_Contract):
     """Class names, their colours and the id that no score counts.
 
-    ``names[i]`` and ``palette[i]`` (R, G, B, 0..255) belong to label id ``i``; ``ignore_id`` marks pixels without truth.
+    ``names[i]`` and ``palette[i]`` (R, G, B, 0..255) belong to label id ``i``; ``ignore_id`` marks unlabelled pixels.
     """
 
     name: str
@@ -136,9 +136,7 @@ VOC_21 = _space("voc-21", 255, {
     "sheep": (128, 64, 0), "sofa": (0, 192, 0), "train": (128, 192, 0), "tvmonitor": (0, 64, 128),
 })  # fmt: skip
 
-LABEL_SPACES: dict[str, LabelSpace] = {
-    space.name: space for space in (CAMVID_11, CAMVID_32, CITYSCAPES_19, VOC_21)
-}
+LABEL_SPACES: dict[str, LabelSpace] = {space.name: space for space in (CAMVID_11, CAMVID_32, CITYSCAPES_19, VOC_21)}
 
 
 def label_space(name: str) -> LabelSpace:
@@ -150,7 +148,7 @@ def label_space(name: str) -> LabelSpace:
 
 
 def voc_colour(index: int) -> Colour:
-    """The ``index``-th colour of PASCAL VOC's map (its development kit's VOClabelcolormap): bits spread over R, G, B."""
+    """The ``index``-th colour of PASCAL VOC's map (VOClabelcolormap of its kit): bits spread over R, G, B."""
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):

@@ -39,7 +39,7 @@ def test_wrong_folders_are_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="splits val"):
         CamVid(tmp_path, "train")
     (tmp_path / "valannot" / "0001TP_00009.png").unlink()
-    with pytest.raises(DataError, match="no 0001TP_00009.png"):
+    with pytest.raises(DataError, match=r"no 0001TP_00009\.png"):
         CamVid(tmp_path)
 
 
@@ -47,14 +47,15 @@ def test_wrong_folders_are_said(tmp_path: Path) -> None:
 def test_wrong_masks_are_said(tmp_path: Path, fault: str) -> None:
     path = make(tmp_path) / "valannot" / "0001TP_00009.png"
     bad = {
-        "size": np.zeros((5, 5), np.uint8), "colour": np.zeros((12, 16, 3), np.uint8),
+        "size": np.zeros((5, 5), np.uint8),
+        "colour": np.zeros((12, 16, 3), np.uint8),
         "ids": np.full((12, 16), 40, np.uint8),
     }
     if fault == "text":
         path.write_text("no picture")
     else:
         cv2.imwrite(str(path), bad[fault])
-    with pytest.raises(DataError, match="0001TP_00009.png"):
+    with pytest.raises(DataError, match=r"0001TP_00009\.png"):
         CamVid(tmp_path)[0]
 
 

@@ -32,8 +32,15 @@ def frame(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def foreign(
-    path: Path, *, layout: str = "nchw", out: str = "nchw", classes: int = 4, size: object = (20, 28), divide: int = 1,
-    element: int = TensorProto.FLOAT, unsupported: bool = False,
+    path: Path,
+    *,
+    layout: str = "nchw",
+    out: str = "nchw",
+    classes: int = 4,
+    size: object = (20, 28),
+    divide: int = 1,
+    element: int = TensorProto.FLOAT,
+    unsupported: bool = False,
 ) -> Path:
     """A one-convolution net as other tools might write it: any layout, size, output form."""
     rng = np.random.default_rng(3)
@@ -61,8 +68,11 @@ def foreign(
     outputs = {"nchw": ["n", classes, oh, ow], "nhwc": ["n", oh, ow, classes], "labels": ["n", oh, ow]}
     result = TensorProto.INT64 if out == "labels" else element
     graph = helper.make_graph(
-        nodes, "foreign", [helper.make_tensor_value_info("input", element, shape)],
-        [helper.make_tensor_value_info("out", result, outputs[out])], [numpy_helper.from_array(weight.astype(kind), "w")],
+        nodes,
+        "foreign",
+        [helper.make_tensor_value_info("input", element, shape)],
+        [helper.make_tensor_value_info("out", result, outputs[out])],
+        [numpy_helper.from_array(weight.astype(kind), "w")],
     )
     opsets = [helper.make_opsetid("", 13)] + ([helper.make_opsetid("com.example", 1)] if unsupported else [])
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
@@ -125,7 +135,12 @@ def test_results_are_the_callers_to_keep(small_onnx: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "form",
     [
-        {}, {"layout": "nhwc"}, {"out": "nhwc"}, {"out": "labels"}, {"element": TensorProto.FLOAT16}, {"classes": 21},
+        {},
+        {"layout": "nhwc"},
+        {"out": "nhwc"},
+        {"out": "labels"},
+        {"element": TensorProto.FLOAT16},
+        {"classes": 21},
         {"size": (21, 27)},
     ],
     ids=lambda f: "-".join(map(str, f.values())) or "plain",
@@ -188,9 +203,15 @@ def test_flags_correct_the_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("missing", "no such ONNX file"), ("text", "a text file"), ("empty", "an empty file"),
-        ("truncated", "not an ONNX file"), ("operator", "Frobnicate"), ("labels", "disagree"),
-        ("name", "ends in .engine"), ("precision", "no such precision"), ("target", "unknown target"),
+        ("missing", "no such ONNX file"),
+        ("text", "a text file"),
+        ("empty", "an empty file"),
+        ("truncated", "not an ONNX file"),
+        ("operator", "Frobnicate"),
+        ("labels", "disagree"),
+        ("name", "ends in .engine"),
+        ("precision", "no such precision"),
+        ("target", "unknown target"),
     ],
 )
 def test_build_errors_are_one_line(tmp_path: Path, small_onnx: Path, fault: str, says: str) -> None:
@@ -206,8 +227,10 @@ def test_build_errors_are_one_line(tmp_path: Path, small_onnx: Path, fault: str,
     elif fault != "missing":
         foreign(path)
         options = {
-            "labels": {"overrides": Overrides(labels="voc-21")}, "name": {"out": tmp_path / "x.bin"},
-            "precision": {"precision": "int4"}, "target": {"target": "tpu"},
+            "labels": {"overrides": Overrides(labels="voc-21")},
+            "name": {"out": tmp_path / "x.bin"},
+            "precision": {"precision": "int4"},
+            "target": {"target": "tpu"},
         }[fault]
     before = sorted(tmp_path.iterdir())
     with pytest.raises((GraphError, InputError), match=says) as caught:
@@ -225,8 +248,12 @@ def test_unwritable_output(small_onnx: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("truncated", "truncated or replaced"), ("no passport", "has no passport"), ("damaged passport", "cannot be read"),
-        ("library", "another OpenVINO"), ("processor", "lacks FP64"), ("target", "built for target tensorrt"),
+        ("truncated", "truncated or replaced"),
+        ("no passport", "has no passport"),
+        ("damaged passport", "cannot be read"),
+        ("library", "another OpenVINO"),
+        ("processor", "lacks FP64"),
+        ("target", "built for target tensorrt"),
         ("stale", "has changed since"),
     ],
 )
@@ -237,7 +264,8 @@ def test_engines_that_do_not_fit_are_refused(small_onnx: Path, tmp_path: Path, f
     passport = Passport.path_for(engine)
     facts = json.loads(passport.read_text())
     changes = {
-        "library": {"library_version": "2020.1"}, "processor": {"device_features": ["FP64"]},
+        "library": {"library_version": "2020.1"},
+        "processor": {"device_features": ["FP64"]},
         "target": {"target": "tensorrt"},
     }
     if fault == "truncated":
@@ -263,7 +291,9 @@ def test_opened_again_quickly(small_onnx: Path, tmp_path: Path) -> None:
     assert time.perf_counter() - start < 1.0
 
 
-def test_onnx_files_are_built_once_into_the_cache(small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_files_are_built_once_into_the_cache(
+    small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
     net = tmp_path / "n.onnx"
     net.write_bytes(small_onnx.read_bytes())

@@ -116,5 +116,5 @@ def test_bad_checkpoints_are_said(tmp_path: Path, fault: str) -> None:
     elif fault == "weights":
         spec = ModelSpec(architecture="enet", input_size=(64, 96), labels=CAMVID_11)
         save_checkpoint(path, torch.nn.Linear(2, 2), spec, {})
-    with warnings.catch_warnings(), pytest.raises(InputError, match="checkpoint|weights do not fit"):
+    with warnings.catch_warnings(), pytest.raises(InputError, match=r"checkpoint|weights do not fit"):
         load_checkpoint(path)

@@ -25,9 +25,21 @@ def test_import_edgeseg_is_fast() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "edgeseg", "edgeseg.cli", "edgeseg.runtime", "edgeseg.video", "edgeseg.video.pipeline", "edgeseg.evaluation",
-        "edgeseg.export.network", "edgeseg.export.deploy", "edgeseg.export.unpool", "edgeseg.data.camvid",
-        "edgeseg.data.synthetic", "edgeseg.doctor", "edgeseg.postprocess", "edgeseg.models", "edgeseg.training.recipe",
+        "edgeseg",
+        "edgeseg.cli",
+        "edgeseg.runtime",
+        "edgeseg.video",
+        "edgeseg.video.pipeline",
+        "edgeseg.evaluation",
+        "edgeseg.export.network",
+        "edgeseg.export.deploy",
+        "edgeseg.export.unpool",
+        "edgeseg.data.camvid",
+        "edgeseg.data.synthetic",
+        "edgeseg.doctor",
+        "edgeseg.postprocess",
+        "edgeseg.models",
+        "edgeseg.training.recipe",
     ],
 )
 def test_runtime_side_imports_no_torch(module: str) -> None:

@@ -53,7 +53,7 @@ def test_a_step_lowers_the_loss(net_name: str) -> None:
         loss.backward()
         assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
 
 
@@ -120,7 +120,7 @@ def test_wrong_encoder_weights_are_refused(tmp_path: object, content: str) -> No
             file.write("not weights")
     else:
         torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
-    with pytest.raises(InputError, match="state dict|convolutions"):
+    with pytest.raises(InputError, match=r"state dict|convolutions"):
         load_vgg16(create("segnet", 3).encoder_convolutions(), path)  # type: ignore[operator]
     with pytest.raises(InputError, match="no such"):
         load_vgg16([], f"{tmp_path}/absent.pth")

@@ -59,7 +59,7 @@ def test_impossible_specs_are_refused(change: dict[str, object]) -> None:
 
 
 def test_damaged_spec_is_one_line() -> None:
-    with pytest.raises(InputError, match="net.onnx: its edgeseg spec cannot be read") as caught:
+    with pytest.raises(InputError, match=r"net\.onnx: its edgeseg spec cannot be read") as caught:
         ModelSpec.parse('{"architecture": "enet"}', "net.onnx")
     assert "\n" not in str(caught.value)
 

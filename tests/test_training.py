@@ -66,8 +66,11 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("epochs = 8", "epochs = 0", "fit.epochs"), ("flip = 0.5", "flop = 0.5", "augment.flop"),
-        ("lr = 8e-3", "", "optim.lr"), ('"median"', '"meridian"', "class_weights"), ("[fit]", "[fit", "TOML"),
+        ("epochs = 8", "epochs = 0", "fit.epochs"),
+        ("flip = 0.5", "flop = 0.5", "augment.flop"),
+        ("lr = 8e-3", "", "optim.lr"),
+        ('"median"', '"meridian"', "class_weights"),
+        ("[fit]", "[fit", "TOML"),
     ],
 )
 def test_bad_recipes_name_the_line(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -116,7 +119,9 @@ class TestRun:
         engine = load_engine(build_engine(export_checkpoint(out / "best.pt", tmp_path / "n.onnx"), precision="fp32"))
         result = evaluate(engine, open_dataset(recipe.data.address, "val"))
         assert result.mean_iou == pytest.approx(load_checkpoint(out / "best.pt")[2]["val_miou"], abs=2e-3)
-        assert result.pixel_accuracy > 0.3  # eleven classes: chance is below 0.1, all-road about 0.35 of the loss's start
+        assert (
+            result.pixel_accuracy > 0.3
+        )  # eleven classes: chance is below 0.1, all-road about 0.35 of the loss's start
 
     def test_a_run_is_not_overwritten(self, run: tuple[Recipe, Path]) -> None:
         with pytest.raises(InputError, match="--resume"):
@@ -137,11 +142,9 @@ def test_training_refuses_what_cannot_work(tmp_path: Path) -> None:
 
 
 def sample(size: tuple[int, int] = (90, 120)) -> Sample:
-    rng = np.random.default_rng(0)
     mask = (np.add.outer(np.arange(size[0]), np.arange(size[1])) // 20 % 11).astype(np.uint8)
     # Each class has its own grey, so that image and mask can be compared after any warp.
     image = np.repeat((mask * 20 + 20)[..., None], 3, axis=2).astype(np.uint8)
-    assert rng is not None
     return Sample("0001TP_1", image, mask)
 
 
@@ -161,15 +164,26 @@ def test_image_and_mask_are_warped_alike() -> None:
 
 def test_no_augmentation_is_the_plain_frame() -> None:
     s = sample()
-    image, mask = Augment(AugmentSection(flip=0), (90, 120), 11, np.ones(256))(s.image, s.mask, np.random.default_rng(0))
+    image, mask = Augment(AugmentSection(flip=0), (90, 120), 11, np.ones(256))(
+        s.image, s.mask, np.random.default_rng(0)
+    )
     np.testing.assert_array_equal(mask, s.mask)
     assert np.abs(image.astype(int) - s.image).max() <= 1
 
 
 def test_colour_changes_the_image_and_never_the_mask() -> None:
     config = AugmentSection(
-        flip=0, brightness=0.3, contrast=0.3, gamma=1.5, temperature=0.2, saturation=0.5, hue_degrees=20, shade=0.4,
-        grey=0.2, blur=0.5, noise=5,
+        flip=0,
+        brightness=0.3,
+        contrast=0.3,
+        gamma=1.5,
+        temperature=0.2,
+        saturation=0.5,
+        hue_degrees=20,
+        shade=0.4,
+        grey=0.2,
+        blur=0.5,
+        noise=5,
     )
     augment, s = Augment(config, (90, 120), 11, np.ones(256)), sample()
     means = []
@@ -206,7 +220,9 @@ def test_class_weights(kind: str) -> None:
     assert weights[3] == 0
     ratio = weights[1] / weights[0]
     want = {
-        "inverse": 800 / 150, "median": (800 / 1000) / (150 / 500), "log": np.log(1.02 + 0.8) / np.log(1.02 + 0.15),
+        "inverse": 800 / 150,
+        "median": (800 / 1000) / (150 / 500),
+        "log": np.log(1.02 + 0.8) / np.log(1.02 + 0.15),
     }[kind]
     assert ratio == pytest.approx(want, rel=1e-4)
     np.testing.assert_allclose(class_weights(counts, kind, 0.0)[:3], 1)

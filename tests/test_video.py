@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import edgeseg.video
-from edgeseg.errors import EngineError, InputError, MissingDependency, OutputError
+from edgeseg.errors import EngineError, InputError, MissingDependencyError, OutputError
 from edgeseg.postprocess import overlay
 from edgeseg.spec import CAMVID_11, ModelSpec
 from edgeseg.video import (
@@ -251,9 +251,7 @@ def test_a_clip_trimmed_by_an_edit_list_is_whole(tmp_path: Path) -> None:
     """What phones write when a clip is trimmed: 60 samples, of which an edit list shows the first second."""
     data = make_video(tmp_path / "whole.mp4", frames=60).read_bytes()
     clock = struct.unpack_from(">I", dict(boxes(dict(boxes(data))[b"moov"]))[b"mvhd"], 12)[0]
-    trimmed = edit(
-        data, (*TRACK, b"edts", b"elst"), lambda elst: elst[:8] + struct.pack(">I", clock) + elst[12:]
-    )
+    trimmed = edit(data, (*TRACK, b"edts", b"elst"), lambda elst: elst[:8] + struct.pack(">I", clock) + elst[12:])
     path = tmp_path / "trimmed.mp4"
     path.write_bytes(trimmed)
     with open_source(str(path)) as source:
@@ -421,7 +419,7 @@ def test_a_stream_nobody_serves_keeps_its_password_out_of_the_message(capfd: pyt
 
 @pytest.mark.skipif(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer")
 def test_a_pipeline_without_gstreamer() -> None:
-    with pytest.raises(MissingDependency, match="has no GStreamer"):
+    with pytest.raises(MissingDependencyError, match="has no GStreamer"):
         open_source("videotestsrc ! videoconvert ! appsink")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from edgeseg.data import Sample, require_folder
 from edgeseg.errors import DataError
@@ -31,7 +32,8 @@ class CamVid:
                 splits = sorted(p.name.removesuffix("annot") for p in root.glob("*annot") if p.is_dir())
                 raise DataError(
                     f"CamVid split {split!r}: {folder.name}/ is not in {root}",
-                    got=f"splits {', '.join(splits) or 'none'}", hint=_HINT,
+                    got=f"splits {', '.join(splits) or 'none'}",
+                    hint=_HINT,
                 )
         self._frames = {p.stem: p for p in sorted(frames.iterdir()) if p.suffix.lower() in FRAME_SUFFIXES}
         self._masks = masks
@@ -39,7 +41,9 @@ class CamVid:
         if not self._frames:
             raise DataError(f"{frames}: no frames", got="no .png or .jpg file", hint=_HINT)
         if missing:
-            raise DataError(f"{masks}: {len(missing)} frames have no label file", got=f"no {missing[0]}.png", hint=_HINT)
+            raise DataError(
+                f"{masks}: {len(missing)} frames have no label file", got=f"no {missing[0]}.png", hint=_HINT
+            )
         self.name = f"camvid/{split}"
         self.names: Sequence[str] = tuple(self._frames)
 
@@ -53,14 +57,17 @@ class CamVid:
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
         frame_path, mask_path = self._frames[name], self._masks / f"{name}.png"
-        image = cv2.imread(str(frame_path), cv2.IMREAD_COLOR)
-        mask = cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
-        for path, array in ((frame_path, image), (mask_path, mask)):
-            if array is None:
-                raise DataError(f"{path}: cannot be read as a picture")
+        image, mask = _read(frame_path, cv2.IMREAD_COLOR), _read(mask_path, cv2.IMREAD_UNCHANGED)
         if mask.ndim != 2 or mask.max() > self.labels.ignore_id:
             found = f"a {mask.ndim}-dimensional picture with values up to {int(mask.max())}"
             raise DataError(f"{mask_path}: not a label map", got=found, expected="one channel, ids 0..11", hint=_HINT)
         if mask.shape != image.shape[:2]:
             raise DataError(f"{mask_path}: its size differs from its frame's", got=mask.shape, expected=image.shape[:2])
-        return Sample(name, image.astype(np.uint8, copy=False), mask.astype(np.uint8, copy=False))
+        return Sample(name, image, mask)
+
+
+def _read(path: Path, flag: int) -> npt.NDArray[np.uint8]:
+    picture = cv2.imread(str(path), flag)
+    if picture is None:
+        raise DataError(f"{path}: cannot be read as a picture")
+    return picture.astype(np.uint8, copy=False)

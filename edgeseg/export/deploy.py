@@ -1,8 +1,8 @@
 """From a net to what a target compiles: frame in, label map out, with the spec inside the graph.
 
-The deployed graph takes ``frame`` (1, H, W, 3) uint8 BGR and gives ``labels`` (1, H, W) uint8 and ``scores``
-(1, H, W, classes) float32, the logits that the labels are the argmax of. H, W are ``spec.input_size``. A net that gives
-a label map itself has no ``scores``.
+The deployed graph takes ``frame`` (1, H, W, 3) uint8 BGR and gives ``labels`` (1, H, W) uint8; with ``scores`` it gives
+``scores`` (1, H, W, classes) float32 instead, the logits that the labels are the argmax of. H, W are
+``spec.input_size``.
 """
 
 from typing import Any
@@ -17,10 +17,11 @@ from edgeseg.export.unpool import lower_unpooling
 from edgeseg.preprocess import coefficients
 
 _PREFIX = "edgeseg/"
+_BYTE_POOL_OPSET = 12  # the first whose MaxPool takes uint8
 
 
-def deploy(network: Network) -> onnx.ModelProto:
-    """The graph of ``network`` with unpooling lowered, preprocessing before it and argmax behind it."""
+def deploy(network: Network, *, scores: bool = False) -> onnx.ModelProto:
+    """The graph of ``network`` with unpooling lowered, preprocessing before it and argmax (or not) behind it."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     fix_input(model, network.input, network.channels_last, network.spec.input_size)
@@ -31,7 +32,7 @@ def deploy(network: Network) -> onnx.ModelProto:
         raise GraphError(f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]) from error
     graph = _Graph(model)
     _attach_frame(graph, network)
-    _attach_output(graph, network)
+    _attach_output(graph, network, scores)
     del model.metadata_props[:]
     return model
 
@@ -55,27 +56,26 @@ class _Graph:
 
 
 def _attach_frame(graph: _Graph, network: Network) -> None:
-    """uint8 BGR NHWC -> the net's own input tensor, which keeps its name."""
+    """uint8 BGR NHWC -> the net's own input tensor, which keeps its name.
+
+    Channels are put in order while they are still bytes. A max-pool of the image itself (ENet's first block has one)
+    is taken on the bytes too: ``gain * p + offset`` with positive gain rises with p, and so does its rounding, so that
+    pooling commutes with it exactly.
+    """
     height, width = network.spec.input_size
-    old = next(i for i in graph.graph.input if i.name == network.input)
-    element = old.type.tensor_type.elem_type
-    gain, offset = coefficients(network.spec)
-    # All of it channels-last, the transposition at the end: CPU kernels work channels-last, and find it free.
-    x = graph.node("Cast", ["frame"], _PREFIX + "float", first=True, to=TensorProto.FLOAT)
+    element = next(i for i in graph.graph.input if i.name == network.input).type.tensor_type.elem_type
+    x = "frame"
+    if not network.channels_last:
+        x = graph.node("Transpose", [x], _PREFIX + "planes", first=True, perm=[0, 3, 1, 2])
     if network.spec.colour == "rgb":
         order = graph.constant("channel_order", np.array([2, 1, 0], np.int64))
-        x = graph.node("Gather", [x, order], _PREFIX + "rgb", first=True, axis=3)
-    x = graph.node("Mul", [x, graph.constant("gain", gain.reshape(1, 1, 1, 3))], _PREFIX + "scaled", first=True)
-    steps: list[tuple[str, dict[str, Any]]] = []
-    if element != TensorProto.FLOAT:
-        steps.append(("Cast", {"to": element}))
-    if not network.channels_last:
-        steps.append(("Transpose", {"perm": [0, 3, 1, 2]}))
-    last = network.input if not steps else _PREFIX + "normalised"
-    x = graph.node("Add", [x, graph.constant("offset", offset.reshape(1, 1, 1, 3))], last, first=True)
-    for i, (kind, attributes) in enumerate(steps):
-        last = network.input if i == len(steps) - 1 else f"{_PREFIX}step{i}"
-        x = graph.node(kind, [x], last, first=True, **attributes)
+        x = graph.node("Gather", [x, order], _PREFIX + "rgb", first=True, axis=3 if network.channels_last else 1)
+    gain, offset = coefficients(network.spec)
+    shape = (1, 1, 1, 3) if network.channels_last else (1, 3, 1, 1)
+    constants = graph.constant("gain", gain.reshape(shape)), graph.constant("offset", offset.reshape(shape))
+    _normalise(graph, x, network.input, constants, element)
+    if (gain > 0).all() and graph.opset >= _BYTE_POOL_OPSET:
+        _pool_bytes(graph, x, network.input, constants, element)
     nodes = [*graph.before, *graph.graph.node]
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
@@ -85,14 +85,38 @@ def _attach_frame(graph: _Graph, network: Network) -> None:
     graph.graph.input.extend(kept)
 
 
-def _attach_output(graph: _Graph, network: Network) -> None:
-    """The net's output -> ``labels``, and ``scores`` where it has any, at the input's size."""
+def _normalise(graph: _Graph, x: str, out: str, constants: tuple[str, str], element: int) -> None:
+    """Bytes ``x`` -> ``gain * x + offset`` of type ``element``, named ``out``."""
+    name = _PREFIX + out.removeprefix(_PREFIX)
+    x = graph.node("Cast", [x], f"{name}/float", first=True, to=TensorProto.FLOAT)
+    x = graph.node("Mul", [x, constants[0]], f"{name}/scaled", first=True)
+    last = out if element == TensorProto.FLOAT else f"{name}/normalised"
+    x = graph.node("Add", [x, constants[1]], last, first=True)
+    if element != TensorProto.FLOAT:
+        graph.node("Cast", [x], out, first=True, to=element)
+
+
+def _pool_bytes(graph: _Graph, x: str, image: str, constants: tuple[str, str], element: int) -> None:
+    """Move every max-pool of ``image`` (values only) in front of its normalisation, onto the bytes ``x``."""
+    pools = [n for n in graph.graph.node if n.op_type == "MaxPool" and n.input[0] == image and len(n.output) == 1]
+    for number, pool in enumerate(pools):
+        out, pooled = pool.output[0], f"{_PREFIX}pooled{number}"
+        pool.input[0], pool.output[0] = x, pooled
+        graph.graph.node.remove(pool)
+        graph.before.append(pool)
+        _normalise(graph, pooled, out, constants, element)
+
+
+def _attach_output(graph: _Graph, network: Network, scores: bool) -> None:
+    """The net's output -> ``labels`` or ``scores`` at the input's size."""
     height, width = network.spec.input_size
     classes = len(network.spec.labels)
     shape = next(_shape(v) for v in graph.graph.output if v.name == network.output)
     x = network.output
-    outputs = [helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, height, width])]
+    del graph.graph.output[:]
     if network.form == "labels":
+        if scores:
+            raise GraphError(f"{network.name}: gives a label map, no scores")
         flat = graph.constant("map_shape", np.array([1, height, width], np.int64))
         x = graph.node("Reshape", [x, flat], _PREFIX + "map")
     else:
@@ -105,12 +129,14 @@ def _attach_output(graph: _Graph, network: Network) -> None:
             # Over the last axis: the last convolution writes channels-last, and OpenVINO's search along any other
             # axis is three times slower (3.8 -> 1.2 ms for 11x360x480 on an AVX-512 machine).
             x = graph.node("Transpose", [x], _PREFIX + "pixels", perm=[0, 2, 3, 1])
-        graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)
-        x = graph.node("ArgMax", ["scores"], _PREFIX + "argmax", axis=3, keepdims=0)
-        outputs.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, height, width, classes]))
+        if scores:
+            graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)
+            dims = [1, height, width, classes]
+            graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
+            return
+        x = graph.node("ArgMax", [x], _PREFIX + "argmax", axis=3, keepdims=0)
     graph.node("Cast", [x], "labels", to=TensorProto.UINT8)
-    del graph.graph.output[:]
-    graph.graph.output.extend(outputs)
+    graph.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, height, width]))
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int]:
@@ -124,4 +150,3 @@ def _upsample(graph: _Graph, x: str, size: tuple[int, int], classes: int) -> str
     if graph.opset < 11:
         raise GraphError("an ONNX file with opset 11 or newer is needed", got=f"opset {graph.opset}")
     return graph.node("Resize", [x, "", "", sizes], _PREFIX + "full", **options)
-

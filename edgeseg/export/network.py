@@ -1,4 +1,4 @@
-"""Any ONNX segmentation net and its spec: ours carry one inside, a foreign file's is completed from flags and said so."""
+"""Any ONNX segmentation net and its spec: ours carry one inside, a foreign file's is completed from flags, and said."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 from pydantic import ValidationError
 
+from edgeseg.artifact import sha256_file
 from edgeseg.errors import GraphError, InputError
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.spec import (
@@ -27,7 +28,7 @@ _INTEGERS = {TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProt
 
 @dataclass(frozen=True)
 class Overrides:
-    """Facts given on the command line; ``None`` is not given. ``labels`` is a space's name or a file (JSON or names)."""
+    """Facts given on the command line; ``None`` is not given. ``labels``: a space's name or a file (JSON or names)."""
 
     size: tuple[int, int] | None = None
     mean: tuple[float, float, float] | None = None
@@ -38,7 +39,13 @@ class Overrides:
 
     def given(self) -> dict[str, Any]:
         """The spec's fields that were given."""
-        facts = {"mean": self.mean, "std": self.std, "scale": self.scale, "colour": self.colour, "input_size": self.size}
+        facts = {
+            "mean": self.mean,
+            "std": self.std,
+            "scale": self.scale,
+            "colour": self.colour,
+            "input_size": self.size,
+        }
         return {key: value for key, value in facts.items() if value is not None}
 
 
@@ -61,8 +68,30 @@ class Network:
     channels_last: bool
 
 
+def digest_onnx(path: Path, data: bytes | None = None) -> str:
+    """The SHA-256 of an ONNX file's bytes (``data``, if read already) and of the files its weights are in."""
+    data = path.read_bytes() if data is None else data
+    digest = hashlib.sha256(data)
+    for name in _external_files(data):
+        external = path.parent / name
+        digest.update(sha256_file(external).encode() if external.is_file() else b"missing")
+    return digest.hexdigest()
+
+
+def _external_files(data: bytes) -> list[str]:
+    """Names of the files that hold weights; ``torch.onnx.export`` writes one for large nets."""
+    if b"location" not in data:  # the key every external tensor has: most files need no parsing
+        return []
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception:  # not ONNX: read_onnx says so
+        return []
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return sorted({entry.value for entry in entries if entry.key == "location"})
+
+
 def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
-    """The model (weights of external files included) and the SHA-256 of all its bytes."""
+    """The model, weights of external files included, and its ``digest_onnx``."""
     path = Path(path)
     if not path.is_file():
         raise InputError("no such ONNX file", got=repr(str(path)))
@@ -71,20 +100,18 @@ def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's own exception types vary with its backend
         raise GraphError(
-            f"{path}: not an ONNX file", got=_looks_like(data), expected="a serialized ONNX model",
+            f"{path}: not an ONNX file",
+            got=_looks_like(data),
+            expected="a serialized ONNX model",
             hint="Export it again: edgeseg export CHECKPOINT, or torch.onnx.export.",
         ) from error
     if not model.graph.node or not model.opset_import:
         raise GraphError(f"{path}: not an ONNX network", got=_looks_like(data), expected="a graph with nodes")
-    digest = hashlib.sha256(data)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise GraphError(f"{path}: a file with its weights is missing or damaged", got=str(error)) from error
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) and path.stat().st_size < len(tensor.raw_data):
-            digest.update(tensor.raw_data)
-    return model, digest.hexdigest()
+    return model, digest_onnx(path, data)
 
 
 def _looks_like(data: bytes) -> str:
@@ -109,8 +136,9 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
         size = overrides.size or spec.input_size
     else:
         spec, assumed = None, []
-    shapes = _shapes(model, source, channels_last, size)
-    output, form, classes = _output(model, shapes, path, spec, overrides)
+    shapes = _shapes(model, source, channels_last, overrides.size or size)
+    wanted = len(spec.labels) if spec else len(read_labels(overrides.labels)) if overrides.labels else 0
+    output, form, classes = _output(shapes, overrides.size or size, path, wanted)
     if spec is None:
         spec, assumed = _foreign_spec(path, overrides, size, classes)
     _check_labels(spec, classes, path)
@@ -158,7 +186,10 @@ def _shapes(
     found = {}
     for value in copy.graph.output:
         tensor = value.type.tensor_type
-        found[value.name] = (tensor.elem_type, [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim])
+        found[value.name] = (
+            tensor.elem_type,
+            [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim],
+        )
     return found
 
 
@@ -180,41 +211,47 @@ def fix_input(model: onnx.ModelProto, source: str, channels_last: bool, size: tu
 
 
 def _output(
-    model: onnx.ModelProto, shapes: dict[str, tuple[int, list[int]]], path: Path, spec: ModelSpec | None,
-    overrides: Overrides,
+    shapes: dict[str, tuple[int, list[int]]], size: tuple[int, int] | None, path: Path, wanted: int
 ) -> tuple[str, str, int]:
-    """The output to use, its form and its number of classes (0 where the file does not say)."""
-    wanted = len(spec.labels) if spec else len(read_labels(overrides.labels)) if overrides.labels else 0
-    fallback: tuple[str, str, int] | None = None
-    for name, (kind, shape) in shapes.items():
-        form, classes = _form(kind, shape, wanted)
-        if form and (not wanted or classes in (0, wanted)):
+    """The output to use, its form and its number of classes (0 where the file does not say).
+
+    The first that can be a segmentation of ``wanted`` classes; else the first that can be one at all.
+    """
+    found = [(name, *_form(kind, shape, size, wanted)) for name, (kind, shape) in shapes.items()]
+    usable = [(name, form, classes) for name, form, classes in found if form]
+    for name, form, classes in usable:
+        if not wanted or classes in (0, wanted):
             return name, form, classes
-        if form and fallback is None:
-            fallback = name, form, classes
-    if fallback:
-        return fallback
-    found = "; ".join(f"{name} {shape}" for name, (_, shape) in shapes.items())
+    if usable:
+        return usable[0]
+    said = "; ".join(f"{name} {shape}" for name, (_, shape) in shapes.items())
     raise GraphError(
-        f"{path}: no output is a segmentation", got=found,
+        f"{path}: no output is a segmentation",
+        got=said,
         expected="(N, classes, H, W) or (N, H, W, classes) scores, or an integer (N, H, W) label map",
     )
 
 
-def _form(kind: int, shape: list[int], wanted: int) -> tuple[str, int]:
+def _form(kind: int, shape: list[int], size: tuple[int, int] | None, wanted: int) -> tuple[str, int]:
     """What an output of this element type and shape is: ``labels``, ``nchw``, ``nhwc`` or nothing; and its classes."""
     if kind in _INTEGERS:
-        if len(shape) == 3 or (len(shape) == 4 and 1 in (shape[1], shape[3])):
-            return "labels", 0
-        return "", 0
+        flat = len(shape) == 3 or (len(shape) == 4 and 1 in (shape[1], shape[3]))
+        return ("labels", 0) if flat else ("", 0)
     if len(shape) != 4:
         return "", 0
-    first, last = shape[1], shape[3]
-    if wanted and first != wanted and last == wanted:
-        return "nhwc", last
-    if first and last and not wanted and last < first and last <= 64 < first:
-        return "nhwc", last
-    return ("nchw", first) if first > 1 else ("", 0)
+    planes_fit = _is_reduced(size, (shape[2], shape[3])) and wanted in (0, shape[1])
+    pixels_fit = _is_reduced(size, (shape[1], shape[2])) and wanted in (0, shape[3])
+    if pixels_fit and not planes_fit:
+        return "nhwc", shape[3]
+    return ("nchw", shape[1]) if shape[1] != 1 else ("", 0)
+
+
+def _is_reduced(size: tuple[int, int] | None, out: tuple[int, int]) -> bool:
+    """Whether ``out`` (H, W) can be the input ``size`` divided by one factor, give or take a border; unknown: yes."""
+    if size is None or 0 in out:
+        return True
+    factor = size[0] / out[0]
+    return 0.5 <= factor <= 64 and abs(size[1] / factor - out[1]) <= 2
 
 
 def _foreign_spec(
@@ -225,12 +262,12 @@ def _foreign_spec(
         if size is None:
             raise InputError(f"{path}: its input size is free", hint="Give one: --size HEIGHTxWIDTH.")
         facts["input_size"] = size
-    elif size is not None and tuple(facts["input_size"]) != size:
-        facts["input_size"] = tuple(facts["input_size"])
     assumed = []
     defaults = {
-        "mean": "mean 0.485 0.456 0.406 (ImageNet)", "std": "std 0.229 0.224 0.225 (ImageNet)",
-        "scale": "scale 1/255", "colour": "colour order RGB",
+        "mean": "mean 0.485 0.456 0.406 (ImageNet)",
+        "std": "std 0.229 0.224 0.225 (ImageNet)",
+        "scale": "scale 1/255",
+        "colour": "colour order RGB",
     }
     assumed += [text for key, text in defaults.items() if key not in facts]
     if overrides.labels:

@@ -8,12 +8,12 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
-import onnxscript
 import torch
 from onnxscript import opset18 as op
 from torch import nn
@@ -58,7 +58,7 @@ def _unpool_to_onnx(values: Any, index: Any, like: Any) -> Any:
 
 
 def _translate(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    table = {
+    table: dict[Callable[..., Any], Callable[..., Any]] = {
         torch.ops.edgeseg.max_pool_positions.default: _pool_to_onnx,
         torch.ops.edgeseg.max_unpool_positions.default: _unpool_to_onnx,
     }
@@ -66,8 +66,15 @@ def _translate(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            net, (example,), dynamo=True, opset_version=OPSET, custom_translation_table=table,
-            input_names=["image"], output_names=["logits"], dynamic_shapes=({0: "batch"},), verbose=False,
+            net,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            custom_translation_table=table,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
         )
     assert program is not None
     return program.model_proto
@@ -93,7 +100,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     simple, ok = onnxsim.simplify(model)
     if not ok:
         raise GraphError("onnx-simplifier changed what the net computes", hint="Report it with the checkpoint.")
-    return simple
+    return cast(onnx.ModelProto, simple)
 
 
 def check_against(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> float:
@@ -109,7 +116,3 @@ def check_against(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> fl
     if difference > TOLERANCE:
         raise GraphError("the ONNX file and PyTorch disagree", got=f"{difference:.2e} of the range", expected=TOLERANCE)
     return difference
-
-
-__all__ = ["check_against", "export_checkpoint", "export_module", "simplify"]
-_ = onnxscript

@@ -39,7 +39,9 @@ def register(entry: Architecture) -> None:
 
 register(Architecture("enet", "edgeseg.models.enet:ENet", 8, "Paszke et al. 2016"))
 register(
-    Architecture("segnet", "edgeseg.models.segnet:SegNet", 1, "Badrinarayanan et al. 2015", pretrained="vgg16 (ImageNet)")
+    Architecture(
+        "segnet", "edgeseg.models.segnet:SegNet", 1, "Badrinarayanan et al. 2015", pretrained="vgg16 (ImageNet)"
+    )
 )
 
 

@@ -1,5 +1,6 @@
 """ENet (Paszke, Chaurasia, Kim, Culurciello 2016, "ENet: A Deep Neural Network Architecture for Real-Time Semantic
-Segmentation", table 1 and figure 2)."""
+Segmentation", table 1 and figure 2).
+"""
 
 from typing import NamedTuple
 
@@ -34,7 +35,8 @@ class InitialBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([self.conv(x), F.max_pool2d(x, 2)], 1)
-        return self.act(self.bn(x))
+        out: Tensor = self.act(self.bn(x))
+        return out
 
 
 class Bottleneck(nn.Module):
@@ -50,13 +52,18 @@ class Bottleneck(nn.Module):
         else:
             middle = [conv_bn(mid, mid, 3, dilation=dilation)]
         self.branch = nn.Sequential(
-            conv_bn(channels, mid, 1), activation(mid, relu), *middle, activation(mid, relu), conv_bn(mid, channels, 1),
+            conv_bn(channels, mid, 1),
+            activation(mid, relu),
+            *middle,
+            activation(mid, relu),
+            conv_bn(mid, channels, 1),
             nn.Dropout2d(dropout),
         )
         self.act = activation(channels, relu)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(x + self.branch(x))
+        out: Tensor = self.act(x + self.branch(x))
+        return out
 
 
 class DownBottleneck(nn.Module):
@@ -66,7 +73,11 @@ class DownBottleneck(nn.Module):
         super().__init__()
         mid = cin // 4
         self.branch = nn.Sequential(
-            conv_bn(cin, mid, 2, stride=2), nn.PReLU(mid), conv_bn(mid, mid, 3), nn.PReLU(mid), conv_bn(mid, cout, 1),
+            conv_bn(cin, mid, 2, stride=2),
+            nn.PReLU(mid),
+            conv_bn(mid, mid, 3),
+            nn.PReLU(mid),
+            conv_bn(mid, cout, 1),
             nn.Dropout2d(dropout),
         )
         self.extra = cout - cin
@@ -95,7 +106,8 @@ class UpBottleneck(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         branch = self.expand(self.up(self.reduce(x)))
         main = max_unpool_code(self.main(x), code, branch)
-        return self.act(main + branch)
+        out: Tensor = self.act(main + branch)
+        return out
 
 
 class _Middle(NamedTuple):
@@ -104,8 +116,16 @@ class _Middle(NamedTuple):
 
 
 # Sections 2 and 3 of table 1: eight bottlenecks, twice.
-_SECTION = (_Middle(), _Middle(2), _Middle(asymmetric=True), _Middle(4), _Middle(), _Middle(8), _Middle(asymmetric=True),
-            _Middle(16))
+_SECTION = (
+    _Middle(),
+    _Middle(2),
+    _Middle(asymmetric=True),
+    _Middle(4),
+    _Middle(),
+    _Middle(8),
+    _Middle(asymmetric=True),
+    _Middle(16),
+)
 
 
 class ENet(nn.Module):
@@ -120,10 +140,7 @@ class ENet(nn.Module):
         self.stage1 = nn.Sequential(*(Bottleneck(64, dropout=0.01) for _ in range(4)))
         self.down2 = DownBottleneck(64, 128, dropout=0.1)
         self.stage23 = nn.Sequential(
-            *(
-                Bottleneck(128, dropout=0.1, dilation=m.dilation, asymmetric=m.asymmetric)
-                for m in _SECTION * 2
-            )
+            *(Bottleneck(128, dropout=0.1, dilation=m.dilation, asymmetric=m.asymmetric) for m in _SECTION * 2)
         )
         self.up4 = UpBottleneck(128, 64, dropout=0.1)
         self.stage4 = nn.Sequential(*(Bottleneck(64, dropout=0.1, relu=True) for _ in range(2)))

@@ -75,7 +75,7 @@ class _MaxPoolCode(torch.autograd.Function):
         return values, code
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _code: Tensor | None) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, _code: Tensor | None) -> Tensor:
         (code,) = ctx.saved_tensors
         unpool = _unpool if torch.compiler.is_compiling() else _unpool_strided
         return unpool(grad, code, ctx.size)
@@ -89,7 +89,7 @@ class _MaxUnpoolCode(torch.autograd.Function):
         return unpool(values, code, size)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (code,) = ctx.saved_tensors
         return _take(grad, code), None, None
 
@@ -109,7 +109,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("edgeseg::max_unpool_positions", mutates_args=())
 def _export_unpool(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
-    return F.max_unpool2d(values, index, 2, output_size=list(like.shape[2:]))
+    return F.max_unpool2d(values, index, [2, 2], output_size=list(like.shape[2:]))
 
 
 @_export_unpool.register_fake

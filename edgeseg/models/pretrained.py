@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgeseg.errors import InputError, MissingDependency
+from edgeseg.errors import InputError, MissingDependencyError
 
 
 def vgg16_convolutions(source: str | Path) -> list[tuple[Tensor, Tensor]]:
@@ -19,7 +19,8 @@ def vgg16_convolutions(source: str | Path) -> list[tuple[Tensor, Tensor]]:
     numbers = sorted({int(k.split(".")[1]) for k, v in state.items() if k.startswith("features.") and v.ndim == 4})
     if len(numbers) != 13:
         raise InputError(
-            f"{source}: not VGG16's convolutions", got=f"{len(numbers)} of them",
+            f"{source}: not VGG16's convolutions",
+            got=f"{len(numbers)} of them",
             expected="13, as features.N.weight in torchvision's vgg16",
         )
     return [(state[f"features.{n}.weight"], state[f"features.{n}.bias"]) for n in numbers]
@@ -43,8 +44,9 @@ def _from_hub() -> dict[str, Tensor]:
     try:
         return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True))
     except OSError as error:
-        raise MissingDependency(
-            "torchvision's VGG16 weights cannot be downloaded", got=str(error),
+        raise MissingDependencyError(
+            "torchvision's VGG16 weights cannot be downloaded",
+            got=str(error),
             hint="Download vgg16-397923af.pth elsewhere and give its path.",
         ) from error
 

@@ -1,5 +1,6 @@
 """SegNet (Badrinarayanan, Kendall, Cipolla 2015, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
-Segmentation", figure 2): VGG16's thirteen convolutions with batch normalisation, mirrored, five poolings with positions."""
+Segmentation", figure 2): VGG16's 13 convolutions with batch normalisation, mirrored, five poolings with positions.
+"""
 
 from torch import Tensor, nn
 

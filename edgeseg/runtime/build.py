@@ -23,13 +23,17 @@ def check_target(target: str) -> str:
 
 
 def build_engine(
-    onnx: str | Path, *, precision: str = "auto", target: str = "auto", out: str | Path | None = None,
+    onnx: str | Path,
+    *,
+    precision: str = "auto",
+    target: str = "auto",
+    out: str | Path | None = None,
     overrides: Overrides | None = None,
 ) -> Path:
-    """Compile ``onnx`` to ``NAME.PRECISION.TARGET.engine`` beside it (or to ``out``) with its passport; return the path.
+    """Compile ``onnx`` to ``NAME.PRECISION.TARGET.engine`` beside it (or to ``out``) with its passport.
 
-    ``precision`` is ``fp32``, ``bf16`` or ``auto``: the fastest float precision this machine computes natively.
-    ``overrides`` completes or corrects the spec; a foreign file needs it. Raises ``EdgesegError``.
+    Returns the engine's path. ``precision`` is ``fp32``, ``bf16`` or ``auto``: the fastest float precision this machine
+    computes natively. ``overrides`` completes or corrects the spec; a foreign file needs it. Raises ``EdgesegError``.
     """
     target, precision = check_target(target), cpu.check_precision(precision)
     path = Path(onnx)
@@ -46,13 +50,26 @@ def _write(network: Network, precision: str, target: str, final: Path) -> Path:
 
     started = time.perf_counter()
     config = cpu.settings(precision)
-    blob = cpu.compile_blob(deploy(network), network.name, config)
+    labels = cpu.compile_blob(deploy(network), network.name, config)
+    has_scores = network.form != "labels"
+    scores = cpu.compile_blob(deploy(network, scores=True), network.name, config) if has_scores else None
+    blob = cpu.pack(labels, scores)
     name, features = cpu.device()
     passport = Passport(
-        name=network.name, target=target, precision=precision, spec=network.spec, onnx_sha256=network.sha256,
-        engine_sha256=sha256_bytes(blob), edgeseg=edgeseg.__version__, library=cpu.LIBRARY,
-        library_version=cpu.library_version(), device=name, device_features=features, settings=config,
-        assumed=network.assumed, build_seconds=round(time.perf_counter() - started, 3),
+        name=network.name,
+        target=target,
+        precision=precision,
+        spec=network.spec,
+        onnx_sha256=network.sha256,
+        engine_sha256=sha256_bytes(blob),
+        edgeseg=edgeseg.__version__,
+        library=cpu.LIBRARY,
+        library_version=cpu.library_version(),
+        device=name,
+        device_features=features,
+        settings=config,
+        assumed=network.assumed,
+        build_seconds=round(time.perf_counter() - started, 3),
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     # Both are complete before either gets its name, and the names come one right after the other.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeseg.artifact import Passport, sha256_bytes, sha256_file
 from edgeseg.errors import EngineError, InputError
-from edgeseg.export.network import Overrides
+from edgeseg.export.network import Overrides, digest_onnx
 from edgeseg.runtime import cpu
 from edgeseg.runtime.build import build_engine, check_target
 from edgeseg.runtime.engine import Engine
@@ -41,7 +41,8 @@ def _check(path: Path, passport: Passport, blob: bytes) -> None:
     if sha256_bytes(blob) != passport.engine_sha256:
         raise EngineError(
             f"{path}: is not the engine its passport describes (truncated or replaced)",
-            got=f"{len(blob):,} bytes with another hash", hint=rebuild,
+            got=f"{len(blob):,} bytes with another hash",
+            hint=rebuild,
         )
     version = cpu.library_version()
     if passport.library_version != version:
@@ -52,10 +53,11 @@ def _check(path: Path, passport: Passport, blob: bytes) -> None:
     missing = sorted(set(passport.device_features) - set(features))
     if missing:
         raise EngineError(
-            f"{path}: was built for {passport.device}, and this processor lacks {', '.join(missing)}", got=name,
+            f"{path}: was built for {passport.device}, and this processor lacks {', '.join(missing)}",
+            got=name,
             hint=rebuild,
         )
-    if source.is_file() and sha256_file(source) != passport.onnx_sha256:
+    if source.is_file() and digest_onnx(source) != passport.onnx_sha256:
         raise EngineError(f"{path}: {source.name} has changed since it was built", hint=rebuild)
 
 
@@ -81,7 +83,8 @@ def resolve_engine(
         path = shipped[str(name)]
     if not path.is_file():
         raise InputError(
-            "no such engine", got=repr(str(name)),
+            "no such engine",
+            got=repr(str(name)),
             expected=f"an .engine file, an .onnx file or a net that ships ({', '.join(shipped) or 'none'})",
         )
     return _cached(path, check_target(target), cpu.check_precision(precision), overrides or Overrides())
@@ -93,8 +96,15 @@ def _cached(path: Path, target: str, precision: str, overrides: Overrides) -> En
 
     facts = "\n".join(
         [
-            sha256_file(path), target, precision, repr(overrides), _labels_content(overrides), edgeseg.__version__,
-            cpu.library_version(), *cpu.device()[1], cpu.device()[0],
+            digest_onnx(path),
+            target,
+            precision,
+            repr(overrides),
+            _labels_content(overrides),
+            edgeseg.__version__,
+            cpu.library_version(),
+            *cpu.device()[1],
+            cpu.device()[0],
         ]
     )
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]

@@ -51,9 +51,7 @@ class Augment:
         )
         return warped.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
 
-    def _centre(
-        self, mask: Image, view: tuple[float, float], rng: np.random.Generator
-    ) -> npt.NDArray[np.float64]:
+    def _centre(self, mask: Image, view: tuple[float, float], rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """The frame position (x, y) that lands in the crop's middle: uniform, or near a pixel of a rare class."""
         height, width = mask.shape
         if rng.random() < self.config.rare_crop:
@@ -102,7 +100,7 @@ class Augment:
             strength = rng.uniform(0, c.noise)
             noise = np.empty(image.shape, np.int16)
             cv2.setRNGSeed(int(rng.integers(2**31)))
-            cv2.randn(noise, 0, strength)
+            cv2.randn(noise, np.zeros(1), np.full(1, strength))
             image = np.clip(image + noise, 0, 255).astype(np.uint8)
         return image
 
@@ -128,4 +126,4 @@ class Augment:
         h, w = image.shape[:2]
         field = rng.uniform(-1, 1, (3, 4)).astype(np.float32) * self.config.shade * rng.random()
         smooth = cv2.resize(1 + field, (w, h), interpolation=cv2.INTER_CUBIC)
-        return np.clip(image * smooth[..., None], 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(image * smooth[..., None], 0, 255), np.uint8)

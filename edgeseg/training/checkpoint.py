@@ -30,7 +30,9 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, A
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path}: not a checkpoint", got=f"{type(error).__name__}", expected="a best.pt file") from error
+        raise InputError(
+            f"{path}: not a checkpoint", got=f"{type(error).__name__}", expected="a best.pt file"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise InputError(
             f"{path}: not an edgeseg checkpoint", expected=_FORMAT, hint="runs/NAME/best.pt is one; last.ckpt is not."

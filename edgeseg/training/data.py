@@ -118,6 +118,6 @@ def loaders(
         options |= {"worker_init_fn": _quiet_worker, "prefetch_factor": 4}
     sampler = DriveSampler(train, recipe.data.balance_drives, fit.seed)
     dataset = TrainSet(train, augment, fit.seed)
-    train_loader = DataLoader(dataset, batch_size=fit.batch, sampler=sampler, drop_last=True, **options)  # type: ignore[arg-type]
+    train_loader = DataLoader(dataset, batch_size=fit.batch, sampler=sampler, drop_last=True, **options)
     val_loader = DataLoader(ValidationSet(val, recipe.model.input_size), batch_size=1)
     return train_loader, val_loader

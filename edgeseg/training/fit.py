@@ -1,6 +1,7 @@
 """One recipe to one checkpoint: ``train(recipe, out)`` runs Lightning and leaves ``best.pt``, curves and a panel."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,13 @@ def spec_of(recipe: Recipe, labels: Any) -> ModelSpec:
     """The contract of the net a recipe trains."""
     m = recipe.model
     return ModelSpec(
-        architecture=m.architecture, arguments=m.arguments, input_size=m.input_size, mean=m.mean, std=m.std,
-        stride=architecture(m.architecture).stride, labels=labels,
+        architecture=m.architecture,
+        arguments=m.arguments,
+        input_size=m.input_size,
+        mean=m.mean,
+        std=m.std,
+        stride=architecture(m.architecture).stride,
+        labels=labels,
     )
 
 
@@ -47,9 +53,7 @@ def check_input_size(spec: ModelSpec) -> None:
         )
 
 
-def cross_entropy(
-    logits: Tensor, masks: Tensor, weights: Tensor, *, ignore_id: int, label_smoothing: float
-) -> Tensor:
+def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor, *, ignore_id: int, label_smoothing: float) -> Tensor:
     """Weighted cross-entropy of (N, classes, H, W) logits and (N, H, W) uint8 masks, in float32, void left out."""
     return F.cross_entropy(
         logits.float(), masks.long(), weights, ignore_index=ignore_id, label_smoothing=label_smoothing
@@ -69,7 +73,9 @@ class Segmenter(L.LightningModule):
         self.net = create(spec.architecture, len(spec.labels), **spec.arguments)
         if recipe.model.encoder:
             self._load_encoder(recipe.model.encoder)
-        self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.model.init:
+            self._load_all(recipe.model.init)
+        self.net = self.net.to(memory_format=torch.channels_last)
         decay = recipe.fit.ema
         self.average = AveragedModel(self.net, multi_avg_fn=_ema(decay), use_buffers=True) if decay else None
         gain, offset = coefficients(spec)
@@ -80,7 +86,7 @@ class Segmenter(L.LightningModule):
         self.losses: list[float] = []
         self.best_miou = -1.0
         self.history = History()
-        self.loss = partial(
+        self.loss: Callable[..., Tensor] = partial(
             cross_entropy, ignore_id=spec.labels.ignore_id, label_smoothing=recipe.loss.label_smoothing
         )
         if recipe.fit.compile:
@@ -96,6 +102,20 @@ class Segmenter(L.LightningModule):
         if convolutions is None:
             raise InputError(f"{self.spec.architecture} has no encoder with pretrained weights", got=repr(source))
         load_vgg16(convolutions(), source)
+
+    def _load_all(self, source: str) -> None:
+        net, spec, _ = load_checkpoint(source)
+        if (spec.architecture, spec.arguments, spec.labels.names) != (
+            self.spec.architecture,
+            self.spec.arguments,
+            self.spec.labels.names,
+        ):
+            raise InputError(
+                f"{source}: cannot start this run",
+                got=f"{spec.architecture} for {spec.labels.name}",
+                expected=f"{self.spec.architecture} for {self.spec.labels.name}",
+            )
+        self.net.load_state_dict(net.state_dict())
 
     def to_input(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 BGR -> (N, 3, H, W) float32, channels-last, by the spec's coefficients."""
@@ -151,14 +171,18 @@ class Segmenter(L.LightningModule):
     def _save(self, result: Scores) -> None:
         net = self.net if self.average is None else self.average.module
         notes = {
-            "recipe": self.recipe.model_dump_json(), "epoch": self.current_epoch + 1,
-            "val_miou": float(result.mean_iou), "val_pixel_accuracy": float(result.pixel_accuracy),
+            "recipe": self.recipe.model_dump_json(),
+            "epoch": self.current_epoch + 1,
+            "val_miou": float(result.mean_iou),
+            "val_pixel_accuracy": float(result.pixel_accuracy),
         }
         save_checkpoint(self.out / "best.pt", net, self.spec, notes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["edgeseg"] = {
-            "recipe": self.recipe.model_dump_json(), "best_miou": self.best_miou, "history": self.history.rows,
+            "recipe": self.recipe.model_dump_json(),
+            "best_miou": self.best_miou,
+            "history": self.history.rows,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -210,7 +234,9 @@ class Report(Callback):
         if not rows or rows[-1]["step"] != trainer.global_step:
             return
         spent = time.perf_counter() - self.started
-        done = max(trainer.global_step - self.first_step, 1)
+        done = trainer.global_step - self.first_step
+        if not done:  # the last line of the run before, met again on resuming
+            return
         left = spent / done * (module.steps - trainer.global_step)
         row = rows[-1]
         self.say(
@@ -272,10 +298,18 @@ def _trainer(recipe: Recipe, out: Path, say: Any, progress: bool) -> L.Trainer:
 
         callbacks.append(RichProgressBar(leave=False))
     return L.Trainer(
-        max_epochs=fit.epochs, precision="bf16-mixed" if fit.precision == "bf16" else "32-true", logger=False,
-        callbacks=callbacks, check_val_every_n_epoch=fit.validate_every, num_sanity_val_steps=0,
-        enable_progress_bar=progress, enable_model_summary=False, gradient_clip_val=recipe.optim.clip_norm or None,
-        accelerator="auto", devices="auto", default_root_dir=out,
+        max_epochs=fit.epochs,
+        precision="bf16-mixed" if fit.precision == "bf16" else "32-true",
+        logger=False,
+        callbacks=callbacks,
+        check_val_every_n_epoch=fit.validate_every,
+        num_sanity_val_steps=0,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        gradient_clip_val=recipe.optim.clip_norm or None,
+        accelerator="auto",
+        devices="auto",
+        default_root_dir=out,
     )
 
 

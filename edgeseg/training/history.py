@@ -27,8 +27,13 @@ class History:
 
     def add(self, epoch: int, step: int, lr: float, loss: float, result: Scores) -> None:
         row = {
-            "epoch": epoch, "step": step, "lr": float(lr), "loss": loss, "miou": result.mean_iou,
-            "pixel_accuracy": result.pixel_accuracy, "mean_pixel_accuracy": result.mean_pixel_accuracy,
+            "epoch": epoch,
+            "step": step,
+            "lr": float(lr),
+            "loss": loss,
+            "miou": result.mean_iou,
+            "pixel_accuracy": result.pixel_accuracy,
+            "mean_pixel_accuracy": result.mean_pixel_accuracy,
         }
         row |= {f"iou/{name}": float(iou) for name, iou in zip(result.names, result.iou, strict=True)}
         self.rows.append(row)
@@ -52,7 +57,11 @@ def draw_curves(history: History, path: Path) -> Path:
     left.set(title="training loss", xlabel="epoch", ylabel="cross-entropy")
     middle.plot(epochs, [row["lr"] for row in history.rows], color="tab:grey")
     middle.set(title="learning rate", xlabel="epoch", yscale="log")
-    for key, label in (("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("mean_pixel_accuracy", "mean pixel accuracy")):
+    for key, label in (
+        ("miou", "mIoU"),
+        ("pixel_accuracy", "pixel accuracy"),
+        ("mean_pixel_accuracy", "mean pixel accuracy"),
+    ):
         right.plot(epochs, [row[key] for row in history.rows], label=label)
     right.set(title="validation", xlabel="epoch", ylim=(0, 1))
     right.legend(loc="lower right")
@@ -70,9 +79,7 @@ def draw_panel(predict: Callable[[Image], Image], samples: Sequence[Sample], spe
     rows = []
     for i in np.linspace(0, len(samples) - 1, min(PANEL_ROWS, len(samples))).astype(int):
         sample = samples[i]
-        pictures = (
-            sample.image, colourise(sample.mask, spec.labels), colourise(predict(sample.image), spec.labels)
-        )
+        pictures = (sample.image, colourise(sample.mask, spec.labels), colourise(predict(sample.image), spec.labels))
         rows.append(np.hstack(pictures))
     ok, data = cv2.imencode(".png", np.vstack(rows))
     assert ok

@@ -9,7 +9,7 @@ LOG_OFFSET = 1.02  # ENet (Paszke et al. 2016, section 5.1): w = 1 / ln(1.02 + p
 
 
 def class_pixels(data: Dataset) -> npt.NDArray[np.int64]:
-    """For each label id: its pixels, and the pixels of all frames it occurs in; (2, classes) int64. Void not counted."""
+    """For each label id its pixels, and the pixels of all frames it occurs in: (2, classes) int64, void left out."""
     classes = len(data.labels)
     counts = np.zeros((2, classes), np.int64)
     for index in range(len(data)):

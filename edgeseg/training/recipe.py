@@ -24,7 +24,11 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """The net and its input. ``encoder`` is a source of pretrained encoder weights: a file or ``torchvision``."""
+    """The net and its input.
+
+    ``encoder`` is a source of pretrained encoder weights: a file or ``torchvision``. ``init`` is a checkpoint of the
+    same net whose weights the run starts from.
+    """
 
     architecture: str
     arguments: dict[str, int | float | str | bool] = {}
@@ -32,6 +36,7 @@ class ModelSection(_Section):
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
     encoder: str | None = None
+    init: str | None = None
     freeze_encoder_epochs: int = Field(default=0, ge=0)
 
 

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from edgeseg.artifact import atomic_path, require_writable, write_bytes
-from edgeseg.errors import MissingDependency, OutputError
+from edgeseg.errors import MissingDependencyError, OutputError
 from edgeseg.postprocess import LabelMap, Picture, indexed_png
 from edgeseg.spec import LabelSpace
 from edgeseg.video.frames import Frame, VideoInfo
@@ -268,7 +268,7 @@ class PictureSink(Sink):
 class WindowSink(Sink):
     """A window; ``q``, Esc or its close button stops the pipeline.
 
-    Raises ``OutputError`` where there is no display, ``MissingDependency`` for an OpenCV without windows.
+    Raises ``OutputError`` where there is no display, ``MissingDependencyError`` for an OpenCV without windows.
     """
 
     def __init__(self, title: str = "edgeseg") -> None:
@@ -278,7 +278,7 @@ class WindowSink(Sink):
             with quiet():
                 cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error as error:
-            raise MissingDependency(
+            raise MissingDependencyError(
                 "this OpenCV was built without windows",
                 hint="pip uninstall opencv-python-headless; pip install opencv-python",
             ) from error

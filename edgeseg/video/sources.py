@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgeseg.errors import InputError, MissingDependency
+from edgeseg.errors import InputError, MissingDependencyError
 from edgeseg.video.containers import Container, early_end, inspect
 from edgeseg.video.frames import Frame, Source, VideoInfo
 
@@ -53,7 +53,7 @@ def open_source(uri: str) -> Source:
 
     Raises
     ------
-    InputError : nothing there, or nothing that can be read. MissingDependency : an OpenCV without GStreamer.
+    InputError : nothing there, or nothing that can be read. MissingDependencyError : an OpenCV without GStreamer.
     """
     if " ! " in uri:
         return _open_gstreamer(uri)
@@ -252,9 +252,7 @@ def _open_stream(uri: str) -> Source:
     api = backend(cv2.CAP_FFMPEG)
     capture = _capture(uri, api, settings if api == cv2.CAP_FFMPEG else ())
     address = re.sub(r"//[^/@]*@", "//", uri)  # no password in messages
-    silent = InputError(
-        f"{address}: cannot be opened as a video stream", hint=f"Does it play with: ffplay {address}"
-    )
+    silent = InputError(f"{address}: cannot be opened as a video stream", hint=f"Does it play with: ffplay {address}")
     if capture is None:
         raise silent
     if not uri.startswith("rtsp") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
@@ -265,7 +263,7 @@ def _open_stream(uri: str) -> Source:
 
 def _open_gstreamer(pipeline: str) -> Source:
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
-        raise MissingDependency(
+        raise MissingDependencyError(
             "this OpenCV has no GStreamer, so it cannot run a pipeline",
             got=f"OpenCV {cv2.__version__} from pip",
             hint="On Jetson use the system's OpenCV (apt install python3-opencv; venv with --system-site-packages).",

@@ -279,8 +279,11 @@ class Graph:
         if is_op(node, "Cast", "CastLike") and self.dtype(name) in (TensorProto.INT32, TensorProto.INT64):
             cast = self.array(node.input[0])  # exporters write whole numbers as floats and cast them
             whole = cast is not None and cast.size <= _SMALL and bool(np.all(np.mod(cast.astype(np.float64), 1) == 0))
-            return _filled(cast.shape, [number(int(v)) for v in cast.ravel()]) if whole and cast is not None else (
-                self.ints(node.input[0]))
+            return (
+                _filled(cast.shape, [number(int(v)) for v in cast.ravel()])
+                if whole and cast is not None
+                else (self.ints(node.input[0]))
+            )
         inputs = [self.ints(i) for i in node.input if i]
         known = [i for i in inputs if i is not None]
         if len(known) < len(inputs) or node.domain not in ("", "ai.onnx"):
