@@ -119,9 +119,7 @@ class TestRun:
         engine = load_engine(build_engine(export_checkpoint(out / "best.pt", tmp_path / "n.onnx"), precision="fp32"))
         result = evaluate(engine, open_dataset(recipe.data.address, "val"))
         assert result.mean_iou == pytest.approx(load_checkpoint(out / "best.pt")[2]["val_miou"], abs=2e-3)
-        assert (
-            result.pixel_accuracy > 0.3
-        )  # eleven classes: chance is below 0.1, all-road about 0.35 of the loss's start
+        assert result.pixel_accuracy > 0.5  # more than any one class has
 
     def test_a_run_is_not_overwritten(self, run: tuple[Recipe, Path]) -> None:
         with pytest.raises(InputError, match="--resume"):

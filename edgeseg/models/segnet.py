@@ -47,6 +47,12 @@ class SegNet(nn.Module):
             x = stage(max_unpool_code(x, code, before))
         return x
 
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The last convolution, whose bias shifts the classes' scores."""
+        last: nn.Conv2d = self.decoder[-1][-1]  # type: ignore[index]
+        return last
+
     def encoder_convolutions(self) -> list[nn.Conv2d]:
         """The thirteen convolutions in VGG16's order, for loading its weights."""
         return [m for m in self.encoder.modules() if isinstance(m, nn.Conv2d)]

@@ -1,10 +1,11 @@
 """One recipe to one checkpoint: ``train(recipe, out)`` runs Lightning and leaves ``best.pt``, curves and a panel."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -24,7 +25,7 @@ from edgeseg.spec import ModelSpec
 from edgeseg.training.checkpoint import load_checkpoint, save_checkpoint
 from edgeseg.training.data import choose, loaders
 from edgeseg.training.history import History, draw_curves, draw_panel
-from edgeseg.training.loss import class_pixels, class_weights
+from edgeseg.training.loss import class_pixels, class_weights, prior_shift
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.schedule import lr_factor
 
@@ -60,6 +61,20 @@ def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor, *, ignore_id: 
     )
 
 
+@contextlib.contextmanager
+def shifted(net: nn.Module, shift: Tensor) -> Iterator[None]:
+    """While inside, ``shift`` (classes,) is in the bias of the net's ``classifier``: what is saved has it built in."""
+    bias = cast(Tensor, cast(nn.Module, net.classifier).bias)
+    before = bias.detach().clone()
+    with torch.no_grad():
+        bias += shift.to(bias)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            bias.copy_(before)
+
+
 class Segmenter(L.LightningModule):
     """The net, its running average, the loss and the scores; knows nothing of files but ``best.pt``."""
 
@@ -82,6 +97,7 @@ class Segmenter(L.LightningModule):
         self.register_buffer("gain", torch.from_numpy(gain).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("offset", torch.from_numpy(offset).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("weights", weights, persistent=False)
+        self.shift = torch.from_numpy(prior_shift(weights.numpy(), recipe.loss.prior_correction))
         self.matrix = np.zeros((len(spec.labels),) * 2, np.int64)
         self.losses: list[float] = []
         self.best_miou = -1.0
@@ -146,7 +162,7 @@ class Segmenter(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         images, masks = batch
         net = self.net if self.average is None else self.average.module
-        logits = net(self.to_input(images)).float()
+        logits = net(self.to_input(images)).float() + self.shift.to(images.device).view(1, -1, 1, 1)
         if logits.shape[2:] != images.shape[1:3]:
             logits = F.interpolate(logits, images.shape[1:3], mode="bilinear")
         guesses = logits.argmax(1).to(torch.uint8).cpu().numpy()
@@ -176,7 +192,8 @@ class Segmenter(L.LightningModule):
             "val_miou": float(result.mean_iou),
             "val_pixel_accuracy": float(result.pixel_accuracy),
         }
-        save_checkpoint(self.out / "best.pt", net, self.spec, notes)
+        with shifted(net, self.shift):
+            save_checkpoint(self.out / "best.pt", net, self.spec, notes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["edgeseg"] = {

@@ -22,6 +22,16 @@ def class_pixels(data: Dataset) -> npt.NDArray[np.int64]:
     return counts
 
 
+def prior_shift(weights: npt.NDArray[np.float32], share: float) -> npt.NDArray[np.float32]:
+    """What to add to the logits, (classes,), to take back ``share`` (0..1) of the class weights' effect.
+
+    A net trained with weights w estimates scores in proportion to w * p; subtracting log(w) gives p again (Menon et
+    al. 2021, "Long-tail learning via logit adjustment"). Rare classes are then found less often where they are not.
+    """
+    seen = weights > 0
+    return np.asarray(np.where(seen, -share * np.log(np.where(seen, weights, 1.0)), 0.0), np.float32)
+
+
 def class_weights(counts: npt.NDArray[np.int64], kind: str, power: float) -> npt.NDArray[np.float32]:
     """Weights (classes,) from ``class_pixels``, with mean 1 over the pixels; a class never seen weighs 0.
 

@@ -73,10 +73,14 @@ class AugmentSection(_Section):
 
 
 class LossSection(_Section):
-    """Cross-entropy. ``class_weights``: see ``edgeseg.training.loss``; ``weight_power`` tempers them (0 = none)."""
+    """Cross-entropy. ``class_weights``: see ``edgeseg.training.loss``; ``weight_power`` tempers them (0 = none).
+
+    ``prior_correction`` is the share of the class weights' effect on the scores that is taken back afterwards.
+    """
 
     class_weights: Literal["none", "inverse", "median", "log"] = "none"
     weight_power: Probability = 1.0
+    prior_correction: Probability = 0.0
     label_smoothing: Probability = 0.0
 
 
