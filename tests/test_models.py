@@ -108,8 +108,8 @@ def test_vgg16_weights_land_in_the_encoder(tmp_path: object) -> None:
     torch.save(state, path)
     load_vgg16(convolutions, path)
     for number, conv in zip(numbers, convolutions, strict=True):
-        assert float(conv.weight[0, 0, 0, 0]) == number
-        assert float(conv.bias[0]) == number + 0.5
+        assert conv.weight[0, 0, 0, 0].item() == number
+        assert conv.bias[0].item() == number + 0.5
 
 
 @pytest.mark.parametrize("content", ["text", "other"])

@@ -83,24 +83,19 @@ def compile_blob(model: onnx.ModelProto, name: str, config: dict[str, str]) -> b
 
 
 def _explained(name: str, error: RuntimeError) -> GraphError:
-    """OpenVINO's many lines as one: the operators it lacks, or the first line that says something."""
+    """OpenVINO's many lines as one: the operators it lacks, or what did not fit at which node."""
     text = str(error)
-    missing = sorted(
-        set(re.findall(r"(?:No conversion rule|not supported|unsupported)[^\[\n]*\[?'?((?:[\w.]+\.)?\w+)", text))
-    )
-    ops = re.search(r"OpenVINO does not support the following ONNX operations: ([^\n]+)", text)
-    if ops:
+    missing = re.search(r"No conversion rule found for operations: (.+)", text)
+    if missing:
         return GraphError(
             f"{name}: OpenVINO has no such operator",
-            got=ops.group(1).strip().rstrip("."),
-            hint="Replace it in the net and export again.",
+            got=missing.group(1).strip(),
+            hint="Replace it in the net and export it again.",
         )
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "[ NETWORK"))]
-    detail = telling[0] if telling else lines[0] if lines else "no reason given"
-    if missing and not telling:
-        detail = f"{detail} ({', '.join(missing)})"
-    return GraphError(f"{name}: OpenVINO cannot compile it", got=detail[:300])
+    noise = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't", "Summary:", "-- Conversion", "While ")
+    lines = [line.strip() for line in text.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(noise)]
+    return GraphError(f"{name}: OpenVINO cannot compile it", got=" ".join(telling)[:300] or "no reason given")
 
 
 # The engine file: a magic, the length of the label map's blob, that blob, and the scores' blob as its difference from
