@@ -161,7 +161,7 @@ def _settle(net: torch.nn.Module, size: tuple[int, int]) -> None:
 
 def _pytorch_export(name: str, net: torch.nn.Module, x: torch.Tensor, path: Path) -> Path:
     """What ``torch.onnx.export`` writes by itself: unpooling as a scatter."""
-    loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript")]
+    loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(None), pytorch_pooling(name):

@@ -24,8 +24,9 @@ from edgeseg.spec import METADATA_KEY, ModelSpec
 from edgeseg.training.checkpoint import load_checkpoint
 
 OPSET = 18  # TensorRT 10.3 (JetPack 6) reads 17 to 20
-# Largest difference allowed, relative to the logits' own range: float32 sums in another order.
+# What float32 sums in another order may differ by: relative to the logits' own range, and in the labels they give.
 TOLERANCE = 1e-4
+SAME_LABELS = 0.999
 
 
 def export_checkpoint(checkpoint: str | Path, out: str | Path | None = None) -> Path:
@@ -63,7 +64,7 @@ def _translate(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         torch.ops.edgeseg.max_unpool_positions.default: _unpool_to_onnx,
     }
     example = torch.zeros(2, 3, *spec.input_size)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript"):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             net,
@@ -104,7 +105,11 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def check_against(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> float:
-    """Largest relative difference between PyTorch and ONNX Runtime on noise; raises ``GraphError`` over TOLERANCE."""
+    """The difference between PyTorch and ONNX Runtime on noise; raises ``GraphError`` where it is more than rounding.
+
+    It is the 99th percentile over all logits, relative to their range. Not the largest: where two values of a window
+    all but tie, rounding alone may put the maximum at the other, and unpooling then moves it by a pixel.
+    """
     import onnxruntime
 
     image = np.random.default_rng(0).normal(size=(2, 3, *spec.input_size)).astype(np.float32)
@@ -112,7 +117,12 @@ def check_against(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> fl
         want = net(torch.from_numpy(image)).numpy()
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (got,) = session.run(None, {session.get_inputs()[0].name: image})
-    difference = float(np.abs(got - want).max() / max(float(np.ptp(want)), 1e-6))
-    if difference > TOLERANCE:
-        raise GraphError("the ONNX file and PyTorch disagree", got=f"{difference:.2e} of the range", expected=TOLERANCE)
+    difference = float(np.quantile(np.abs(got - want), 0.99) / max(float(np.ptp(want)), 1e-6))
+    same_labels = float((got.argmax(1) == want.argmax(1)).mean())
+    if not difference <= TOLERANCE or same_labels < SAME_LABELS:
+        raise GraphError(
+            "the ONNX file and PyTorch disagree",
+            got=f"{difference:.1e} of the logits' range and {100 * same_labels:.2f} % of labels the same",
+            expected=f"at most {TOLERANCE:.0e} and at least {100 * SAME_LABELS:.1f} %",
+        )
     return difference
