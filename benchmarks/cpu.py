@@ -1,6 +1,6 @@
 """Speed of the CPU engines against the runtimes people would otherwise pick, side by side in one run.
 
-    python -m benchmarks.cpu [--nets segnet enet] [--rounds 7] [--seconds 1.0] [--json FILE]
+    python -m benchmarks.cpu [--nets segnet enet] [--rounds 7] [--seconds 1.0] [--json FILE] [--show FILE]
 
 Every candidate runs the same net (random weights, the same seed) on the same frame, batch 1, with all cores. In each
 round every candidate is warmed up with one call and then called for ``--seconds``; rounds go through all candidates,
@@ -216,6 +216,19 @@ def report(found: list[Candidate], facts: dict[str, Any], console: Console) -> d
     return {**facts, "results": rows}
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The README's table of a saved result: median milliseconds and the factor over PyTorch eager, a net."""
+    lines = []
+    for net in result["nets"]:
+        height, width = net["size"]
+        lines += [f"| {net['net']} {width}x{height} | ms | faster than eager |", "|---|---|---|"]
+        for row in net["results"]:
+            name = f"**{row['runtime']}**" if row["edgeseg"] else row["runtime"]
+            lines.append(f"| {name} | {row['latency_ms_p50']:.1f} | {row['speedup']:.2f}x |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     packages = ("torch", "openvino", "onnxruntime", "onnx", "numpy", "edgeseg")
@@ -225,7 +238,7 @@ def machine() -> dict[str, Any]:
         "features": list(features),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load_average_1min": os.getloadavg()[0],
         "versions": {p: metadata.version(p) for p in packages},
@@ -239,7 +252,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of calls, a candidate and round")
     parser.add_argument("--json", type=Path, help="write the JSON line to a file, too")
+    parser.add_argument("--show", type=Path, help="print the README's table of a saved result, measure nothing")
     options = parser.parse_args()
+    if options.show:
+        print(markdown(json.loads(options.show.read_text(encoding="utf-8"))))
+        return
     console = Console()
     start = machine()
     nets = []

@@ -64,7 +64,11 @@ def _translate(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         torch.ops.edgeseg.max_unpool_positions.default: _unpool_to_onnx,
     }
     example = torch.zeros(2, 3, *spec.input_size)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        _quiet("torch.onnx", "onnxscript", "onnx_ir"),
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             net,

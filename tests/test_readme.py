@@ -1,0 +1,62 @@
+"""What the README says is what there is: commands, flags, tables, examples."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgeseg.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    """Every ``edgeseg ...`` line of the README's code blocks, comments off."""
+    blocks = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("edgeseg ")]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) >= 6
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_and_flags_exist(line: str) -> None:
+    words = shlex.split(line)[1:]
+    shown = CliRunner().invoke(app, [words[0], "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    for flag in (w for w in words if re.fullmatch(r"--?[a-z][a-z-]*", w)):
+        assert re.search(rf"(?<![\w-]){flag}(?![\w-])", shown.output), f"{flag} is not in edgeseg {words[0]} --help"
+
+
+def test_speed_tables_are_the_saved_runs() -> None:
+    pytest.importorskip("torch")
+    from benchmarks.cpu import markdown
+
+    result = json.loads((ROOT / "benchmarks" / "results" / "cpu-zen5.json").read_text())
+    for line in markdown(result).splitlines():
+        assert line in README
+
+
+def test_paths_named_exist() -> None:
+    for name in re.findall(r"`((?:edgeseg|engines|benchmarks)/[\w./-]+)`", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_python_example_runs(small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+    import numpy as np
+
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    (tmp_path / "net.onnx").write_bytes(small_onnx.read_bytes())
+    cv2.imwrite(str(tmp_path / "street.png"), np.zeros((70, 90, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(code, names)  # the README's own text
+    assert names["labels"].shape == (70, 90)  # type: ignore[attr-defined]
+    assert names["scores"].shape == (11, 64, 96)  # type: ignore[attr-defined]

@@ -1,0 +1,68 @@
+"""The net that ships: the same as its checkpoint, as good as its card says, on synthetic frames and on real ones."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeseg.data import open_dataset
+from edgeseg.evaluation import evaluate
+from edgeseg.preprocess import to_input
+from edgeseg.runtime import cpu, resolve_engine
+from edgeseg.runtime.load import ZOO, zoo
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "engines"
+SAME_LABELS = 0.9999
+
+
+def torch_labels(images: list[np.ndarray]) -> list[np.ndarray]:
+    torch = pytest.importorskip("torch")
+    from edgeseg.training.checkpoint import load_checkpoint
+
+    net, spec, _ = load_checkpoint(CHECKPOINTS / "enet-camvid.pt")
+    with torch.inference_mode():
+        return [net(torch.from_numpy(to_input(i, spec))).argmax(1)[0].to(torch.uint8).numpy() for i in images]
+
+
+def agreement(images: list[np.ndarray]) -> float:
+    """Share of pixels on which the FP32 engine and PyTorch agree."""
+    engine = resolve_engine("enet-camvid", precision="fp32")
+    same = [(engine(i) == want).mean() for i, want in zip(images, torch_labels(images), strict=True)]
+    return float(np.mean(same))
+
+
+@pytest.mark.parametrize("name", sorted(zoo()))
+def test_every_net_has_a_card_of_this_very_file(name: str) -> None:
+    card = (ZOO / f"{name}.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(zoo()[name].read_bytes()).hexdigest() in card
+    for heading in ("## Data", "## Terms", "## Recipe", "## Scores"):
+        assert heading in card
+
+
+def test_engine_is_the_checkpoint_on_synthetic_frames() -> None:
+    data = open_dataset("synthetic://?length=12&size=480x360", "test")
+    assert agreement([data[i].image for i in range(len(data))]) >= SAME_LABELS
+
+
+def test_engine_is_the_checkpoint_on_real_frames(camvid_root: Path) -> None:
+    data = open_dataset(f"camvid:{camvid_root}", "val")
+    assert agreement([data[i].image for i in range(0, len(data), 8)]) >= SAME_LABELS
+
+
+@pytest.mark.slow
+def test_scores_of_the_card(camvid_root: Path) -> None:
+    data = open_dataset(f"camvid:{camvid_root}", "val")
+    full = evaluate(resolve_engine("enet-camvid", precision="fp32"), data).mean_iou
+    assert full >= 0.66
+    card = (ZOO / "enet-camvid.md").read_text(encoding="utf-8")
+    assert f"{100 * full:.2f}" in card
+    if "BF16" in cpu.device()[1]:
+        half = evaluate(resolve_engine("enet-camvid", precision="bf16"), data).mean_iou
+        assert abs(half - full) <= 0.003
+
+
+def test_the_net_sees_the_synthetic_street() -> None:
+    """Trained on real frames only, it must still find its way in the generated ones."""
+    data = open_dataset("synthetic://?length=12&size=480x360", "test")
+    assert evaluate(resolve_engine("enet-camvid"), data).pixel_accuracy > 0.7
