@@ -15,13 +15,14 @@ from edgeseg.data import Sample, open_dataset  # noqa: E402
 from edgeseg.errors import DataError, InputError  # noqa: E402
 from edgeseg.evaluation import check_labels, evaluate  # noqa: E402
 from edgeseg.export.to_onnx import export_checkpoint  # noqa: E402
+from edgeseg.models import create  # noqa: E402
 from edgeseg.runtime import build_engine, load_engine  # noqa: E402
 from edgeseg.spec import CAMVID_11, VOC_21  # noqa: E402
 from edgeseg.training.augment import Augment  # noqa: E402
 from edgeseg.training.checkpoint import load_checkpoint  # noqa: E402
 from edgeseg.training.data import DriveSampler  # noqa: E402
-from edgeseg.training.fit import cross_entropy, train  # noqa: E402
-from edgeseg.training.loss import class_weights  # noqa: E402
+from edgeseg.training.fit import Segmenter, cross_entropy, freeze_encoder, shifted, spec_of, train  # noqa: E402
+from edgeseg.training.loss import class_weights, prior_shift  # noqa: E402
 from edgeseg.training.recipe import AugmentSection, OptimSection, Recipe, load_recipe, with_changes  # noqa: E402
 from edgeseg.training.schedule import lr_factor  # noqa: E402
 
@@ -124,6 +125,42 @@ class TestRun:
     def test_a_run_is_not_overwritten(self, run: tuple[Recipe, Path]) -> None:
         with pytest.raises(InputError, match="--resume"):
             train(run[0], run[1], say=lambda line: None)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, TINY))
+    lost = {"optim.lr": 1e4, "optim.schedule": "constant", "fit.validate_every": 1, "fit.patience": 2, "fit.epochs": 9}
+    train(with_changes(recipe, lost), tmp_path / "lost", say=lambda line: None)
+    rows = list(csv.DictReader((tmp_path / "lost" / "history.csv").open()))
+    assert 3 <= len(rows) < 9
+
+
+def test_encoder_is_frozen_then_not(tmp_path: Path) -> None:
+    text = TINY.replace('"enet"', '"segnet"').replace("[data]", "freeze_encoder_epochs = 2\n[data]")
+    recipe = load_recipe(write(tmp_path, text))
+    spec = spec_of(recipe, CAMVID_11)
+    module = Segmenter(recipe, spec, torch.ones(11), tmp_path, 10)
+    for epoch, trains in ((0, False), (1, False), (2, True)):
+        freeze_encoder(module.net, frozen=epoch < recipe.model.freeze_encoder_epochs)
+        assert all(p.requires_grad == trains for p in module.net.encoder.parameters())
+        assert all(p.requires_grad for p in module.net.decoder.parameters())
+
+
+def test_the_prior_is_taken_back_in_the_saved_net(tmp_path: Path) -> None:
+    """Folding the shift into the bias gives the scores that validation saw."""
+    torch.manual_seed(0)
+    net = create("enet", 11).eval()
+    shift = torch.from_numpy(prior_shift(np.linspace(0.5, 4, 11).astype(np.float32), 0.5))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = net(x)
+    with shifted(net, shift), torch.inference_mode():
+        inside = net(x)
+    with torch.inference_mode():
+        torch.testing.assert_close(inside, before + shift.view(1, -1, 1, 1))
+        torch.testing.assert_close(net(x), before)
+    assert shift[0] > 0 > shift[-1]
 
 
 @pytest.mark.filterwarnings("ignore")

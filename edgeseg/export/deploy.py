@@ -20,8 +20,11 @@ _PREFIX = "edgeseg/"
 _BYTE_POOL_OPSET = 12  # the first whose MaxPool takes uint8
 
 
-def deploy(network: Network, *, scores: bool = False) -> onnx.ModelProto:
-    """The graph of ``network`` with unpooling lowered, preprocessing before it and argmax (or not) behind it."""
+def deploy(network: Network, *, scores: bool = False, byte_operators: bool = True) -> onnx.ModelProto:
+    """The graph of ``network`` with unpooling lowered, preprocessing before it and argmax (or not) behind it.
+
+    ``byte_operators`` is whether the target transposes, gathers and pools uint8 (OpenVINO does, TensorRT does not).
+    """
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     fix_input(model, network.input, network.channels_last, network.spec.input_size)
@@ -31,7 +34,7 @@ def deploy(network: Network, *, scores: bool = False) -> onnx.ModelProto:
     except Exception as error:  # raised as several types, all of them about the graph
         raise GraphError(f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]) from error
     graph = _Graph(model)
-    _attach_frame(graph, network)
+    _attach_frame(graph, network, byte_operators)
     _attach_output(graph, network, scores)
     del model.metadata_props[:]
     return model
@@ -55,16 +58,18 @@ class _Graph:
         return output
 
 
-def _attach_frame(graph: _Graph, network: Network) -> None:
+def _attach_frame(graph: _Graph, network: Network, byte_operators: bool) -> None:
     """uint8 BGR NHWC -> the net's own input tensor, which keeps its name.
 
-    Channels are put in order while they are still bytes. A max-pool of the image itself (ENet's first block has one)
-    is taken on the bytes too: ``gain * p + offset`` with positive gain rises with p, and so does its rounding, so that
-    pooling commutes with it exactly.
+    Where the target can, channels are put in order while they are still bytes, and a max-pool of the image itself
+    (ENet's first block has one) is taken on the bytes too: ``gain * p + offset`` with positive gain rises with p, and
+    so does its rounding, so that pooling commutes with it exactly.
     """
     height, width = network.spec.input_size
     element = next(i for i in graph.graph.input if i.name == network.input).type.tensor_type.elem_type
     x = "frame"
+    if not byte_operators:
+        x = graph.node("Cast", [x], _PREFIX + "frame", first=True, to=TensorProto.FLOAT)
     if not network.channels_last:
         x = graph.node("Transpose", [x], _PREFIX + "planes", first=True, perm=[0, 3, 1, 2])
     if network.spec.colour == "rgb":
@@ -74,7 +79,7 @@ def _attach_frame(graph: _Graph, network: Network) -> None:
     shape = (1, 1, 1, 3) if network.channels_last else (1, 3, 1, 1)
     constants = graph.constant("gain", gain.reshape(shape)), graph.constant("offset", offset.reshape(shape))
     _normalise(graph, x, network.input, constants, element)
-    if (gain > 0).all() and graph.opset >= _BYTE_POOL_OPSET:
+    if byte_operators and (gain > 0).all() and graph.opset >= _BYTE_POOL_OPSET:
         _pool_bytes(graph, x, network.input, constants, element)
     nodes = [*graph.before, *graph.graph.node]
     del graph.graph.node[:]

@@ -61,6 +61,13 @@ def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor, *, ignore_id: 
     )
 
 
+def freeze_encoder(net: nn.Module, *, frozen: bool) -> None:
+    """Stop or start the training of a net's ``encoder``; a net without one is left as it is."""
+    encoder = getattr(net, "encoder", None)
+    if encoder is not None:
+        encoder.requires_grad_(not frozen)
+
+
 @contextlib.contextmanager
 def shifted(net: nn.Module, shift: Tensor) -> Iterator[None]:
     """While inside, ``shift`` (classes,) is in the bias of the net's ``classifier``: what is saved has it built in."""
@@ -154,10 +161,8 @@ class Segmenter(L.LightningModule):
             self.average.update_parameters(self.net)
 
     def on_train_epoch_start(self) -> None:
-        wait = self.recipe.model.freeze_encoder_epochs
-        encoder = getattr(self.net, "encoder", None)
-        if wait and encoder is not None:
-            encoder.requires_grad_(self.current_epoch >= wait)
+        if self.recipe.model.freeze_encoder_epochs:
+            freeze_encoder(self.net, frozen=self.current_epoch < self.recipe.model.freeze_encoder_epochs)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         images, masks = batch
