@@ -37,17 +37,26 @@ def sha256_bytes(data: bytes) -> str:
 def require_writable(path: Path) -> None:
     """Raise ``OutputError`` now if a file could not be created at ``path`` later."""
     folder = path.parent
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder", expected="a file name")
     try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder", expected="a file name", hint="Give another output.")
         folder.mkdir(parents=True, exist_ok=True)
         handle, probe = tempfile.mkstemp(dir=folder, prefix=".edgeseg-")
         os.close(handle)
         os.unlink(probe)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written", got=error.strerror or str(error), hint="Give another output with -o."
+            f"{path}: cannot be written", got=error.strerror or str(error), hint="Give another output."
         ) from error
+
+
+def require_json_output(path: Path, *others: Path | None) -> None:
+    """Raise ``OutputError`` unless ``path`` can be written, is named like JSON, and is none of the ``others``."""
+    if path.suffix.lower() != ".json":
+        raise OutputError(f"{path}: not the name of a JSON file", expected="a name that ends in .json")
+    require_writable(path)
+    if any(other is not None and other.resolve() == path.resolve() for other in others):
+        raise OutputError(f"{path}: is in use by this command", hint="Give another output.")
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The ``edgeseg`` command: parses, calls one function a stage, prints. Stages are imported when they are called."""
 
 import contextlib
+import io
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from edgeseg.runtime import Engine
     from edgeseg.video import Sink, Source, Summary
 
+MAX_SIDE = 16384
 DEMO_NET = "enet-camvid"
 DEMO_SOURCE = "synthetic://?length=225&size=640x480&seed=4&fps=15"
 
@@ -58,20 +61,36 @@ EngineArgument = Annotated[str, typer.Argument(metavar="ENGINE", help="An .engin
 
 def main() -> None:
     """Run the command line; the errors people meet are one line and their own exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name the terminal cannot spell is no reason to fail
+    with contextlib.suppress(ValueError):  # not the main thread: an embedding program handles its own signals
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
     except EdgesegError as error:
         _stderr().print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        _stderr().print(f"[bold red]error:[/] {_escape(f'{error.filename}: {error.strerror}.')}", soft_wrap=True)
+        sys.exit(EdgesegError.exit_code)
     except KeyboardInterrupt:
         _stderr().print("interrupted")
         sys.exit(130)
 
 
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does: what is recorded so far is kept."""
+    raise KeyboardInterrupt
+
+
 def _escape(text: str) -> str:
+    """Text as it is, for a console that reads markup; on one line."""
     from rich.markup import escape
 
-    return escape(" ".join(text.split()))
+    return escape(" ".join(text.splitlines()))
 
 
 def _stdout() -> Any:
@@ -123,9 +142,12 @@ def _overrides(
 def parse_size(text: str) -> tuple[int, int]:
     """``360x480`` -> (360, 480): height x width."""
     height, cross, width = text.lower().partition("x")
-    if not cross or not height.isdigit() or not width.isdigit() or not int(height) or not int(width):
-        raise InputError("not a size", got=repr(text), expected="HEIGHTxWIDTH, such as 360x480")
-    return int(height), int(width)
+    sides = [int(side) if side.isascii() and side.isdecimal() else 0 for side in (height, width)]
+    if not cross or not all(1 <= side <= MAX_SIDE for side in sides):
+        raise InputError(
+            "not a size", got=repr(text), expected=f"HEIGHTxWIDTH, such as 360x480, each at most {MAX_SIDE}"
+        )
+    return sides[0], sides[1]
 
 
 def _tell_assumed(assumed: tuple[str, ...]) -> None:
@@ -138,7 +160,7 @@ def _tell_assumed(assumed: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def _waiting(what: str) -> Iterator[None]:
-    with _stderr().status(what):
+    with _stderr().status(_escape(what)):
         yield
 
 
@@ -152,7 +174,9 @@ def _engine(name: str, precision: Precision, target: str, overrides: "Overrides 
 
 
 @app.command()
-def models(classes: Annotated[int, typer.Option(help="Number of classes.")] = 11, size: Size = "360x480") -> None:
+def models(
+    classes: Annotated[int, typer.Option(min=1, max=255, help="Number of classes.")] = 11, size: Size = "360x480"
+) -> None:
     """List the nets: parameters, multiply-adds, stride, source."""
     from rich.table import Table
 
@@ -193,9 +217,13 @@ def train(
     console = _stdout()
     folder = out or Path("runs") / plan.name
     best = run(
-        plan, folder, resume=resume, say=lambda line: console.print(line, soft_wrap=True), progress=console.is_terminal
+        plan,
+        folder,
+        resume=resume,
+        say=lambda line: console.print(_escape(line), soft_wrap=True),
+        progress=console.is_terminal,
     )
-    console.print(f"best checkpoint: {best}\ncurves: {folder / 'curves.png'}, panel: {folder / 'panel.png'}")
+    console.print(f"best checkpoint: {_escape(str(best))}; curves.png and panel.png beside it", soft_wrap=True)
 
 
 @app.command()
@@ -208,7 +236,7 @@ def export(
         from edgeseg.export.to_onnx import export_checkpoint
 
         path = export_checkpoint(checkpoint, out)
-    _stdout().print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    _stdout().print(f"wrote {_escape(str(path))} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 @app.command("build-engine")
@@ -235,7 +263,7 @@ def build_engine(
     _tell_assumed(passport.assumed)
     height, width = passport.spec.input_size
     _stdout().print(
-        f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB; {passport.precision} for {passport.target}, "
+        f"wrote {_escape(str(path))} ({path.stat().st_size / 1e6:.1f} MB; {passport.precision} for {passport.target}, "
         f"{height}x{width}, {len(passport.spec.labels)} classes; {passport.build_seconds:.1f} s)",
         soft_wrap=True,
     )
@@ -267,15 +295,15 @@ def segment(
     json_file: Json = None,
 ) -> None:
     """Label every frame of a source; write a video, masks, or show it live."""
-    from edgeseg.artifact import require_writable
+    from edgeseg.artifact import require_json_output
 
     if json_file:
-        require_writable(json_file)
+        require_json_output(json_file, out, Path(source), Path(engine), Path(f"{engine}.json"))
     if not (out or masks or show or json_file):
         raise InputError("nothing to do with the result", hint="Give -o VIDEO, --masks FOLDER, --show or --json FILE.")
-    opened = _engine(engine, precision, target, _overrides(size, mean, std, scale, colour, labels))
+    facts = _overrides(size, mean, std, scale, colour, labels)
     _segment(
-        opened,
+        lambda: _engine(engine, precision, target, facts),
         source,
         out=out,
         masks=masks,
@@ -288,7 +316,7 @@ def segment(
 
 
 def _segment(
-    engine: "Engine",
+    open_engine: "Callable[[], Engine]",
     uri: str,
     *,
     out: Path | None,
@@ -305,6 +333,7 @@ def _segment(
 
     source = open_source_of(uri)
     try:
+        engine = open_engine()
         sinks = _sinks(source, engine, out, masks, show)
     except BaseException:
         source.close()
@@ -319,10 +348,6 @@ def _segment(
             max_frames=max_frames,
             on_progress=lambda done, total: step(),
         )
-    _print_summary(summary, engine)
-    for path in (out, masks):
-        if path:
-            _stdout().print(f"wrote {path}")
     if json_file:
         facts = {
             "engine": engine.passport.name,
@@ -334,6 +359,10 @@ def _segment(
             "source_fps": source.info.fps,
         }
         write_json(json_file, {**facts, **summary.to_dict()})
+    _print_summary(summary, engine)
+    for path in (out, masks):
+        if path and summary.frames_out:
+            _stdout().print(f"wrote {_escape(str(path))}", soft_wrap=True)
 
 
 def open_source_of(uri: str) -> "Source":
@@ -367,7 +396,8 @@ def _sinks(source: "Source", engine: "Engine", out: Path | None, masks: Path | N
 def _print_summary(summary: "Summary", engine: "Engine") -> None:
     from rich.table import Table
 
-    table = Table(title=f"{engine.passport.name} ({engine.passport.precision}, {engine.passport.device})")
+    passport = engine.passport
+    table = Table(title=_escape(f"{passport.name} ({passport.precision}, {passport.device})"))
     table.add_column("latency, ms")
     for heading in ("p50", "p95", "p99"):
         table.add_column(heading, justify="right")
@@ -389,7 +419,7 @@ def demo(
     precision: PrecisionOption = Precision.auto,
 ) -> None:
     """Segment a drive with the net that ships, into a video. Needs no camera, no download and no GPU."""
-    _segment(_engine(DEMO_NET, precision, "auto"), source, out=out)
+    _segment(lambda: _engine(DEMO_NET, precision, "auto"), source, out=out)
 
 
 @app.command()
@@ -408,12 +438,12 @@ def evaluate(
     json_file: Json = None,
 ) -> None:
     """Score an engine on labelled data: mIoU and the rest, from one confusion matrix."""
-    from edgeseg.artifact import require_writable, write_json
+    from edgeseg.artifact import require_json_output, write_json
     from edgeseg.data import open_dataset
     from edgeseg.evaluation import evaluate as score
 
     if json_file:
-        require_writable(json_file)
+        require_json_output(json_file, Path(engine), Path(f"{engine}.json"))
     dataset = open_dataset(data, split)
     opened = _engine(engine, precision, target, _overrides(size, mean, std, scale, colour, labels))
     with _progress("scoring", len(dataset)) as step:
@@ -448,7 +478,7 @@ def _progress(what: str, total: int | None) -> Iterator[Any]:
 def _print_scores(result: "Scores", title: str) -> None:
     from rich.table import Table
 
-    table = Table(title=title)
+    table = Table(title=_escape(title))
     table.add_column("class")
     for heading in ("IoU", "Dice = F1", "sensitivity", "precision", "pixels"):
         table.add_column(heading, justify="right")
@@ -459,7 +489,7 @@ def _print_scores(result: "Scores", title: str) -> None:
     truth = result.matrix.sum(axis=1)
     for i, name in enumerate(result.names):
         row = (result.iou[i], result.dice[i], result.sensitivity[i], result.precision[i])
-        table.add_row(name, *(number(v) for v in row), f"{truth[i]:,}")
+        table.add_row(_escape(name), *(number(v) for v in row), f"{truth[i]:,}")
     console = _stdout()
     console.print(table)
     console.print(
@@ -469,7 +499,7 @@ def _print_scores(result: "Scores", title: str) -> None:
         soft_wrap=True,
     )
     if result.absent:
-        console.print(f"in neither truth nor prediction, so in no mean: {', '.join(result.absent)}")
+        console.print(f"in neither truth nor prediction, so in no mean: {_escape(', '.join(result.absent))}")
 
 
 @app.command()

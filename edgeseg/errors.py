@@ -25,7 +25,7 @@ class EdgesegError(Exception):
     def __str__(self) -> str:
         parts = [self.what.rstrip(".")]
         if self.got is not None:
-            parts.append(f": got {self.got}")
+            parts.append(f": got {str(self.got).rstrip('.')}")
         if self.expected is not None:
             parts.append(f"{',' if self.got is not None else ':'} expected {self.expected}")
         line = "".join(parts) + "."

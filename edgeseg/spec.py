@@ -67,8 +67,12 @@ class ModelSpec(_Contract):
 
     @model_validator(mode="after")
     def _usable(self) -> "ModelSpec":
-        if self.scale == 0 or any(s == 0 for s in self.std):
-            raise ValueError("scale and std may not be zero")
+        # What the tensors will hold: float32 gains and offsets.
+        if self.scale <= 0 or any(s <= 0 for s in self.std):
+            raise ValueError("scale and std must be positive")
+        gains, offsets = [self.scale / s for s in self.std], [m / s for m, s in zip(self.mean, self.std, strict=True)]
+        if not all(1e-30 < gain < 1e30 for gain in gains) or not all(abs(offset) < 1e30 for offset in offsets):
+            raise ValueError("scale, mean and std together leave the range of float32")
         return self
 
     @classmethod
@@ -91,7 +95,8 @@ def first_problem(error: ValidationError) -> str:
     """The first complaint of a pydantic error, on one line: where, what."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {said}" if where else said
 
 
 def _space(name: str, ignore_id: int, classes: dict[str, Colour]) -> LabelSpace:

@@ -1,8 +1,10 @@
 """The commands as people run them: exit codes, one clear line an error, whole files or none."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -88,7 +90,22 @@ def test_picture_in_picture_out(small_onnx: Path, tmp_path: Path) -> None:
         (["build-engine", "absent.onnx"], "no such ONNX file"),
         (["build-engine", "NET", "--size", "12"], "HEIGHTxWIDTH"),
         (["build-engine", "NET", "-o", "FILE/x.engine"], "cannot be written"),
+        (["build-engine", "NET", "--size", "36x48"], "--size 40x48"),
+        (["build-engine", "NET", "--size", "²x5"], "HEIGHTxWIDTH"),
+        (["build-engine", ""], "no such ONNX file"),
+        (["build-engine", "[/x].onnx"], "[/x].onnx"),
+        (["build-engine", "NET", "-o", "a" * 300 + ".engine"], "too long"),
+        (["segment", "a" * 300, "synthetic://?length=2", "-o", "o.mp4"], "too long"),
+        (["segment", "NET", "p.png", "--std", "0", "0", "0", "-o", "o.png"], "must be positive"),
+        (["segment", "NET", "p.png", "--mean", "nan", "0", "0", "-o", "o.png"], "mean"),
+        (["segment", "NET", "p.png", "--masks", "."], "would replace p.png"),
+        (["segment", "NET", "p.png", "--json", "p.png"], "JSON"),
+        (["segment", "NET", "", "-o", "o.png"], "no source"),
+        (["segment", "NET", "~nobody-at-all/x.png", "-o", "o.png"], "no such video"),
+        (["segment", "NET", "synthetic://?length=99999999999999999999", "-o", "o.mp4"], "10000000"),
+        (["evaluate", "NET", "synthetic://", "--json", "p.png"], "JSON"),
         (["train", "absent.toml"], "no such recipe"),
+        (["train", "."], "no such recipe"),
         (["export", "absent.pt"], "no such checkpoint"),
     ],
     ids=lambda value: "-".join(value)[:60] if isinstance(value, list) else "",
@@ -98,8 +115,10 @@ def test_errors(small_onnx: Path, tmp_path: Path, arguments: list[str], says: st
     (tmp_path / "text.onnx").write_text("not a network")
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "FILE").touch()
+    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((64, 96, 3), np.uint8))
     _broken_video(tmp_path / "broken.mp4")
     before = sorted(tmp_path.rglob("*"))
+    picture = (tmp_path / "p.png").read_bytes()
     done = edgeseg(*[str(small_onnx) if a == "NET" else a for a in arguments], cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
@@ -107,6 +126,7 @@ def test_errors(small_onnx: Path, tmp_path: Path, arguments: list[str], says: st
     assert lines[0].startswith("error: ")
     assert says in lines[0]
     assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "p.png").read_bytes() == picture
 
 
 def _broken_video(path: Path) -> None:
@@ -118,6 +138,23 @@ def _broken_video(path: Path) -> None:
     data = path.with_suffix(".avi").read_bytes()
     path.with_suffix(".avi").unlink()
     path.write_bytes(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_recordings_are_kept(small_onnx: Path, tmp_path: Path, how: signal.Signals) -> None:
+    out = tmp_path / "o.mp4"
+    command = [sys.executable, "-m", "edgeseg", "segment", str(small_onnx), "synthetic://?length=100000&size=96x64"]
+    process = subprocess.Popen([*command, "-o", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(400):
+        time.sleep(0.05)
+        if any(p.stat().st_size > 2000 for p in tmp_path.glob(".o-*.mp4")):
+            break
+    process.send_signal(how)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "interrupted" in stdout
+    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) > 0
+    assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"]
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,74 @@ def runtime_labels_of(path: Path, image: np.ndarray, flags: Overrides) -> np.nda
     return runtime_labels(stamped, image)
 
 
+def test_bytes_go_in_as_they_are_where_the_net_takes_bytes(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), helper.make_node("Conv", ["f", "w"], ["y"])],
+        "bytes",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 3, 8, 10])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 8, 10])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    path = tmp_path / "u8.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    engine = load_engine(build_engine(path, precision="fp32"))
+    image = frame((8, 10))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (want,) = session.run(None, {"x": image[:, :, ::-1].transpose(2, 0, 1)[None].copy()})
+    np.testing.assert_allclose(engine.logits(image), want[0], rtol=1e-4, atol=1e-2)
+    assert any("bytes" in a for a in engine.passport.assumed)
+    with pytest.raises(InputError, match="whole numbers"):
+        build_engine(path, overrides=Overrides(mean=(0.5, 0.5, 0.5)))
+
+
+@pytest.mark.parametrize("order", [("small", "large"), ("large", "small")])
+def test_the_full_size_head_is_taken(tmp_path: Path, order: tuple[str, str]) -> None:
+    rng = np.random.default_rng(0)
+    weights = {n: rng.normal(size=(4, 3, 1, 1)).astype(np.float32) for n in order}
+    shapes = {"small": [1, 4, 5, 7], "large": [1, 4, 20, 28]}
+    steps = {"small": 4, "large": 1}
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", f"{n}_w"], [n], strides=[steps[n]] * 2) for n in order],
+        "heads",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 20, 28])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, shapes[n]) for n in order],
+        [numpy_helper.from_array(w, f"{n}_w") for n, w in weights.items()],
+    )
+    path = tmp_path / "heads.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    engine = load_engine(build_engine(path, precision="fp32"))
+    image = frame((20, 28))
+    want = np.einsum("oi,ihw->ohw", weights["large"][:, :, 0, 0], to_input(image, engine.spec)[0])
+    np.testing.assert_allclose(engine.logits(image), want, atol=1e-3)
+    assert any("output large" in a for a in engine.passport.assumed)
+
+
+def test_flags_do_not_silently_differ_from_an_engine(small_onnx: Path, tmp_path: Path) -> None:
+    engine = build_engine(small_onnx, precision="fp32", out=tmp_path / "e.engine")
+    assert resolve_engine(engine, precision="fp32", target="cpu").passport.precision == "fp32"
+    for asked in ({"precision": "bf16"}, {"target": "gpu"}, {"overrides": Overrides(scale=1.0)}):
+        with pytest.raises(InputError):
+            resolve_engine(engine, **asked)  # type: ignore[arg-type]
+
+
+def test_a_graph_that_compiles_but_cannot_run_is_refused(tmp_path: Path) -> None:
+    """Unpooling an odd plane without its size puts values outside the even one."""
+    pool = helper.make_node("MaxPool", ["x"], ["v", "i"], kernel_shape=[2, 2], strides=[2, 2])
+    unpool = helper.make_node("MaxUnpool", ["v", "i"], ["y"], kernel_shape=[2, 2], strides=[2, 2])
+    graph = helper.make_graph(
+        [pool, unpool],
+        "odd",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 33, 49])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 32, 48])],
+    )
+    path = tmp_path / "odd.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    with pytest.raises(GraphError, match="odd"):
+        build_engine(path, precision="fp32")
+    assert [p.name for p in tmp_path.iterdir()] == ["odd.onnx"]
+
+
 def test_free_input_size_needs_one(tmp_path: Path) -> None:
     path = foreign(tmp_path / "f.onnx", size="free")
     with pytest.raises(InputError, match="--size"):

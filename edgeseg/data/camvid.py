@@ -26,6 +26,10 @@ class CamVid:
 
     def __init__(self, path: str | Path, split: str = "val") -> None:
         root = require_folder(Path(path), "CamVid")
+        if not str(path) or Path(split).name != split:
+            raise DataError(
+                "CamVid: an address and a split are needed", got=f"camvid:{path}, split {split!r}", hint=_HINT
+            )
         frames, masks = root / split, root / f"{split}annot"
         for folder in (frames, masks):
             if not folder.is_dir():

@@ -130,17 +130,22 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
     overrides = overrides or Overrides()
     model, digest = read_onnx(path)
     source, channels_last, size = _input(model, path)
+    fixed = size
     stored = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
     if stored is not None:
         spec, assumed = _stored_spec(stored, overrides, path)
         size = overrides.size or spec.input_size
     else:
         spec, assumed = None, []
+    _check_size(model, path, fixed, overrides.size or size, spec.stride if spec else 1)
     shapes = _shapes(model, source, channels_last, overrides.size or size)
     wanted = len(spec.labels) if spec else len(read_labels(overrides.labels)) if overrides.labels else 0
-    output, form, classes = _output(shapes, overrides.size or size, path, wanted)
+    output, form, classes, others = _output(shapes, overrides.size or size, path, wanted)
     if spec is None:
-        spec, assumed = _foreign_spec(path, overrides, size, classes)
+        integer = _element(model, source) in _INTEGERS
+        spec, assumed = _foreign_spec(path, overrides, size, classes, integer)
+    if others:
+        assumed.append(f"output {output} (there are also {', '.join(others)})")
     _check_labels(spec, classes, path)
     return Network(path.stem, model, spec, digest, tuple(assumed), source, output, form, channels_last)
 
@@ -150,7 +155,39 @@ def _stored_spec(text: str, overrides: Overrides, path: Path) -> tuple[ModelSpec
     changes = overrides.given()
     if overrides.labels:
         changes["labels"] = read_labels(overrides.labels).model_dump()
-    return (spec.replace(**changes) if changes else spec), []
+    try:
+        return (spec.replace(**changes) if changes else spec), []
+    except ValidationError as error:
+        raise InputError(f"{path}: the facts given make no spec", got=first_problem(error)) from error
+
+
+def _check_size(
+    model: onnx.ModelProto, path: Path, fixed: tuple[int, int] | None, size: tuple[int, int] | None, stride: int
+) -> None:
+    """Raise ``InputError`` where a net cannot run at ``size`` (H, W): its stride, or unpooling to a constant size."""
+    if size is None:
+        return
+    fits = tuple(max(-(-side // stride), 1) * stride for side in size)
+    if fits != size:
+        raise InputError(
+            f"{path}: its height and width must be multiples of {stride}",
+            got=f"{size[0]}x{size[1]}",
+            hint=f"Give --size {fits[0]}x{fits[1]}.",
+        )
+    constants = {t.name for t in model.graph.initializer}
+    constants |= {n.output[0] for n in model.graph.node if n.op_type == "Constant"}
+    unpools = [n for n in model.graph.node if n.op_type == "MaxUnpool" and len(n.input) > 2]
+    if fixed and fixed != size and any(n.input[2] in constants for n in unpools):
+        raise InputError(
+            f"{path}: its unpooling is fixed to an input of {fixed[0]}x{fixed[1]}",
+            got=f"--size {size[0]}x{size[1]}",
+            hint="Leave --size out, or export the net at that size.",
+        )
+
+
+def _element(model: onnx.ModelProto, name: str) -> int:
+    """The element type of a graph input."""
+    return int(next(i for i in model.graph.input if i.name == name).type.tensor_type.elem_type)
 
 
 def _input(model: onnx.ModelProto, path: Path) -> tuple[str, bool, tuple[int, int] | None]:
@@ -212,24 +249,29 @@ def fix_input(model: onnx.ModelProto, source: str, channels_last: bool, size: tu
 
 def _output(
     shapes: dict[str, tuple[int, list[int]]], size: tuple[int, int] | None, path: Path, wanted: int
-) -> tuple[str, str, int]:
-    """The output to use, its form and its number of classes (0 where the file does not say).
+) -> tuple[str, str, int, list[str]]:
+    """The output to use, its form, its classes (0 where the file does not say), and the others it was chosen over.
 
-    The first that can be a segmentation of ``wanted`` classes; else the first that can be one at all.
+    Of those that can be a segmentation (of ``wanted`` classes, if any can), the largest: training heads are smaller.
     """
-    found = [(name, *_form(kind, shape, size, wanted)) for name, (kind, shape) in shapes.items()]
-    usable = [(name, form, classes) for name, form, classes in found if form]
-    for name, form, classes in usable:
-        if not wanted or classes in (0, wanted):
-            return name, form, classes
-    if usable:
-        return usable[0]
-    said = "; ".join(f"{name} {shape}" for name, (_, shape) in shapes.items())
-    raise GraphError(
-        f"{path}: no output is a segmentation",
-        got=said,
-        expected="(N, classes, H, W) or (N, H, W, classes) scores, or an integer (N, H, W) label map",
-    )
+    found = [(name, *_form(kind, shape, size, wanted), shape) for name, (kind, shape) in shapes.items()]
+    usable = [entry for entry in found if entry[1]]
+    if not usable:
+        said = "; ".join(f"{name} {shape}" for name, (_, shape) in shapes.items())
+        raise GraphError(
+            f"{path}: no output is a segmentation",
+            got=said,
+            expected="(N, classes, H, W) or (N, H, W, classes) scores, or an integer (N, H, W) label map",
+        )
+    fitting = [entry for entry in usable if not wanted or entry[2] in (0, wanted)] or usable
+
+    def pixels(entry: tuple[str, str, int, list[int]]) -> int:
+        _, form, _, shape = entry
+        height, width = (shape[1], shape[2]) if form != "nchw" and len(shape) > 2 else (shape[-2], shape[-1])
+        return height * width
+
+    best = max(fitting, key=pixels)
+    return best[0], best[1], best[2], [entry[0] for entry in fitting if entry is not best]
 
 
 def _form(kind: int, shape: list[int], size: tuple[int, int] | None, wanted: int) -> tuple[str, int]:
@@ -255,20 +297,26 @@ def _is_reduced(size: tuple[int, int] | None, out: tuple[int, int]) -> bool:
 
 
 def _foreign_spec(
-    path: Path, overrides: Overrides, size: tuple[int, int] | None, classes: int
+    path: Path, overrides: Overrides, size: tuple[int, int] | None, classes: int, integer: bool
 ) -> tuple[ModelSpec, list[str]]:
     facts = overrides.given()
     if "input_size" not in facts:
         if size is None:
             raise InputError(f"{path}: its input size is free", hint="Give one: --size HEIGHTxWIDTH.")
         facts["input_size"] = size
-    assumed = []
+    assumed: list[str] = []
     defaults = {
         "mean": "mean 0.485 0.456 0.406 (ImageNet)",
         "std": "std 0.229 0.224 0.225 (ImageNet)",
         "scale": "scale 1/255",
         "colour": "colour order RGB",
     }
+    if integer:  # the net normalises bytes itself
+        plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "scale": 1.0}
+        if any(facts.get(key, value) != value for key, value in plain.items()):
+            raise InputError(f"{path}: takes whole numbers", got="--mean, --std or --scale", hint="Leave them out.")
+        facts |= plain
+        assumed.append("bytes as they are, because the input is of integer type")
     assumed += [text for key, text in defaults.items() if key not in facts]
     if overrides.labels:
         labels = read_labels(overrides.labels)

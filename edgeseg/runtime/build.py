@@ -37,10 +37,10 @@ def build_engine(
     """
     target, precision = check_target(target), cpu.check_precision(precision)
     path = Path(onnx)
+    network = load_network(path, overrides)
     final = Path(out) if out else path.with_name(f"{path.stem}.{precision}.{target}.engine")
     if final.suffix != ".engine":
         raise InputError(f"{final}: not an engine's name", expected="a name that ends in .engine")
-    network = load_network(path, overrides)
     require_writable(final)
     return _write(network, precision, target, final)
 

@@ -76,6 +76,8 @@ def compile_blob(model: onnx.ModelProto, name: str, config: dict[str, str]) -> b
     plugin = core()
     try:
         compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", config)
+        # One black frame: a graph that compiles but cannot run (a scatter out of its plane, say) is told here.
+        compiled.create_infer_request().infer({0: np.zeros(compiled.input(0).shape, np.uint8)})
     except RuntimeError as error:
         raise _explained(name, error) from error
     blob = compiled.export_model()

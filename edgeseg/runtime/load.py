@@ -5,12 +5,13 @@ import os
 from pathlib import Path
 
 from edgeseg.artifact import Passport, sha256_bytes, sha256_file
-from edgeseg.errors import EngineError, InputError
+from edgeseg.errors import EngineError, InputError, OutputError
 from edgeseg.export.network import Overrides, digest_onnx
 from edgeseg.runtime import cpu
 from edgeseg.runtime.build import build_engine, check_target
 from edgeseg.runtime.engine import Engine
 
+_SET_CACHE = "Set EDGESEG_CACHE to a folder that can be written."
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 
 
@@ -65,8 +66,11 @@ def cache_folder() -> Path:
     """Where engines built on the fly are kept: ``$EDGESEG_CACHE``, or edgeseg's folder in the user's cache."""
     given = os.environ.get("EDGESEG_CACHE")
     if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg"
+        return Path(os.path.expanduser(given))
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg"
+    except RuntimeError as error:
+        raise OutputError("no home folder to keep engines in", hint=_SET_CACHE) from error
 
 
 def resolve_engine(
@@ -74,12 +78,18 @@ def resolve_engine(
 ) -> Engine:
     """Open what a command calls ENGINE: an engine file, an ONNX file (built once into a cache), or a zoo name."""
     path = Path(name)
-    if path.suffix == ".engine":
+    if path.suffix.lower() == ".engine":
         if overrides is not None and (overrides.given() or overrides.labels):
             raise InputError(f"{path}: an engine has its spec compiled in", hint="Give those flags to build-engine.")
-        return load_engine(path)
+        engine = load_engine(path)
+        for asked, is_built in ((precision, engine.passport.precision), (target, engine.passport.target)):
+            if asked not in ("auto", is_built):
+                raise InputError(
+                    f"{path}: is a {is_built} engine", got=asked, hint="Leave the flag out, or build another engine."
+                )
+        return engine
     shipped = zoo()
-    if not path.exists() and str(name) in shipped:
+    if not path.is_file() and str(name) in shipped:
         path = shipped[str(name)]
     if not path.is_file():
         raise InputError(
@@ -114,7 +124,10 @@ def _cached(path: Path, target: str, precision: str, overrides: Overrides) -> En
             return load_engine(engine)
         except EngineError:
             pass  # damaged in the cache: made again below
-    return load_engine(build_engine(path, precision=precision, target=target, out=engine, overrides=overrides))
+    try:
+        return load_engine(build_engine(path, precision=precision, target=target, out=engine, overrides=overrides))
+    except OutputError as error:
+        raise OutputError(error.what, got=error.got, expected=error.expected, hint=_SET_CACHE) from error
 
 
 def _labels_content(overrides: Overrides) -> str:

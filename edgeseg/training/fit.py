@@ -282,6 +282,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Any = print, 
     last = out / "last.ckpt"
     if last.exists() and not resume:
         raise InputError(f"{out}: holds a run already", hint="Go on with --resume, or give another folder with --out.")
+    if resume and not last.exists():
+        raise InputError(f"{out}: no run to go on with", expected="last.ckpt in it", hint="Start it without --resume.")
     require_writable(out / "best.pt")
     L.seed_everything(recipe.fit.seed, verbose=False)
     data, val_data = open_dataset(recipe.data.address, recipe.data.train), _validation(recipe)

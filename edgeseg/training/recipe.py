@@ -140,10 +140,10 @@ def with_changes(recipe: Recipe, changes: dict[str, object]) -> Recipe:
 def load_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe. Raises ``InputError`` with the first thing wrong in it."""
     path = Path(path)
+    if not path.is_file():
+        raise InputError("no such recipe", got=repr(str(path)), hint="Recipes are engines/*.toml.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("no such recipe", got=repr(str(path)), hint="Recipes are engines/*.toml.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: not a readable TOML file", got=str(error).splitlines()[0]) from error
     try:

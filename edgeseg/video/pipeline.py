@@ -314,3 +314,12 @@ def _refuse_overwriting(source: Source, sinks: Sequence[Sink]) -> None:
     for sink in sinks:
         if source.path is not None and sink.path is not None and source.path.resolve() == sink.path.resolve():
             raise OutputError(f"{sink.path}: is what is being read", hint="Give another output.")
+        if _masks_beside(source, sink):
+            raise OutputError(f"{sink.path}: a mask would replace {source.path}", hint="Give another folder.")
+
+
+def _masks_beside(source: Source, sink: Sink) -> bool:
+    """Whether a folder sink would write ``NAME.png`` over the one PNG that is the source."""
+    path, folder = source.path, sink.path
+    is_png = path is not None and path.is_file() and path.suffix.lower() == ".png"
+    return bool(is_png and path and folder and folder.resolve() == path.resolve().parent)

@@ -61,9 +61,11 @@ def open_source(uri: str) -> Source:
         return _open_synthetic(uri)
     if "://" in uri and not uri.startswith("file://"):
         return _open_stream(uri)
-    if re.fullmatch(r"\d+", uri) or uri.startswith("/dev/video"):
+    if re.fullmatch(r"[0-9]+", uri) or uri.startswith("/dev/video"):
         return _open_camera(uri)
-    path = Path(uri.removeprefix("file://")).expanduser()
+    if not uri:
+        raise InputError("no source given", expected="a video, a picture, a folder, a camera's number or an address")
+    path = Path(os.path.expanduser(uri.removeprefix("file://")))
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():

@@ -28,6 +28,7 @@ _DRIVES = 4096  # at most, in a split
 _EYE_M = 1.4
 _SHADOW_SIGHT_M = 75.0
 _HORIZON = 0.47  # share of the height
+_MAX_LENGTH = 10_000_000  # a week at 15 frames a second
 _EXAMPLE = "synthetic://?length=90&size=480x360&seed=3&fps=15"
 
 
@@ -40,8 +41,8 @@ class SyntheticDrive:
     labels: LabelSpace = CAMVID_11
 
     def __init__(self, length: int = 300, size: tuple[int, int] = (360, 480), seed: int = 0, fps: float = 15.0) -> None:
-        if length < 1:
-            raise InputError("synthetic drive: length", got=length, expected="at least 1 frame")
+        if not 1 <= length <= _MAX_LENGTH:
+            raise InputError("synthetic drive: length", got=length, expected=f"1 to {_MAX_LENGTH} frames")
         if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
             got, expected = f"{size[1]}x{size[0]}", f"width and height of {MIN_SIDE}..{MAX_SIDE} pixels"
             raise InputError("synthetic drive: size", got=got, expected=expected)
