@@ -1,8 +1,11 @@
 """Small nets and engines made once a run, and where the real data is."""
 
+import contextlib
+import importlib
 import os
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -49,3 +52,12 @@ def small_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
         net(torch.randn(4, 3, 64, 96))
     spec = ModelSpec(architecture="enet", input_size=(64, 96), stride=8, labels=CAMVID_11)
     return export_module(net, spec, tmp_path_factory.mktemp("net") / "small.onnx")
+
+
+@pytest.fixture(scope="session")
+def tensorrt_rtx() -> ModuleType:
+    """TensorRT-RTX's builder: it needs no GPU. Its two base wheels alone are imported under another name."""
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    pytest.skip("TensorRT-RTX's wheels are not installed (tensorrt-rtx-cu13-libs, tensorrt-rtx-cu13-bindings)")

@@ -1,6 +1,5 @@
 """The graph a target compiles: preprocessing and argmax inside, to the bit what the contract says outside."""
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -65,18 +64,9 @@ def test_coefficients_are_the_formula() -> None:
     np.testing.assert_allclose(to_input(frame, spec)[0, :, 0, 0], [(1 - 0.1) / 0.5, -0.2 / 0.25, -0.3 / 2.0], rtol=1e-6)
 
 
-def tensorrt_rtx() -> ModuleType:
-    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    pytest.skip("TensorRT-RTX's wheels are not installed (tensorrt-rtx-cu13-libs, tensorrt-rtx-cu13-bindings)")
-
-
-def test_tensorrt_rtx_builds_the_shipped_net() -> None:
+def test_tensorrt_rtx_builds_the_shipped_net(tensorrt_rtx: ModuleType) -> None:
     """Frame in, label map out, unpooling native: parsed and built ahead of time for two GPUs on a machine with none."""
-    trt = tensorrt_rtx()
+    trt = tensorrt_rtx
     model = deploy(load_network(zoo()["enet-camvid"]), byte_operators=False)
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(0)

@@ -171,7 +171,7 @@ def test_addresses():
         ("synthetic://?lenght=9", "unknown key: got 'lenght', expected one of length, size, seed, fps"),
         ("synthetic://?length=many", "length: got 'many', expected a whole number"),
         ("synthetic://?length=2.5", "length: got '2.5', expected a whole number"),
-        ("synthetic://?length=0", "length: got 0, expected at least 1"),
+        ("synthetic://?length=0", "length: got 0, expected 1 to"),
         ("synthetic://?length=", "length: got '', expected a whole number"),
         ("synthetic://?size=480", "size: got '480', expected WIDTHxHEIGHT"),
         ("synthetic://?size=8x480", "size: got 8x480, expected width and height of 16..4096"),

@@ -1,7 +1,6 @@
 """``lower_unpooling`` against ONNX Runtime's own MaxPool and MaxUnpool, to the bit, and against PyTorch."""
 
 import contextlib
-import importlib
 import io
 import logging
 import warnings
@@ -581,17 +580,10 @@ def test_what_cannot_be_lowered_is_named(model: onnx.ModelProto, message: str) -
 # -- TensorRT --------------------------------------------------------------------------------------------------------
 
 
-def tensorrt_rtx() -> ModuleType:
-    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    pytest.skip("TensorRT-RTX's wheels are not installed (tensorrt-rtx-cu13-libs, tensorrt-rtx-cu13-bindings)")
-
-
 @pytest.mark.parametrize("shape", [[1, 8, 12, 10], [1, 8, 13, 11], ["n", 8, 13, 11]], ids=str)
 @pytest.mark.parametrize("geometry", [{}, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}], ids=["2x2", "3x3"])
-def test_tensorrt_rtx_builds_it(shape: list[Any], geometry: dict[str, Any]) -> None:
-    trt = tensorrt_rtx()
+def test_tensorrt_rtx_builds_it(tensorrt_rtx: ModuleType, shape: list[Any], geometry: dict[str, Any]) -> None:
+    trt = tensorrt_rtx
     lowered = lower_unpooling(pair(shape, **geometry))
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(0)
