@@ -133,6 +133,3 @@ class Passport(BaseModel):
         except (OSError, ValidationError) as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise EngineError(f"{path}: the passport cannot be read", got=problem, hint=rebuild) from error
-
-    def write(self, engine: Path) -> Path:
-        return write_bytes(self.path_for(engine), (self.model_dump_json(indent=2) + "\n").encode())

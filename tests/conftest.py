@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 
-# Engines built on the fly by a test belong to the test run, not to the user's cache.
 os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +17,7 @@ SHARED = Path(os.environ.get("EDGESEG_SHARED", ROOT.parent / "shared"))
 
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines built on the fly by a test belong to the test run, not to the user's cache."""
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

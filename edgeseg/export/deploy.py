@@ -132,7 +132,7 @@ def _attach_output(graph: _Graph, network: Network, scores: bool) -> None:
             x = _upsample(graph, x, (height, width), classes)
         if not nhwc:
             # Over the last axis: the last convolution writes channels-last, and OpenVINO's search along any other
-            # axis is three times slower (3.8 -> 1.2 ms for 11x360x480 on an AVX-512 machine).
+            # axis is much slower.
             x = graph.node("Transpose", [x], _PREFIX + "pixels", perm=[0, 2, 3, 1])
         if scores:
             graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)

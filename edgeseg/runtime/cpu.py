@@ -102,7 +102,7 @@ def _explained(name: str, error: RuntimeError) -> GraphError:
 
 # The engine file: a magic, the length of the label map's blob, that blob, and the scores' blob as its difference from
 # it. Both hold the same weights at the same place, so that the difference packs to next to nothing; giving both outputs
-# from one graph would cost every frame a reordering of the scores (1 ms of ENet's 10).
+# from one graph would cost every frame a reordering of the scores.
 _MAGIC = b"edgeseg cpu engine 1\n"
 _LENGTH = struct.Struct("<QQ")
 
