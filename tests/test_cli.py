@@ -1,6 +1,7 @@
 """The commands as people run them: exit codes, one clear line an error, whole files or none."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import typer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,8 +24,9 @@ def edgeseg(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
 def test_help_lists_every_command() -> None:
     done = edgeseg("--help")
     assert done.returncode == 0
-    for command in ("models", "train", "export", "build-engine", "segment", "evaluate", "doctor", "demo"):
-        assert command in done.stdout
+    listed = re.findall(r"^\W*([a-z-]+) {2,}[A-Z]", done.stdout.split("Commands")[1], re.M)
+    order = ["models", "train", "export", "build-engine", "segment", "demo", "evaluate", "doctor"]
+    assert [command for command in listed if command in order] == order
 
 
 def test_models_lists_the_registry() -> None:
@@ -107,6 +110,13 @@ def test_picture_in_picture_out(small_onnx: Path, tmp_path: Path) -> None:
         (["train", "absent.toml"], "no such recipe"),
         (["train", "."], "no such recipe"),
         (["export", "absent.pt"], "no such checkpoint"),
+        (["segmen", "NET"], "segmen"),
+        (["--nope"], "--nope"),
+        (["segment", "NET"], "SOURCE"),
+        (["segment", "NET", "p.png", "--nope"], "segment --help"),
+        (["segment", "NET", "p.png", "--alpha", "2"], "--alpha"),
+        (["build-engine", "NET", "--mean", "1"], "--mean"),
+        (["build-engine", "NET", "--precision", "int3"], "bf16"),
     ],
     ids=lambda value: "-".join(value)[:60] if isinstance(value, list) else "",
 )
@@ -167,6 +177,31 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["edgeseg", "doctor"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "says"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (typer.Abort(), 1, "aborted"), (typer.Exit(3), 3, "")],
+    ids=["ctrl-c", "abort", "exit"],
+)
+def test_exit_codes(
+    raised: BaseException,
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from edgeseg import cli, doctor
+
+    def stops() -> list[doctor.Finding]:
+        raise raised
+
+    monkeypatch.setattr(doctor, "examine", stops)
+    monkeypatch.setattr(sys, "argv", ["edgeseg", "doctor"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == code
+    assert capsys.readouterr().err.strip() == says
 
 
 def test_doctor_names_what_is_missing() -> None:
