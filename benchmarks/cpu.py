@@ -15,7 +15,6 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from edgeseg.export.network import load_network
 from edgeseg.export.to_onnx import export_module
 from edgeseg.models import architecture, create
 from edgeseg.preprocess import to_input
+from edgeseg.profiling.machine import PACKAGES, describe_machine
 from edgeseg.runtime import build_engine, load_engine
 from edgeseg.runtime import cpu as cpu_target
 from edgeseg.spec import CAMVID_11, ModelSpec
@@ -231,18 +231,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    packages = ("torch", "openvino", "onnxruntime", "onnx", "numpy", "edgeseg")
-    name, features = cpu_target.device()
-    return {
-        "cpu": name,
-        "features": list(features),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "load_average_1min": os.getloadavg()[0],
-        "versions": {p: metadata.version(p) for p in packages},
-    }
+    return {**describe_machine(("torch", *PACKAGES)), "torch_threads": torch.get_num_threads()}
 
 
 def main() -> None:

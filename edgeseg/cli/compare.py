@@ -55,7 +55,7 @@ def compare(
     ] = None,
     max_slowdown: Annotated[
         float | None,
-        typer.Option(min=0, help="Fail, not warn, where latency relative to the first engine grew by this factor."),
+        typer.Option(min=1, help="Fail, not warn, where latency relative to the first engine grew by this factor."),
     ] = None,
     *,
     overrides: "Overrides",
@@ -63,8 +63,9 @@ def compare(
 ) -> None:
     """Compare engines on the same frames: scores, boundaries, label agreement, latency, size; the first is the measure.
 
-    Without labels (a video, a folder) there is only label agreement, latency and size. The flags of a spec (--size,
-    --mean, ...) are for .onnx files that carry none.
+    Without labels (a video, a folder) there is only label agreement, latency and size.
+
+    The flags of a spec (--size, --mean, ...) are for .onnx files that carry none.
     """
     from edgeseg.artifact import require_json_output, write_json
     from edgeseg.profiling.regression import read_baseline
