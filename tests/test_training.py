@@ -18,7 +18,7 @@ from edgeseg.export.to_onnx import export_checkpoint  # noqa: E402
 from edgeseg.models import create  # noqa: E402
 from edgeseg.runtime import build_engine, load_engine  # noqa: E402
 from edgeseg.spec import CAMVID_11, VOC_21  # noqa: E402
-from edgeseg.training.augment import Augment  # noqa: E402
+from edgeseg.training.augment import Augment, paste_classes  # noqa: E402
 from edgeseg.training.checkpoint import load_checkpoint  # noqa: E402
 from edgeseg.training.data import DriveSampler  # noqa: E402
 from edgeseg.training.fit import Segmenter, cross_entropy, freeze_encoder, shifted, spec_of, train  # noqa: E402
@@ -229,6 +229,28 @@ def test_colour_changes_the_image_and_never_the_mask() -> None:
         np.testing.assert_array_equal(image, again)
         means.append(image.mean())
     assert np.std(means) > 5
+
+
+def test_noise_is_alike_in_every_channel() -> None:
+    grey = np.full((90, 120, 3), 128, np.uint8)
+    augment = Augment(AugmentSection(flip=0, noise=6), (90, 120), 11, np.ones(256))
+    spread = []
+    for seed in range(20):
+        image, _ = augment(grey, np.zeros((90, 120), np.uint8), np.random.default_rng(seed))
+        assert np.abs(image.mean((0, 1)) - 128).max() < 1  # nothing but noise, around what was there
+        spread.append(image.std((0, 1)))
+    assert np.abs(spread - np.mean(spread, axis=1, keepdims=True)).max() < 0.3
+    assert np.mean(spread) > 1
+
+
+def test_pasted_classes_bring_their_labels() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = np.full((8, 8, 3), 10, np.uint8), np.full((8, 8, 3), 200, np.uint8)
+    mask, other = np.zeros((8, 8), np.uint8), np.repeat(np.arange(1, 9, dtype=np.uint8)[None], 8, 0)
+    other[0] = CAMVID_11.ignore_id
+    image, labels = paste_classes(ours, mask, theirs, other, CAMVID_11.ignore_id, rng)
+    assert (labels != 0).sum() == 4 * 7  # half of eight classes; void is never pasted
+    np.testing.assert_array_equal(image[..., 0] == 200, labels != 0)
 
 
 def test_rare_crops_find_the_rare_class() -> None:

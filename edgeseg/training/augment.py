@@ -100,7 +100,8 @@ class Augment:
             strength = rng.uniform(0, c.noise)
             noise = np.empty(image.shape, np.int16)
             cv2.setRNGSeed(int(rng.integers(2**31)))
-            cv2.randn(noise, np.zeros(1), np.full(1, strength))
+            # A mean and a deviation for each channel: of fewer, OpenCV 5 takes what lies behind them in memory.
+            cv2.randn(noise, np.zeros(3), np.full(3, strength))
             image = np.clip(image + noise, 0, 255).astype(np.uint8)
         return image
 
@@ -127,3 +128,19 @@ class Augment:
         field = rng.uniform(-1, 1, (3, 4)).astype(np.float32) * self.config.shade * rng.random()
         smooth = cv2.resize(1 + field, (w, h), interpolation=cv2.INTER_CUBIC)
         return np.asarray(np.clip(image * smooth[..., None], 0, 255), np.uint8)
+
+
+def paste_classes(
+    image: Image, mask: Image, other: Image, other_mask: Image, ignore_id: int, rng: np.random.Generator
+) -> tuple[Image, Image]:
+    """``image`` with the pixels of half the classes of ``other`` over it, and its mask likewise.
+
+    ClassMix (Olsson et al. 2021) on true labels: things turn up in streets and light they were never filmed in.
+    """
+    present = np.unique(other_mask)
+    present = present[present != ignore_id]
+    if len(present) < 2:
+        return image, mask
+    chosen = rng.permutation(present)[: len(present) // 2]
+    take = np.isin(other_mask, chosen)
+    return np.where(take[..., None], other, image), np.where(take, other_mask, mask)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from edgeseg.data import Dataset, Sample
 from edgeseg.errors import DataError
 from edgeseg.preprocess import resize_frame
-from edgeseg.training.augment import Augment
+from edgeseg.training.augment import Augment, paste_classes
 from edgeseg.training.recipe import Recipe
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -38,11 +38,18 @@ class TrainSet(TorchDataset[Batch]):
 
     def __init__(self, samples: list[Sample], augment: Augment, seed: int) -> None:
         self.samples, self.augment, self.seed = samples, augment, seed
+        drives = [drive_of(s.name) for s in samples]
+        weight = np.array([1 / drives.count(d) for d in drives])
+        self.drive_chance = weight / weight.sum()  # every drive alike
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         index, draw = key
         rng = np.random.default_rng((self.seed, draw))
         image, mask = self.augment(self.samples[index].image, self.samples[index].mask, rng)
+        if self.augment.config.mix and rng.random() < self.augment.config.mix:
+            other = self.samples[rng.choice(len(self.samples), p=self.drive_chance)]
+            pasted = self.augment(other.image, other.mask, rng)
+            image, mask = paste_classes(image, mask, *pasted, self.augment.ignore_id, rng)
         return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(np.ascontiguousarray(mask))
 
 

@@ -52,7 +52,10 @@ class DataSection(_Section):
 
 
 class AugmentSection(_Section):
-    """Random changes of a training frame; every probability 0 and range of one value is the plain frame."""
+    """Random changes of a training frame; every probability 0 and range of one value is the plain frame.
+
+    ``mix`` is how often half the classes of a second frame, most often of another drive, are pasted over the first.
+    """
 
     crop: tuple[Count, Count] | None = None
     flip: Probability = 0.5
@@ -70,6 +73,7 @@ class AugmentSection(_Section):
     grey: Probability = 0.0
     blur: Probability = 0.0
     noise: Annotated[float, Field(ge=0)] = 0.0
+    mix: Probability = 0.0
 
 
 class LossSection(_Section):
