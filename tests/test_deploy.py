@@ -22,22 +22,22 @@ def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(session.run(None, feed)[0])
 
 
-@pytest.mark.parametrize("byte_operators", [True, False])
-def test_preprocessing_inside_is_the_contract_outside(small_onnx: Path, byte_operators: bool) -> None:
+@pytest.mark.parametrize("for_openvino", [True, False])
+def test_preprocessing_inside_is_the_contract_outside(small_onnx: Path, for_openvino: bool) -> None:
     """Scores of the deployed graph against the plain file fed by ``to_input``: both by ONNX Runtime, unoptimised."""
     network = load_network(small_onnx)
     frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     want = run(onnx.load(small_onnx), {"image": to_input(frame, network.spec)})
-    got = run(deploy(network, scores=True, byte_operators=byte_operators), {"frame": frame[None]})
+    got = run(deploy(network, scores=True, for_openvino=for_openvino), {"frame": frame[None]})
     np.testing.assert_allclose(got[0].transpose(2, 0, 1), want[0], atol=2e-5 * np.ptp(want))
-    labels = run(deploy(network, byte_operators=byte_operators), {"frame": frame[None]})
+    labels = run(deploy(network, for_openvino=for_openvino), {"frame": frame[None]})
     np.testing.assert_array_equal(labels[0], got[0].argmax(2))
 
 
 def test_pooling_bytes_changes_nothing(small_onnx: Path) -> None:
     network = load_network(small_onnx)
     frame = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), np.uint8)
-    bytes_first, floats_first = (deploy(network, scores=True, byte_operators=flag) for flag in (True, False))
+    bytes_first, floats_first = (deploy(network, scores=True, for_openvino=flag) for flag in (True, False))
     first = next(n for n in bytes_first.graph.node if n.op_type == "MaxPool")
     assert first.input[0] == "edgeseg/rgb"  # the byte planes
     np.testing.assert_array_equal(run(bytes_first, {"frame": frame}), run(floats_first, {"frame": frame}))
@@ -47,7 +47,7 @@ def test_deployed_graph_is_valid_onnx(small_onnx: Path) -> None:
     network = load_network(small_onnx)
     before = network.model.SerializeToString()
     for flag in (True, False):
-        model = deploy(network, byte_operators=flag)
+        model = deploy(network, for_openvino=flag)
         onnx.checker.check_model(model, full_check=True)
         assert [i.name for i in model.graph.input] == ["frame"]
         assert [o.name for o in model.graph.output] == ["labels"]
@@ -67,7 +67,7 @@ def test_coefficients_are_the_formula() -> None:
 def test_tensorrt_rtx_builds_the_shipped_net(tensorrt_rtx: ModuleType) -> None:
     """Frame in, label map out, unpooling native: parsed and built ahead of time for two GPUs on a machine with none."""
     trt = tensorrt_rtx
-    model = deploy(load_network(zoo()["enet-camvid"]), byte_operators=False)
+    model = deploy(load_network(zoo()["enet-camvid"]), for_openvino=False)
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))

@@ -9,56 +9,45 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgeseg.errors import GraphError
+from edgeseg.export.append import PREFIX, Appender
+from edgeseg.export.argmax import compare_planes, shuffled_scores
+from edgeseg.export.carry import carry_int8, dequantize_early
 from edgeseg.export.network import Network, fix_input
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.preprocess import coefficients
 
-_PREFIX = "edgeseg/"
 _BYTE_POOL_OPSET = 12  # the first whose MaxPool takes uint8
 
 
-def deploy(network: Network, *, scores: bool = False, byte_operators: bool = True) -> onnx.ModelProto:
+def deploy(
+    network: Network, *, scores: bool = False, for_openvino: bool = True, compare: bool = False
+) -> onnx.ModelProto:
     """The graph of ``network`` with unpooling lowered, preprocessing before it and argmax (or not) behind it.
 
-    ``byte_operators`` is whether the target transposes, gathers and pools uint8 (OpenVINO does, TensorRT does not).
+    ``for_openvino`` writes the form that is fastest there: bytes are transposed, gathered and pooled (TensorRT does
+    none of it on uint8) and INT8 tensors are moved as they are. ``compare`` finds the argmax there by comparing planes
+    instead of by a search: the same labels, which of the two is faster depends on precision and processor.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     fix_input(model, network.input, network.channels_last, network.spec.input_size)
-    model = lower_unpooling(model)
+    model = lower_unpooling(carry_int8(model) if for_openvino else model)
+    model = dequantize_early(model) if for_openvino else model
     try:
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # raised as several types, all of them about the graph
         raise GraphError(f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]) from error
-    graph = _Graph(model)
-    _attach_frame(graph, network, byte_operators)
-    _attach_output(graph, network, scores)
+    graph = Appender(model)
+    _attach_frame(graph, network, for_openvino)
+    _attach_output(graph, network, scores, compare and for_openvino)
     del model.metadata_props[:]
     return model
 
 
-class _Graph:
-    """Nodes and constants appended to a model under names of our own."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
-        self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-        self.before: list[onnx.NodeProto] = []
-
-    def constant(self, name: str, value: Any) -> str:
-        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), _PREFIX + name))
-        return _PREFIX + name
-
-    def node(self, kind: str, inputs: list[str], output: str, *, first: bool = False, **attributes: Any) -> str:
-        made = helper.make_node(kind, inputs, [output], name=_PREFIX + output.removeprefix(_PREFIX), **attributes)
-        (self.before if first else self.graph.node).append(made)
-        return output
-
-
-def _attach_frame(graph: _Graph, network: Network, byte_operators: bool) -> None:
+def _attach_frame(graph: Appender, network: Network, for_openvino: bool) -> None:
     """uint8 BGR NHWC -> the net's own input tensor, which keeps its name.
 
     Where the target can, channels are put in order while they are still bytes, and a max-pool of the image itself
@@ -68,18 +57,18 @@ def _attach_frame(graph: _Graph, network: Network, byte_operators: bool) -> None
     height, width = network.spec.input_size
     element = next(i for i in graph.graph.input if i.name == network.input).type.tensor_type.elem_type
     x = "frame"
-    if not byte_operators:
-        x = graph.node("Cast", [x], _PREFIX + "frame", first=True, to=TensorProto.FLOAT)
+    if not for_openvino:
+        x = graph.node("Cast", [x], PREFIX + "frame", first=True, to=TensorProto.FLOAT)
     if not network.channels_last:
-        x = graph.node("Transpose", [x], _PREFIX + "planes", first=True, perm=[0, 3, 1, 2])
+        x = graph.node("Transpose", [x], PREFIX + "planes", first=True, perm=[0, 3, 1, 2])
     if network.spec.colour == "rgb":
         order = graph.constant("channel_order", np.array([2, 1, 0], np.int64))
-        x = graph.node("Gather", [x, order], _PREFIX + "rgb", first=True, axis=3 if network.channels_last else 1)
+        x = graph.node("Gather", [x, order], PREFIX + "rgb", first=True, axis=3 if network.channels_last else 1)
     gain, offset = coefficients(network.spec)
     shape = (1, 1, 1, 3) if network.channels_last else (1, 3, 1, 1)
     constants = graph.constant("gain", gain.reshape(shape)), graph.constant("offset", offset.reshape(shape))
     _normalise(graph, x, network.input, constants, element)
-    if byte_operators and (gain > 0).all() and graph.opset >= _BYTE_POOL_OPSET:
+    if for_openvino and (gain > 0).all() and graph.opset >= _BYTE_POOL_OPSET:
         _pool_bytes(graph, x, network.input, constants, element)
     nodes = [*graph.before, *graph.graph.node]
     del graph.graph.node[:]
@@ -90,9 +79,9 @@ def _attach_frame(graph: _Graph, network: Network, byte_operators: bool) -> None
     graph.graph.input.extend(kept)
 
 
-def _normalise(graph: _Graph, x: str, out: str, constants: tuple[str, str], element: int) -> None:
+def _normalise(graph: Appender, x: str, out: str, constants: tuple[str, str], element: int) -> None:
     """Bytes ``x`` -> ``gain * x + offset`` of type ``element``, named ``out``."""
-    name = _PREFIX + out.removeprefix(_PREFIX)
+    name = PREFIX + out.removeprefix(PREFIX)
     x = graph.node("Cast", [x], f"{name}/float", first=True, to=TensorProto.FLOAT)
     x = graph.node("Mul", [x, constants[0]], f"{name}/scaled", first=True)
     last = out if element == TensorProto.FLOAT else f"{name}/normalised"
@@ -101,18 +90,18 @@ def _normalise(graph: _Graph, x: str, out: str, constants: tuple[str, str], elem
         graph.node("Cast", [x], out, first=True, to=element)
 
 
-def _pool_bytes(graph: _Graph, x: str, image: str, constants: tuple[str, str], element: int) -> None:
+def _pool_bytes(graph: Appender, x: str, image: str, constants: tuple[str, str], element: int) -> None:
     """Move every max-pool of ``image`` (values only) in front of its normalisation, onto the bytes ``x``."""
     pools = [n for n in graph.graph.node if n.op_type == "MaxPool" and n.input[0] == image and len(n.output) == 1]
     for number, pool in enumerate(pools):
-        out, pooled = pool.output[0], f"{_PREFIX}pooled{number}"
+        out, pooled = pool.output[0], f"{PREFIX}pooled{number}"
         pool.input[0], pool.output[0] = x, pooled
         graph.graph.node.remove(pool)
         graph.before.append(pool)
         _normalise(graph, pooled, out, constants, element)
 
 
-def _attach_output(graph: _Graph, network: Network, scores: bool) -> None:
+def _attach_output(graph: Appender, network: Network, scores: bool, compare: bool) -> None:
     """The net's output -> ``labels`` or ``scores`` at the input's size."""
     height, width = network.spec.input_size
     classes = len(network.spec.labels)
@@ -123,35 +112,59 @@ def _attach_output(graph: _Graph, network: Network, scores: bool) -> None:
         if scores:
             raise GraphError(f"{network.name}: gives a label map, no scores")
         flat = graph.constant("map_shape", np.array([1, height, width], np.int64))
-        x = graph.node("Reshape", [x, flat], _PREFIX + "map")
+        x = graph.node("Reshape", [x, flat], PREFIX + "map")
+    elif scores:
+        x, nhwc = _full_size(graph, network, shape)
+        x = x if nhwc else graph.node("Transpose", [x], PREFIX + "pixels", perm=[0, 2, 3, 1])
+        graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)
+        dims = [1, height, width, classes]
+        graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
+        return
     else:
-        nhwc = network.form == "nhwc"
-        if (shape[1:3] if nhwc else shape[2:4]) != [height, width]:
-            if nhwc:
-                x, nhwc = graph.node("Transpose", [x], _PREFIX + "nchw", perm=[0, 3, 1, 2]), False
-            x = _upsample(graph, x, (height, width), classes)
-        if not nhwc:
-            # Over the last axis: the last convolution writes channels-last, and OpenVINO's search along any other
-            # axis is much slower.
-            x = graph.node("Transpose", [x], _PREFIX + "pixels", perm=[0, 2, 3, 1])
-        if scores:
-            graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)
-            dims = [1, height, width, classes]
-            graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
-            return
-        x = graph.node("ArgMax", [x], _PREFIX + "argmax", axis=3, keepdims=0)
+        x = _argmax(graph, network, shape, compare)
     graph.node("Cast", [x], "labels", to=TensorProto.UINT8)
     graph.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, height, width]))
+
+
+def _argmax(graph: Appender, network: Network, shape: list[int], compare: bool) -> str:
+    """The class of the highest score, the first of equals: (1, H, W), of any number type."""
+    height, width = network.spec.input_size
+    classes = len(network.spec.labels)
+    if compare and network.form == "nchw" and shape[2:] == [height, width]:
+        shuffled = shuffled_scores(graph, network.output, classes, (height, width))
+        if shuffled is not None:
+            return shuffled
+    x, nhwc = _full_size(graph, network, shape)
+    if compare:
+        x = graph.node("Transpose", [x], PREFIX + "score_planes", perm=[0, 3, 1, 2]) if nhwc else x
+        x = compare_planes(graph, x, classes)
+        size = graph.constant("map_shape", np.array([1, height, width], np.int64))
+        return graph.node("Reshape", [x, size], PREFIX + "argmax")
+    # Over the last axis: the last convolution writes channels-last, and OpenVINO's search along any other axis is much
+    # slower.
+    x = x if nhwc else graph.node("Transpose", [x], PREFIX + "pixels", perm=[0, 2, 3, 1])
+    return graph.node("ArgMax", [x], PREFIX + "argmax", axis=3, keepdims=0)
+
+
+def _full_size(graph: Appender, network: Network, shape: list[int]) -> tuple[str, bool]:
+    """The scores at the input's size, and whether they are channels-last."""
+    height, width = network.spec.input_size
+    x, nhwc = network.output, network.form == "nhwc"
+    if (shape[1:3] if nhwc else shape[2:4]) == [height, width]:
+        return x, nhwc
+    if nhwc:
+        x = graph.node("Transpose", [x], PREFIX + "nchw", perm=[0, 3, 1, 2])
+    return _upsample(graph, x, (height, width), len(network.spec.labels)), False
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int]:
     return [d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def _upsample(graph: _Graph, x: str, size: tuple[int, int], classes: int) -> str:
+def _upsample(graph: Appender, x: str, size: tuple[int, int], classes: int) -> str:
     """Bilinear, half-pixel centres: PyTorch's ``interpolate(align_corners=False)``."""
     sizes = graph.constant("full_size", np.array([1, classes, *size], np.int64))
     options: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     if graph.opset < 11:
         raise GraphError("an ONNX file with opset 11 or newer is needed", got=f"opset {graph.opset}")
-    return graph.node("Resize", [x, "", "", sizes], _PREFIX + "full", **options)
+    return graph.node("Resize", [x, "", "", sizes], PREFIX + "full", **options)

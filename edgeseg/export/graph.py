@@ -241,16 +241,28 @@ class Graph:
         shape = self.known_shape(name)
         return None if shape is None or any(symbols for _, symbols in shape) else [size for size, _ in shape]
 
+    def static_channels(self, name: str) -> int | None:
+        """Dimension 1 of a four-dimensional tensor, ``None`` where it is unknown."""
+        shape = self.shape(name)
+        if shape is None or len(shape) != 4 or shape[1] is None or shape[1][1]:
+            return None
+        return shape[1][0]
+
     # -- values ------------------------------------------------------------------------------------------------------
 
     def array(self, name: str) -> npt.NDArray[np.generic] | None:
         """The value of an initializer or a ``Constant`` node, else ``None``."""
         tensor = self._initializer.get(name)
-        node = self.producer.get(name)
         if tensor is not None:
             # An initializer that is also an input is a default the caller may override.
             return None if name in {v.name for v in self.graph.input} else numpy_helper.to_array(tensor)
-        if node is not None and is_op(node, "Constant") and len(node.attribute) == 1:
+        node = self.producer.get(name)
+        return None if node is None else self.constant_value(node)
+
+    @staticmethod
+    def constant_value(node: NodeProto) -> npt.NDArray[np.generic] | None:
+        """What a ``Constant`` node holds; ``None`` for another node, and for text and sparse constants."""
+        if is_op(node, "Constant") and len(node.attribute) == 1:
             ((kind, value),) = attributes(node).items()
             if kind == "value":
                 return numpy_helper.to_array(value)

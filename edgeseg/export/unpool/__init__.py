@@ -7,8 +7,8 @@ has ``MaxPool`` with ``Indices`` and ``MaxUnpool`` for that; TensorRT parses nei
 from onnx import GraphProto, ModelProto, NodeProto, inliner
 
 from edgeseg.errors import GraphError
+from edgeseg.export.graph import Graph, attributes, ints_attribute, is_op, names_read, subgraphs, title
 from edgeseg.export.unpool.emit import COMPARED, Emitter, Window, codes, place, positions, scatter, unpooled_size
-from edgeseg.export.unpool.graph import Graph, attributes, ints_attribute, is_op, names_read, subgraphs, title
 from edgeseg.export.unpool.torch_scatter import raise_scatters
 
 __all__ = ["lower_unpooling"]

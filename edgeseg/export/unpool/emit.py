@@ -8,10 +8,10 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from edgeseg.errors import GraphError
-from edgeseg.export.unpool.graph import Graph, Int, attributes, ints_attribute, title
+from edgeseg.export.graph import Graph, Int, attributes, ints_attribute, title
 
-# The types ONNX Runtime compares and numpy knows; others (bytes, BF16) are compared as FP32, which holds them exactly.
-COMPARED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+# The types ONNX Runtime compares and numpy knows; others (BF16) are compared as FP32, which holds them exactly.
+COMPARED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8)
 
 
 class Emitter:

@@ -17,7 +17,7 @@ import math
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
-from edgeseg.export.unpool.graph import Graph, Int, attributes, ints_attribute, is_op, number
+from edgeseg.export.graph import Graph, Int, attributes, ints_attribute, is_op, number
 
 
 def raise_scatters(graph: Graph) -> None:

@@ -1,0 +1,84 @@
+"""Labels from scores by comparing planes, the form that OpenVINO fuses into a pass or two over them.
+
+Its own search finds the k largest of anything and, in BF16, takes as long as several convolutions of a small net.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, helper, numpy_helper
+
+from edgeseg.export.append import PREFIX, Appender
+from edgeseg.export.graph import attributes, is_op
+
+
+def compare_planes(graph: Appender, x: str, classes: int) -> str:
+    """The argmax over the classes of ``x`` (1, classes, H, W), the first of equals, as float (1, 1, H, W).
+
+    Class ids, at most 255, are whole numbers in BF16, too.
+    """
+    planes = [f"{PREFIX}class{i}" for i in range(classes)]
+    sizes = graph.constant("plane_sizes", np.ones(classes, np.int64))
+    graph.graph.node.append(helper.make_node("Split", [x, sizes], planes, name=PREFIX + "classes", axis=1))
+    best, found = planes[0], graph.constant("id0", np.zeros((1, 1, 1, 1), np.float32))
+    for i, plane in enumerate(planes[1:], 1):
+        number = graph.constant(f"id{i}", np.full((1, 1, 1, 1), i, np.float32))
+        higher = graph.node("Greater", [plane, best], f"{PREFIX}higher{i}")
+        best = graph.node("Max", [best, plane], f"{PREFIX}best{i}")
+        found = graph.node("Where", [higher, number, found], f"{PREFIX}found{i}")
+    if classes == 1:
+        found = graph.node("Mul", [best, found], PREFIX + "found0")
+    return found
+
+
+def shuffled_scores(graph: Appender, output: str, classes: int, size: tuple[int, int]) -> str | None:
+    """Labels (1, H, W) where the scores come of a transposed convolution whose windows do not overlap.
+
+    That is a 1x1 convolution to k * k times the classes and a shuffle of the result (Shi et al. 2016, "Is the
+    deconvolution layer the same as a convolutional layer?"). The argmax comes before the shuffle: one plane is
+    shuffled, not one a class. ``None`` where the last layer is something else.
+    """
+    layer = next((n for n in graph.graph.node if output in n.output), None)
+    weight = _constant(graph, layer.input[1]) if layer is not None and is_op(layer, "ConvTranspose") else None
+    if layer is None or weight is None or not _tiles(layer, weight) or weight.shape[1] != classes:
+        return None
+    block = weight.shape[2]
+    height, width = size[0] // block, size[1] // block
+    bias = _constant(graph, layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None
+    if len(layer.input) > 2 and layer.input[2] and bias is None:
+        return None
+    # (in, class, row, column) -> one output channel a class, row and column.
+    kernel = weight.reshape(weight.shape[0], -1).T[:, :, None, None]
+    inputs = [layer.input[0], graph.constant("last_weight", np.ascontiguousarray(kernel))]
+    if bias is not None:
+        inputs.append(graph.constant("last_bias", np.repeat(bias, block * block)))
+    x = graph.node("Conv", inputs, PREFIX + "last")
+    stacked = graph.constant("stacked", np.array([1, classes, block * block * height, width], np.int64))
+    x = compare_planes(graph, graph.node("Reshape", [x, stacked], PREFIX + "stack"), classes)
+    planes = graph.constant("planes_shape", np.array([1, block * block, height, width], np.int64))
+    x = graph.node("Reshape", [x, planes], PREFIX + "corner_planes")
+    x = graph.node("DepthToSpace", [x], PREFIX + "shuffled", blocksize=block)
+    graph.graph.node.remove(layer)
+    whole = graph.constant("map_shape", np.array([1, *size], np.int64))
+    return graph.node("Reshape", [x, whole], PREFIX + "argmax")
+
+
+def _constant(graph: Appender, name: str) -> npt.NDArray[np.generic] | None:
+    tensor = next((t for t in graph.graph.initializer if t.name == name), None)
+    return None if tensor is None else numpy_helper.to_array(tensor)
+
+
+def _tiles(layer: NodeProto, weight: npt.NDArray[np.generic]) -> bool:
+    """Whether every output pixel of a transposed convolution belongs to one input pixel."""
+    attrs = attributes(layer)
+    block = weight.shape[2]
+    return (
+        weight.ndim == 4
+        and weight.shape[3] == block
+        and list(attrs.get("strides", [1, 1])) == [block, block]
+        and attrs.get("group", 1) == 1
+        and not any(attrs.get("pads", [0]))
+        and not any(attrs.get("output_padding", [0]))
+        and attrs.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+        and list(attrs.get("dilations", [1, 1])) == [1, 1]
+        and "output_shape" not in attrs
+    )

@@ -1,0 +1,150 @@
+"""A float net, a placement and its scales to a Q/DQ ONNX file: the INT8 form every target reads.
+
+Weights are symmetric INT8 a channel of the output, activations symmetric INT8 a tensor; zero points are written out and
+zero (left out, ONNX reads UINT8 and TensorRT INT8). Biases stay in float.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, helper, numpy_helper, version_converter
+
+from edgeseg.errors import GraphError
+from edgeseg.export.graph import Graph, attributes, is_op
+from edgeseg.quantize.fold import drop_unread
+from edgeseg.quantize.placement import MOVES, Placement
+
+LEVELS = 127  # symmetric: -127..127, as TensorRT has it
+OLDEST_OPSET = 13  # the first with a scale a channel
+OPSET = 17  # what older files are raised to; TensorRT 10.3 reads 17 to 20
+QUANTIZED_SUFFIX = "/int8"
+_TINY = 1e-12
+
+
+def raise_opset(model: ModelProto) -> ModelProto:
+    """``model`` at an opset that has Q/DQ a channel. Raises ``GraphError`` where it cannot be converted."""
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset >= OLDEST_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, OPSET)
+    except Exception as error:  # the converter raises several types
+        raise GraphError(
+            f"the ONNX file's opset cannot be raised to {OPSET}, and INT8 needs {OLDEST_OPSET}",
+            got=f"opset {opset}: {str(error).splitlines()[0][:200]}",
+            hint=f"Export the net again with opset {OPSET}.",
+        ) from error
+
+
+def quantize_weight(weight: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """INT8 weights and scales (channels,) float32, one a channel along ``axis``; an all-zero channel has scale 1."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.abs(weight).max(axis=others).astype(np.float32)
+    scale = np.where(largest > _TINY, largest / np.float32(LEVELS), np.float32(1)).astype(np.float32)
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    steps = np.clip(np.rint(weight / scale.reshape(shape)), -LEVELS, LEVELS)
+    return steps.astype(np.int8), scale
+
+
+def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float]) -> ModelProto:
+    """``model`` (folded, float) with the pairs of ``placement``; ``scale`` is of every tensor in it."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    graph = Graph(copy)
+    writer = _Writer(graph, placement, scale)
+    nodes: list[NodeProto] = []
+    for name in (v.name for v in copy.graph.input):
+        nodes += writer.pair(name)
+    for node in list(copy.graph.node):
+        nodes += writer.weights(node)
+        nodes.append(node)
+        for name in node.output:
+            nodes += writer.pair(name)
+    for node in nodes:
+        writer.rewire(node)
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    del copy.graph.value_info[:]
+    drop_unread(copy)
+    return copy
+
+
+class _Writer:
+    def __init__(self, graph: Graph, placement: Placement, scale: dict[str, float]) -> None:
+        self.graph, self.placement, self.scale = graph, placement, scale
+        self.zero = self._add("zero", np.int8(0))
+        self._scale_names: dict[float, str] = {}
+        self._written: dict[str, str] = {}  # weight initializer -> its dequantized name
+        self._layers, self._inside = set(placement.layers), {*placement.layers, *placement.sums, *placement.moves}
+        self._paired = {name: graph.unique(f"{name}/dq") for name in placement.tensors}
+        self._own = set[str]()  # nodes written here
+
+    def _add(self, hint: str, value: object) -> str:
+        name = self.graph.unique(f"int8/{hint}")
+        self.graph.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _scale_name(self, name: str) -> str:
+        value = self.scale[name]
+        if value not in self._scale_names:
+            self._scale_names[value] = self._add(f"{self.placement.scale_of[name]}/scale", np.float32(value))
+        return self._scale_names[value]
+
+    def pair(self, name: str) -> list[NodeProto]:
+        """The Q and the DQ node behind a tensor, if it carries a pair."""
+        if name not in self._paired:
+            return []
+        step, out = self._scale_name(name), self._paired[name]
+        steps = self.graph.unique(f"{name}{QUANTIZED_SUFFIX}")
+        self._own |= {f"{name}/Q", f"{name}/DQ"}
+        return [
+            helper.make_node("QuantizeLinear", [name, step, self.zero], [steps], f"{name}/Q"),
+            helper.make_node("DequantizeLinear", [steps, step, self.zero], [out], f"{name}/DQ"),
+        ]
+
+    def weights(self, node: NodeProto) -> list[NodeProto]:
+        """Quantize a layer's weights; returns the DQ node in front of it."""
+        if node.name not in self._layers:
+            return []
+        label = node.input[1]
+        if label in self._written:
+            node.input[1] = self._written[label]
+            return []
+        axis = _output_axis(node)
+        steps, scale = quantize_weight(np.asarray(self.graph.array(label), np.float32), axis)
+        inputs = [
+            self._add(f"{label}", steps),
+            self._add(f"{label}/scale", scale),
+            self._add(f"{label}/zero", np.zeros(len(scale), np.int8)),
+        ]
+        out = self.graph.unique(f"{label}/dq")
+        self._written[label] = out
+        node.input[1] = out
+        return [helper.make_node("DequantizeLinear", inputs, [out], f"{node.name}/weights/DQ", axis=axis)]
+
+    def rewire(self, node: NodeProto) -> None:
+        """Let a reader take the dequantized tensor, but for layers kept in float and for shapes."""
+        if node.name in self._own or is_op(node, "Shape"):
+            return
+        if node.name not in self._inside and (node.name in self.placement.floats or node.op_type in MOVES):
+            return  # full precision reads full precision
+        for place, name in enumerate(node.input):
+            if name in self._paired:
+                node.input[place] = self._paired[name]
+
+
+def _output_axis(node: NodeProto) -> int:
+    """The axis of a layer's weights that counts its output channels."""
+    if is_op(node, "Conv"):
+        return 0
+    if is_op(node, "Gemm"):
+        return 0 if attributes(node).get("transB", 0) else 1
+    return 1  # MatMul (K, N)
+
+
+def describe(model: ModelProto) -> tuple[int, int]:
+    """How many layers of a file run in INT8, and how many there are."""
+    made = {o: n for n in model.graph.node for o in n.output}
+    layers = [n for n in model.graph.node if is_op(n, "Conv", "ConvTranspose", "Gemm", "MatMul")]
+    inside = [n for n in layers if is_op(made.get(n.input[0]), "DequantizeLinear")]
+    return len([n for n in inside if is_op(made.get(n.input[1]), "DequantizeLinear")]), len(layers)
