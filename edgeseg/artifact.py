@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -95,7 +96,11 @@ def write_json(path: Path, value: object) -> Path:
 
 
 class Passport(BaseModel):
-    """What an engine is. ``library`` and ``device`` must match where it runs; ``engine_sha256`` is of its bytes."""
+    """What an engine is. ``library`` and ``device`` must match where it runs; ``engine_sha256`` is of its bytes.
+
+    ``form`` says which of several equal forms of the graph was built, and what was measured to choose it. ``int8`` says
+    of a quantized engine how: the calibration set with its frames' hashes, the method, the layers in float and why.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -112,6 +117,8 @@ class Passport(BaseModel):
     device: str
     device_features: tuple[str, ...] = ()
     settings: dict[str, str] = {}
+    form: dict[str, str] = {}
+    int8: dict[str, Any] = {}
     assumed: tuple[str, ...] = ()
     build_seconds: float
     built_at: str

@@ -13,6 +13,7 @@ from edgeseg.errors import EdgesegError
 # A line a family of commands, in the order of `edgeseg --help`: the way of the data.
 # isort: off
 from edgeseg.cli import train as train
+from edgeseg.cli import calibrate as calibrate
 from edgeseg.cli import build as build
 from edgeseg.cli import run as run
 from edgeseg.cli import score as score

@@ -110,7 +110,7 @@ class _Writer:
         if label in self._written:
             node.input[1] = self._written[label]
             return []
-        axis = _output_axis(node)
+        axis = output_axis(node)
         steps, scale = quantize_weight(np.asarray(self.graph.array(label), np.float32), axis)
         inputs = [
             self._add(f"{label}", steps),
@@ -133,7 +133,7 @@ class _Writer:
                 node.input[place] = self._paired[name]
 
 
-def _output_axis(node: NodeProto) -> int:
+def output_axis(node: NodeProto) -> int:
     """The axis of a layer's weights that counts its output channels."""
     if is_op(node, "Conv"):
         return 0

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,10 @@ from edgeseg.runtime.engine import Engine, Float, Image
 
 TARGET = "cpu"
 LIBRARY = "openvino"
-PRECISIONS = ("fp32", "bf16")
+FLOATS = ("fp32", "bf16")
+PRECISIONS = (*FLOATS, "int8")  # what can be asked for; an INT8 engine with layers left in float is called "mixed"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_TRIAL_CALLS, _TRIAL_SECONDS = 15, 0.5  # of each form of a graph that is tried at building
 
 
 @functools.cache
@@ -67,21 +70,78 @@ def check_precision(precision: str) -> str:
 
 
 def settings(precision: str) -> dict[str, str]:
-    """The compile settings of a precision: one frame at a time, as fast as it can be."""
-    return {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    """The compile settings of a precision: one frame at a time, as fast as it can be.
+
+    The float parts of an INT8 graph are computed in the fastest float precision there is.
+    """
+    hint = _HINTS[precision if precision in FLOATS else best_precision()]
+    return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
 
 
-def compile_blob(model: onnx.ModelProto, name: str, config: dict[str, str]) -> bytes:
-    """Compile a deployed graph to OpenVINO's blob. Raises ``GraphError`` where OpenVINO cannot."""
-    plugin = core()
-    try:
-        compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", config)
-        # One black frame: a graph that compiles but cannot run (a scatter out of its plane, say) is told here.
-        compiled.create_infer_request().infer({0: np.zeros(compiled.input(0).shape, np.uint8)})
-    except RuntimeError as error:
-        raise _explained(name, error) from error
-    blob = compiled.export_model()
-    return bytes(blob.getvalue()) if isinstance(blob, io.BytesIO) else bytes(blob)
+class Compiled:
+    """A deployed graph, compiled and run once: what cannot run is told when it is built."""
+
+    def __init__(self, model: onnx.ModelProto, name: str, config: dict[str, str]) -> None:
+        plugin = core()
+        try:
+            self._compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", config)
+            self._request = self._compiled.create_infer_request()
+            # One black frame: a graph that compiles but cannot run (a scatter out of its plane, say) is told here.
+            self(np.zeros(self.frame_shape, np.uint8))
+        except RuntimeError as error:
+            raise _explained(name, error) from error
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(H, W, 3)."""
+        return tuple(self._compiled.input(0).shape)[1:]
+
+    def __call__(self, frame: Image) -> Image:
+        """The only output for a frame (H, W, 3) uint8 BGR of the input size, without its batch dimension; a view."""
+        self._request.infer({0: frame[None]}, share_inputs=True)
+        output: Image = self._request.get_output_tensor(0).data[0]
+        return output
+
+    def blob(self) -> bytes:
+        """OpenVINO's own serialization."""
+        blob = self._compiled.export_model()
+        return bytes(blob.getvalue()) if isinstance(blob, io.BytesIO) else bytes(blob)
+
+    def milliseconds(self) -> dict[str, float]:
+        """By node, what the last call took; only where ``PERF_COUNT`` was among the settings."""
+        return {p.node_name: p.real_time.total_seconds() * 1e3 for p in self._request.profiling_info}
+
+
+def compile_fastest(
+    forms: dict[str, onnx.ModelProto], name: str, config: dict[str, str]
+) -> tuple[str, Compiled, dict[str, float]]:
+    """Compile every form of one graph; returns the fastest's name, it, and the median milliseconds of each.
+
+    The forms take turns on one noise frame, so that a machine whose speed drifts slows them alike.
+    """
+    compiled = {form: Compiled(model, name, config) for form, model in forms.items()}
+    if len(compiled) == 1:
+        ((form, only),) = compiled.items()
+        return form, only, {}
+    times = trial(compiled)
+    best = min(times, key=lambda form: times[form])
+    return best, compiled[best], times
+
+
+def trial(compiled: dict[str, Compiled]) -> dict[str, float]:
+    """The median milliseconds of each, called in turn."""
+    spent: dict[str, list[float]] = {form: [] for form in compiled}
+    frame = np.random.default_rng(0).integers(0, 256, next(iter(compiled.values())).frame_shape, np.uint8)
+    end = time.perf_counter() + _TRIAL_SECONDS * len(compiled)
+    for turn in range(_TRIAL_CALLS + 1):
+        for form, candidate in compiled.items():
+            start = time.perf_counter()
+            candidate(frame)
+            if turn:  # the first call of each warms up
+                spent[form].append(time.perf_counter() - start)
+        if turn > 2 and time.perf_counter() > end:
+            break
+    return {form: float(np.median(seconds)) * 1e3 for form, seconds in spent.items()}
 
 
 def _explained(name: str, error: RuntimeError) -> GraphError:

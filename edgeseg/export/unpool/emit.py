@@ -301,7 +301,9 @@ def place(emit: Emitter, values: str, code: str, like: str, out: str) -> None:
     """
     kind = emit.graph.dtype(values)
     zero = emit.scalar(0, kind)
-    places = np.arange(4).reshape(1, 1, 2, 1, 2, 1).astype(helper.tensor_dtype_to_np_dtype(kind))
+    # The code has the type of what was pooled, which may be INT8 where the values are not, and the reverse.
+    code_type = helper.tensor_dtype_to_np_dtype(emit.graph.dtype(like))
+    places = np.arange(4).reshape(1, 1, 2, 1, 2, 1).astype(code_type)
     windows, pixels = _channels_last_shapes(emit, values)
 
     def spread(name: str) -> str:

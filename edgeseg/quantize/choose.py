@@ -1,0 +1,183 @@
+"""Which layers stay in float, under a budget of accuracy and by measured latency.
+
+Layers are ranked by their own rounding noise (``edgeseg.quantize.noise``); how many of the noisiest have to stay in
+float is found by scoring, doubling the number until the budget is met and halving the interval after that. What is
+faster is measured on this machine: INT8 does not pay in every layer, and in some nets in none.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgeseg.data import Dataset
+from edgeseg.errors import CheckFailedError
+from edgeseg.evaluation import evaluate
+from edgeseg.export.deploy import deploy
+from edgeseg.export.network import Network
+from edgeseg.preprocess import Image, resize_frame, resize_labels
+from edgeseg.quantize.noise import local_noise
+from edgeseg.quantize.placement import Placement, scales
+from edgeseg.quantize.ptq import Prepared, network_input
+from edgeseg.quantize.sets import CalibrationSet
+from edgeseg.runtime import cpu
+
+NOISE_FRAMES = 3
+AGREEMENT_FRAMES = 8
+OUTLIER = 0.05  # noise over signal power of a layer that is spoken of in errors
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the net: ``miou`` (0..1) on the data, ``latency_ms`` here, the layers left in float."""
+
+    precision: str
+    keep_float: tuple[str, ...]
+    miou: float
+    latency_ms: float = float("nan")
+    within_budget: bool = True
+    network: Network | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, object]:
+        """For the passport."""
+        return {
+            "precision": self.precision,
+            "float_layers": len(self.keep_float),
+            "miou": round(self.miou, 5),
+            "latency_ms": round(self.latency_ms, 3),
+            "within_budget": self.within_budget,
+        }
+
+
+def run_with(network: Network, precision: str) -> Callable[[Image], Image]:
+    """Frames of any size to label maps of their size, compiled for this machine."""
+    compiled = cpu.Compiled(deploy(network), network.name, cpu.settings(precision))
+
+    def label(frame: Image) -> Image:
+        fitted = np.ascontiguousarray(resize_frame(frame, network.spec.input_size))
+        return resize_labels(np.array(compiled(fitted), np.uint8), frame.shape[:2])
+
+    return label
+
+
+def layer_noise(prepared: Prepared, placement: Placement, calibration: CalibrationSet) -> dict[str, float]:
+    """The rounding noise of every layer and sum over a few frames of the set."""
+    frames = calibration.subset(NOISE_FRAMES).images()
+    inputs = (network_input(frame, prepared.network) for frame in frames)
+    steps = scales(placement, prepared.ranges.amax)
+    return local_noise(prepared.network.model, placement, steps, inputs)
+
+
+def label_agreement(one: Network, other: Network, precisions: tuple[str, str], calibration: CalibrationSet) -> float:
+    """The share of pixels two nets label alike on a few frames of the set."""
+    first, second = run_with(one, precisions[0]), run_with(other, precisions[1])
+    same = [float((first(frame) == second(frame)).mean()) for frame in calibration.subset(AGREEMENT_FRAMES).images()]
+    return float(np.mean(same))
+
+
+def require_agreement(agreement: float, least: float, noise: dict[str, float], name: str) -> None:
+    """Raise ``CheckFailedError`` that names the noisiest layers where INT8 changes too many labels."""
+    if agreement >= least:
+        return
+    worst = sorted(noise, key=lambda layer: -noise[layer])[:3]
+    told = ", ".join(f"{layer} ({100 * noise[layer]:.1f} % of its output)" for layer in worst)
+    flags = " ".join(f"--keep-float {layer}" for layer in worst if noise[layer] > OUTLIER) or f"--keep-float {worst[0]}"
+    raise CheckFailedError(
+        f"{name}: INT8 changes {100 * (1 - agreement):.1f} % of the labels on calibration frames",
+        got=f"most rounding noise in {told}",
+        expected=f"at most {100 * (1 - least):.0f} %",
+        hint=f"Leave them in float: {flags}; or let --max-miou-drop 0.5 --data DATA find them.",
+    )
+
+
+class Search:
+    """Scores candidates on ``dataset`` (its frames ``indices``), each at most once."""
+
+    def __init__(
+        self, prepared: Prepared, calibration: CalibrationSet, dataset: Dataset, indices: Sequence[int], say: Say
+    ) -> None:
+        self.prepared, self.dataset, self.indices, self.say = prepared, dataset, indices, say
+        self.everything = prepared.placement()
+        self.noise = layer_noise(prepared, self.everything, calibration)
+        self.ranked = sorted(self.noise, key=lambda layer: -self.noise[layer])
+        self.found: dict[tuple[str, tuple[str, ...]], Candidate] = {}
+
+    def miou(self, network: Network, precision: str) -> float:
+        """Mean IoU (0..1) on the data."""
+        label = run_with(network, precision)
+        return evaluate(label, self.dataset, labels=network.spec.labels, indices=self.indices).mean_iou
+
+    def float_candidate(self, precision: str) -> Candidate:
+        """The net as it is."""
+        key = (precision, ())
+        if key not in self.found:
+            network = self.prepared.network
+            self.found[key] = Candidate(precision, (), self.miou(network, precision), network=network)
+            self.say(f"{precision}: mIoU {100 * self.found[key].miou:.2f}")
+        return self.found[key]
+
+    def candidate(self, keep_float: Sequence[str], why: str) -> Candidate:
+        """INT8 but for ``keep_float``."""
+        kept = tuple(sorted(keep_float))
+        precision = "mixed" if kept else "int8"
+        key = (precision, kept)
+        if key not in self.found:
+            placement = self.prepared.placement(kept, reasons=dict.fromkeys(kept, why))
+            network = self.prepared.quantized(placement)
+            self.found[key] = Candidate(precision, kept, self.miou(network, precision), network=network)
+            left = f" with {len(kept)} of {len(self.ranked)} layers in float" if kept else ""
+            self.say(f"{precision}{left}: mIoU {100 * self.found[key].miou:.2f}")
+        return self.found[key]
+
+    def noisy(self, count: int) -> Candidate:
+        """INT8 but for the ``count`` noisiest layers."""
+        return self.candidate(self.ranked[:count], "rounding noise")
+
+    def fewest_floats(self, floor: float) -> Candidate | None:
+        """The candidate with the fewest layers in float that scores at least ``floor``; ``None`` where none does."""
+        low, high = 0, 1
+        if self.noisy(0).miou >= floor:
+            return self.noisy(0)
+        while high < len(self.ranked) and self.noisy(high).miou < floor:
+            low, high = high, high * 2
+        high = min(high, len(self.ranked))
+        if self.noisy(high).miou < floor:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.noisy(middle).miou >= floor else (middle, high)
+        return self.noisy(high)
+
+
+def paying_layers(network: Network, quantized: Network, placement: Placement) -> dict[str, float]:
+    """What INT8 saves in each layer of ``placement``, in milliseconds measured on this machine (less than 0: it costs).
+
+    Both nets are profiled in turn; sums are computed inside the convolution in front of them and are not told apart.
+    """
+    precision = cpu.best_precision()
+    config = {**cpu.settings(precision), "PERF_COUNT": "YES"}
+    pair = [cpu.Compiled(deploy(net), net.name, config) for net in (network, quantized)]
+    frame = np.random.default_rng(0).integers(0, 256, pair[0].frame_shape, np.uint8)
+    spent: list[dict[str, list[float]]] = [{}, {}]
+    for turn in range(12):
+        for times, compiled in zip(spent, pair, strict=True):
+            compiled(frame)
+            for node, milliseconds in compiled.milliseconds().items():
+                if turn > 1:
+                    times.setdefault(node.split("/WithoutBiases")[0], []).append(milliseconds)
+    before, after = ({node: float(np.median(v)) for node, v in times.items()} for times in spent)
+    return {name: before[name] - after[name] for name in placement.layers if name in before and name in after}
+
+
+def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that no other beats in both mIoU and latency, fastest first."""
+    kept = [
+        c
+        for c in candidates
+        if not any(
+            o.miou >= c.miou and o.latency_ms <= c.latency_ms and (o.miou, o.latency_ms) != (c.miou, c.latency_ms)
+            for o in candidates
+        )
+    ]
+    return sorted(kept, key=lambda c: c.latency_ms)

@@ -1,0 +1,95 @@
+"""Post-training quantization: a float net and a calibration set to a Q/DQ net, its report included."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from onnx import ModelProto
+
+from edgeseg.errors import InputError
+from edgeseg.export.graph import Graph
+from edgeseg.export.network import Network, fix_input
+from edgeseg.export.unpool.torch_scatter import raise_scatters
+from edgeseg.preprocess import Float, Image, to_input
+from edgeseg.quantize.fold import fold
+from edgeseg.quantize.placement import Placement, is_quantized, place, scales, tensors_to_calibrate
+from edgeseg.quantize.qdq import raise_opset, write_qdq
+from edgeseg.quantize.ranges import Ranges, cached_ranges
+from edgeseg.quantize.sets import CalibrationSet
+
+DEFAULT_METHOD = "mse"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float net in the form quantization starts from, and the ranges of everything that can carry a Q/DQ pair."""
+
+    network: Network
+    ranges: Ranges
+    from_cache: bool
+
+    def placement(self, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None) -> Placement:
+        """The placement with the layers and sums ``keep_float`` left in float."""
+        return place(_sized(self.network), keep_float, reasons=reasons)
+
+    def quantized(self, placement: Placement) -> Network:
+        """The net with the pairs of ``placement``."""
+        steps = scales(placement, self.ranges.amax)
+        return replace(self.network, model=write_qdq(self.network.model, placement, steps))
+
+
+def folded(network: Network) -> Network:
+    """``network`` folded (``fold``), its opset high enough. Raises ``InputError`` if it is quantized already."""
+    if is_quantized(network.model):
+        raise InputError(
+            f"{network.name}: is quantized already",
+            expected="a float net to calibrate",
+            hint="Build it as it is, without --calib; or give the float file.",
+        )
+    model = raise_opset(network.model)
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    raise_scatters(Graph(copy))
+    return replace(network, model=fold(copy))
+
+
+def prepare(
+    network: Network,
+    calibration: CalibrationSet,
+    method: str = DEFAULT_METHOD,
+    *,
+    ranges: Ranges | None = None,
+    on_frame: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Fold ``network`` and take its ranges over ``calibration`` by ``method``, from the cache where they are there.
+
+    ``ranges``, if given, are used as they are.
+    """
+    net = folded(network)
+    if ranges is not None:
+        return Prepared(net, ranges, from_cache=True)
+    found, from_cache = cached_ranges(
+        net.model,
+        net.sha256,
+        tensors_to_calibrate(place(_sized(net))),
+        calibration,
+        method,
+        partial(network_input, network=net),
+        on_frame=on_frame,
+    )
+    return Prepared(net, found, from_cache)
+
+
+def network_input(frame: Image, network: Network) -> Float:
+    """A frame of any size as the net's own input tensor, float32."""
+    x = to_input(frame, network.spec)
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if network.channels_last else x
+
+
+def _sized(network: Network) -> ModelProto:
+    """The net's graph with its input's size fixed, so that shapes can be told."""
+    copy = ModelProto()
+    copy.CopyFrom(network.model)
+    fix_input(copy, network.input, network.channels_last, network.spec.input_size)
+    return copy

@@ -1,0 +1,171 @@
+"""The INT8 side of building an engine: calibrate, place, check or keep a budget, and say what was done."""
+
+from dataclasses import replace
+from typing import Any
+
+from edgeseg.data import Dataset, open_dataset
+from edgeseg.errors import CheckFailedError, InputError
+from edgeseg.export.deploy import deploy
+from edgeseg.export.network import Network
+from edgeseg.quantize.choose import (
+    Candidate,
+    Say,
+    Search,
+    label_agreement,
+    layer_noise,
+    pareto,
+    paying_layers,
+    require_agreement,
+)
+from edgeseg.quantize.placement import Placement, place, tensors_to_calibrate
+from edgeseg.quantize.ptq import DEFAULT_METHOD, Prepared, folded, prepare
+from edgeseg.quantize.ranges import Ranges, fitting_ranges
+from edgeseg.quantize.sets import CalibrationSet, frame_digest, resolve_set
+from edgeseg.runtime import cpu
+from edgeseg.runtime.build import Quantization
+
+DEFAULT_DROP = 0.5  # points of mIoU, where --precision auto is given no budget
+
+
+def quantize(
+    network: Network, precision: str, calib: str | CalibrationSet | None, options: Quantization, say: Say
+) -> tuple[Network, str, dict[str, Any]]:
+    """The net to compile, its precision (``int8``, ``mixed``; with ``auto`` also a float one), the passport's facts."""
+    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib or "")
+    for warning in calibration.aspect_warnings(network.spec.input_size):
+        say(f"warning: {warning}")
+    dataset = open_dataset(options.data, options.split) if options.data else None
+    if options.max_miou_drop is not None and dataset is None:
+        raise InputError("--max-miou-drop needs labelled data", hint="Give it: --data camvid:PATH.")
+    if precision == "auto" and dataset is None:
+        raise InputError(
+            "--precision auto cannot tell what INT8 costs without labelled data",
+            hint="Give it: --data camvid:PATH; or build with --int8, or without --calib.",
+        )
+    prepared = _prepared(network, calibration, options, say)
+    facts: dict[str, Any] = {
+        "method": prepared.ranges.method,
+        "calibration": calibration.to_dict(),
+        "ranges_from_cache": prepared.from_cache,
+    }
+    placement: Placement | None
+    if dataset is None:
+        made, found, placement = _checked(prepared, calibration, options, facts)
+    else:
+        overlap = _overlap(calibration, dataset)
+        if overlap:
+            say(f"warning: {overlap} calibration frames are frames of {dataset.name}: its score flatters")
+            facts["frames_shared_with_data"] = overlap
+        made, found, placement = _budgeted(prepared, calibration, dataset, precision, options, facts, say)
+    if placement is not None:
+        facts |= {"int8_layers": len(placement.layers), "float_layers": placement.floats}
+    return made, found, facts
+
+
+def _prepared(network: Network, calibration: CalibrationSet, options: Quantization, say: Say) -> Prepared:
+    """The folded net with its ranges: of a file that fits, from the cache, or collected now."""
+    given: Ranges | None = None
+    method = options.method or DEFAULT_METHOD
+    if options.ranges is not None:
+        tensors = tensors_to_calibrate(place(folded(network).model))
+        given, reason = fitting_ranges(options.ranges, network.sha256, calibration.digest, tensors)
+        if given is None:
+            say(f"warning: {reason}")
+    prepared = prepare(network, calibration, method, ranges=given, on_frame=lambda n: say(f"calibrating: frame {n}"))
+    for tensor, note in prepared.ranges.notes.items():
+        say(f"{tensor}: {note}")
+    return prepared
+
+
+def _checked(
+    prepared: Prepared, calibration: CalibrationSet, options: Quantization, facts: dict[str, Any]
+) -> tuple[Network, str, Placement]:
+    """INT8 wherever it can be; an error that names layers where that changes too many labels."""
+    placement = prepared.placement(options.keep_float)
+    quantized = prepared.quantized(placement)
+    precision = "mixed" if options.keep_float else "int8"
+    agreement = label_agreement(prepared.network, quantized, ("fp32", precision), calibration)
+    facts["label_agreement"] = round(agreement, 5)
+    if agreement < options.least_agreement:
+        noise = layer_noise(prepared, placement, calibration)
+        require_agreement(agreement, options.least_agreement, noise, prepared.network.name)
+    return quantized, precision, placement
+
+
+def _overlap(calibration: CalibrationSet, dataset: Dataset) -> int:
+    """How many calibration frames are frames of the data, pixel by pixel."""
+    known = {frame.sha256 for frame in calibration.frames}
+    return sum(frame_digest(dataset[index].image) in known for index in range(len(dataset)))
+
+
+def _budgeted(
+    prepared: Prepared,
+    calibration: CalibrationSet,
+    dataset: Dataset,
+    precision: str,
+    options: Quantization,
+    facts: dict[str, Any],
+    say: Say,
+) -> tuple[Network, str, Placement | None]:
+    """The fastest candidate within the budget; the list of all that were scored goes into ``facts``."""
+    count = min(options.frames or len(dataset), len(dataset))
+    indices = sorted({round(i * (len(dataset) - 1) / max(count - 1, 1)) for i in range(count)})
+    drop = DEFAULT_DROP if options.max_miou_drop is None else options.max_miou_drop
+    search = Search(prepared, calibration, dataset, indices, say)
+    reference = search.float_candidate("fp32")
+    floor = reference.miou - drop / 100
+    candidates = [c for c in [search.fewest_floats(floor)] if c is not None]
+    if not candidates and precision == "int8":
+        require = f"{drop:g} points under {100 * reference.miou:.2f}"
+        raise CheckFailedError(
+            f"{prepared.network.name}: no choice of layers keeps the budget",
+            got=f"mIoU {100 * search.noisy(len(search.ranked)).miou:.2f} with all of them in float",
+            expected=f"at most {require}",
+            hint="Give a larger --max-miou-drop, or a better calibration set.",
+        )
+    candidates += _paying(search, prepared, floor)
+    if precision == "auto":
+        candidates += [search.float_candidate(p) for p in {"fp32", cpu.best_precision()}]
+    timed = _timed(candidates)
+    within = [c for c in timed if c.miou >= floor]
+    best = min(within, key=lambda c: c.latency_ms)
+    facts["budget"] = {
+        "data": dataset.name, "split": options.split, "frames": len(indices), "max_miou_drop": drop,
+        "reference_miou": round(reference.miou, 5), "miou": round(best.miou, 5),
+        "candidates": [replace(c, within_budget=c.miou >= floor).to_dict() for c in timed],
+        "pareto": [c.to_dict() for c in pareto(timed)],
+        "scored": [c.to_dict() for c in search.found.values()],
+        "rounding_noise": {name: round(value, 6) for name, value in search.noise.items()},
+    }  # fmt: skip
+    rest = ", ".join(f"{c.precision} {c.latency_ms:.2f} ms" for c in timed if c is not best)
+    say(
+        f"chosen: {best.precision}, {best.latency_ms:.2f} ms, mIoU {100 * best.miou:.2f} "
+        f"({100 * (best.miou - reference.miou):+.2f} against fp32){'; slower: ' + rest if rest else ''}"
+    )
+    placement = None if best.precision in cpu.FLOATS else prepared.placement(best.keep_float)
+    assert best.network is not None
+    return best.network, best.precision, placement
+
+
+def _paying(search: Search, prepared: Prepared, floor: float) -> list[Candidate]:
+    """The candidate with INT8 only where it saves time here, if it is another and within the budget."""
+    quantized = search.noisy(0).network
+    assert quantized is not None
+    saved = paying_layers(prepared.network, quantized, search.everything)
+    costly = [name for name, milliseconds in saved.items() if milliseconds <= 0]
+    if not costly or len(costly) == len(saved):
+        return []
+    candidate = search.candidate(costly, "INT8 saves no time here")
+    return [candidate] if candidate.miou >= floor else []
+
+
+def _timed(candidates: list[Candidate]) -> list[Candidate]:
+    """The candidates with their latency, in the form each will be built in, measured in turn."""
+    compiled = {}
+    for place_, c in enumerate(candidates):
+        assert c.network is not None
+        config = cpu.settings(c.precision)
+        forms = {"search": deploy(c.network), "compare": deploy(c.network, compare=True)}
+        compiled[str(place_)] = cpu.compile_fastest(forms, c.network.name, config)[1]
+    times = cpu.trial(compiled)
+    return [replace(c, latency_ms=times[str(place_)]) for place_, c in enumerate(candidates)]
