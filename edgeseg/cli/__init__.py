@@ -13,7 +13,9 @@ from edgeseg.errors import EdgesegError
 # A line a family of commands, in the order of `edgeseg --help`: the way of the data.
 # isort: off
 from edgeseg.cli import train as train
+from edgeseg.cli import qat as qat
 from edgeseg.cli import calibrate as calibrate
+from edgeseg.cli import sensitivity as sensitivity
 from edgeseg.cli import build as build
 from edgeseg.cli import run as run
 from edgeseg.cli import score as score

@@ -1,7 +1,8 @@
 """``build-engine``: from an ONNX file to an engine."""
 
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,13 +13,27 @@ from edgeseg.cli.common import (
     app,
     escape,
     spec_flags,
+    stderr,
     stdout,
     tell_assumed,
-    waiting,
 )
+from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
     from edgeseg.export.network import Overrides
+
+
+LEAST_AGREEMENT = 0.9
+SET_EXAMPLES = "camvid:PATH, a folder, a video, synthetic:// or calibration/sets/NAME.toml"
+
+
+class Method(str, Enum):
+    """How a range is chosen from a histogram."""
+
+    minmax = "minmax"
+    percentile = "percentile"
+    entropy = "entropy"
+    mse = "mse"
 
 
 @app.command("build-engine")
@@ -27,17 +42,78 @@ def build_engine(
     onnx: Annotated[Path, typer.Argument(help="An ONNX file.")],
     precision: PrecisionOption = Precision.auto,
     target: Target = "auto",
+    int8: Annotated[bool, typer.Option("--int8", help="The same as --precision int8.")] = False,
+    calib: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="Calibration set: camvid:PATH, a folder, a video, synthetic:// or a .toml."),
+    ] = None,
+    method: Annotated[Method, typer.Option(help="How INT8 ranges are chosen.")] = Method.mse,
+    ranges: Annotated[Path | None, typer.Option(metavar="FILE", help="Ranges that edgeseg calibrate wrote.")] = None,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(metavar="LAYER", help="Leave a layer in float; may be repeated.")
+    ] = None,
+    max_miou_drop: Annotated[
+        float | None, typer.Option(min=0, metavar="POINTS", help="Leave layers in float until INT8 costs no more.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="Labelled data to keep that budget on.")] = None,
+    split: Annotated[str, typer.Option(help="Split of --data.")] = "val",
+    frames: Annotated[int | None, typer.Option(min=1, help="Score on so many frames of it, evenly spread.")] = None,
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Without --data: share of labels INT8 must leave as they are.")
+    ] = LEAST_AGREEMENT,
+    save_onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the Q/DQ file of an INT8 engine, too.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The .engine file to write.")] = None,
     *,
     overrides: "Overrides",
 ) -> None:
-    """Compile an ONNX file for a target: frame in, label map out. Writes the engine and its passport."""
+    """Compile an ONNX file for a target: frame in, label map out. Writes the engine and its passport.
+
+    INT8 needs a calibration set. With --data and --max-miou-drop the layers that cost most stay in float, and with
+    --precision auto the fastest of all precisions within that budget is built.
+    """
     from edgeseg.artifact import Passport
     from edgeseg.runtime import build_engine as build
+    from edgeseg.runtime.build import Quantization
 
-    with waiting(f"compiling {onnx}"):
-        path = build(onnx, precision=precision.value, target=target, out=out, overrides=overrides)
+    if int8 and precision not in (Precision.auto, Precision.int8):
+        raise InputError("--int8 and --precision disagree", got=f"--precision {precision.value}")
+    if not calib and (keep_float or max_miou_drop is not None or data or ranges):
+        raise InputError("INT8 options without a calibration set", hint=f"Give one: --calib {SET_EXAMPLES}.")
+    wanted = Precision.int8 if int8 else precision
+    options = Quantization(
+        method=method.value,
+        keep_float=tuple(keep_float or ()),
+        data=data,
+        split=split,
+        frames=frames,
+        max_miou_drop=max_miou_drop,
+        least_agreement=min_agreement,
+        ranges=ranges,
+    )
+    console = stderr()
+    with console.status(escape(f"compiling {onnx}")) as status:
+
+        def say(line: str) -> None:
+            if line.startswith("calibrating"):
+                status.update(escape(f"compiling {onnx}: {line}"))
+            else:
+                console.print(escape(line), soft_wrap=True, highlight=False)
+
+        path = build(
+            onnx,
+            precision=wanted.value,
+            target=target,
+            calib=calib,
+            out=out,
+            overrides=overrides,
+            quantization=options,
+            save_onnx=save_onnx,
+            say=say,
+        )
     passport = Passport.read(path)
+    _print_candidates(passport.int8)
     tell_assumed(passport.assumed)
     height, width = passport.spec.input_size
     stdout().print(
@@ -45,3 +121,26 @@ def build_engine(
         f"{height}x{width}, {len(passport.spec.labels)} classes; {passport.build_seconds:.1f} s)",
         soft_wrap=True,
     )
+
+
+def _print_candidates(int8: "dict[str, Any]") -> None:
+    """The precisions that were measured against each other, if there was a choice."""
+    candidates = int8.get("budget", {}).get("candidates", [])
+    if len(candidates) < 2:
+        return
+    from rich.table import Table
+
+    table = Table(
+        title=escape(f"within {int8['budget']['max_miou_drop']:g} points of fp32 on {int8['budget']['data']}?")
+    )
+    for heading in ("precision", "float layers", "mIoU", "ms", "within"):
+        table.add_column(heading, justify="left" if heading == "precision" else "right")
+    for c in sorted(candidates, key=lambda c: c["latency_ms"]):
+        table.add_row(
+            c["precision"],
+            str(c["float_layers"]),
+            f"{100 * c['miou']:.2f}",
+            f"{c['latency_ms']:.2f}",
+            "yes" if c["within_budget"] else "no",
+        )
+    stdout().print(table)

@@ -1,30 +1,24 @@
 """``calibrate``: the ranges of a net's activations on a calibration set, and whether that set is fit for it."""
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.common import (
-    Json,
-    app,
-    escape,
-    progress,
-    spec_flags,
-    stdout,
-    tell_assumed,
-    waiting,
-)
+from edgeseg.cli.common import Json, app, escape, progress, spec_flags, stderr, stdout, tell_assumed, waiting
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
+    from edgeseg.data import Dataset
     from edgeseg.export.network import Network, Overrides
     from edgeseg.quantize.ranges import Ranges, Statistics
     from edgeseg.quantize.report import SetReport
     from edgeseg.quantize.sets import CalibrationSet
 
 MOST_CLIPPED = 8  # tensors listed
+SCORED_FRAMES = 25  # of --data, at every stage of the check
 _MARKS = {"good": "[green]good[/]", "warning": "[yellow]warning[/]", "not checked": "[dim]not checked[/]"}
 
 
@@ -60,8 +54,8 @@ def calibrate(
         Choose | None, typer.Option(help="cover: frames that show rare classes (default spread).")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of --choose random.")] = None,
-    method: Annotated[Method, typer.Option(help="How a range is chosen.")] = Method.percentile,
-    percentile: Annotated[float, typer.Option(help="Of --method percentile.")] = 99.99,
+    method: Annotated[Method, typer.Option(help="How a range is chosen.")] = Method.mse,
+    percentile: Annotated[float | None, typer.Option(help="Of --method percentile (default 99.99).")] = None,
     check: Annotated[bool, typer.Option("--check", help="Say whether the set is fit for the net.")] = False,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="With --check: what the net is scored on, camvid:PATH.")
@@ -73,19 +67,25 @@ def calibrate(
     overrides: "Overrides",
     json_file: Json = None,
 ) -> None:
-    """Run a float net on a calibration set and find the range of every activation; --check judges the set."""
-    from edgeseg.artifact import write_json
-    from edgeseg.export.network import load_network
-    from edgeseg.quantize.check import network_input, settle
-    from edgeseg.quantize.ranges import belonging, cached_statistics, ranges, require_method, write_ranges
+    """Run a float net on a calibration set and find the ranges INT8 needs; --check judges the set.
 
-    _require(net, check, data, out, plot, json_file)
-    require_method(method.value, percentile)
-    path = _net_file(net)
-    network = load_network(path, overrides)
-    tell_assumed(network.assumed)
+    The ranges are of the net as build-engine quantizes it, and it takes the file: build-engine --int8 --ranges FILE.
+    """
+    from edgeseg.artifact import write_json
+    from edgeseg.quantize.check import network_input, settle
+    from edgeseg.quantize.ptq import tensors_to_range
+    from edgeseg.quantize.ranges import PERCENTILE, Ranges, belonging, cached_statistics, ranges, write_ranges
+
+    _require(net, check, data, method, percentile, out, plot, json_file)
+    path = net_file(net)
+    network = _folded(path, overrides)
+    tensors = tensors_to_range(network)
+    validation = _validation(network, data, data_split)
     chosen = _read_set(calib, split, count, seed, choose)
-    tensors = _tensors(network)
+
+    def by_method(statistics: "Statistics") -> Ranges:
+        return ranges(statistics, method.value, percentile=PERCENTILE if percentile is None else percentile)
+
     with progress(f"running {network.name}", len(chosen)) as step:
         stages = settle(network, chosen, tensors, on_frame=lambda _: step()) if check else None
         statistics, from_cache = cached_statistics(
@@ -98,28 +98,43 @@ def calibrate(
             on_frame=lambda _: step(),
         )
     with waiting(f"finding ranges by {method.value}"):
-        found = belonging(ranges(statistics, method.value, percentile=percentile), network.sha256, chosen)
+        found = belonging(by_method(statistics), network.sha256, chosen)
     _print_ranges(found, statistics, network.name, from_cache)
-    report = _check(network, path, overrides, chosen, tensors, stages, data, data_split) if stages else None
-    if report:
-        _print_report(report)
-    if plot and report:
-        from edgeseg.quantize.plot import plot_report
+    facts = {"network": network.name, "set": chosen.to_dict(), "ranges": found.model_dump(mode="json"), "check": None}
+    if stages:
+        report, scored_on = _check(network, path, overrides, chosen, tensors, stages, validation, by_method)
+        _print_report(report, scored_on)
+        facts |= {"check": report.to_dict(), "scored_on": scored_on}
+        if plot:
+            from edgeseg.quantize.plot import plot_report
 
-        _tell_written(plot_report(report, plot))
+            tell_written(plot_report(report, plot))
     if out:
-        _tell_written(write_ranges(out, found))
+        tell_written(write_ranges(out, found))
     if json_file:
-        facts = {"network": network.name, "set": chosen.to_dict(), "ranges": found.model_dump(mode="json")}
-        write_json(json_file, {**facts, "check": report.to_dict() if report else None})
+        write_json(json_file, facts)
 
 
 def _require(
-    net: str, check: bool, data: str | None, out: Path | None, plot: Path | None, json_file: Path | None
+    net: str,
+    check: bool,
+    data: str | None,
+    method: Method,
+    percentile: float | None,
+    out: Path | None,
+    plot: Path | None,
+    json_file: Path | None,
 ) -> None:
     """Raise now what would fail after minutes: outputs that cannot be written, flags that do nothing."""
     from edgeseg.artifact import require_json_output
+    from edgeseg.quantize.ranges import require_method
 
+    if percentile is not None:
+        if method is not Method.percentile:
+            raise InputError(
+                "--percentile belongs to a method", got=method.value, hint="Give --method percentile, too."
+            )
+        require_method(method.value, percentile)
     if not check and (data or plot):
         raise InputError(f"{'--data' if data else '--plot'} belongs to the check of a set", hint="Give --check, too.")
     if out:
@@ -132,7 +147,8 @@ def _require(
         require_picture(plot)
 
 
-def _net_file(name: str) -> Path:
+def net_file(name: str) -> Path:
+    """An ONNX file by its path or, where there is none, by the name of a net that ships. Raises ``InputError``."""
     from edgeseg.runtime.load import zoo
 
     shipped = zoo()
@@ -148,11 +164,25 @@ def _net_file(name: str) -> Path:
     return shipped[name]
 
 
-def _tensors(network: "Network") -> tuple[str, ...]:
-    """The activations whose ranges are wanted."""
-    from edgeseg.quantize.observe import tensors_to_watch
+def _folded(path: Path, overrides: "Overrides") -> "Network":
+    """The net in the form quantization starts from: its tensors' names are those that build-engine asks for."""
+    from edgeseg.export.network import load_network
+    from edgeseg.quantize.ptq import folded
 
-    return tensors_to_watch(network.model)
+    network = folded(load_network(path, overrides))
+    tell_assumed(network.assumed)
+    return network
+
+
+def _validation(network: "Network", data: str | None, split: str) -> "Dataset | None":
+    """What the net is scored on, if it is given; its labels must be the net's."""
+    from edgeseg.data import open_dataset
+    from edgeseg.evaluation import check_labels
+
+    dataset = open_dataset(data, split) if data else None
+    if dataset is not None:
+        check_labels(network.spec.labels, dataset.labels, dataset.name)
+    return dataset
 
 
 def _read_set(
@@ -172,18 +202,38 @@ def _check(
     chosen: "CalibrationSet",
     tensors: tuple[str, ...],
     stages: "dict[int, Statistics]",
-    data: str | None,
-    data_split: str,
-) -> "SetReport":
-    """The check, with the float engine's predictions where the set has no labels."""
-    from edgeseg.data import open_dataset
+    validation: "Dataset | None",
+    by_method: "Callable[[Statistics], Ranges]",
+) -> "tuple[SetReport, str]":
+    """The check, and what it scored in words; the float engine predicts classes where the set has no labels."""
     from edgeseg.quantize.check import check_set
+    from edgeseg.quantize.choose import AGREEMENT_FRAMES
+    from edgeseg.quantize.ptq import Prepared
+    from edgeseg.quantize.sensitivity import Scorer
     from edgeseg.runtime import resolve_engine
 
-    validation = open_dataset(data, data_split) if data else None
-    with waiting("checking the set"):
+    with stderr().status("checking the set") as status:
         engine = None if chosen.labels else resolve_engine(path, precision="fp32", overrides=overrides)
-        return check_set(network, chosen, tensors=tensors, validation=validation, engine_labels=engine, stages=stages)
+        scorer = Scorer(network, chosen, validation, SCORED_FRAMES if validation else AGREEMENT_FRAMES)
+
+        def score(count: int, statistics: "Statistics") -> float:
+            status.update(f"scoring INT8 with the ranges of {count} frames")
+            prepared = Prepared(network, by_method(statistics), from_cache=False)
+            found = scorer(prepared.quantized(prepared.placement()), "int8")
+            return 1 - found.labels_changed if found.miou is None else found.miou
+
+        report = check_set(
+            network,
+            chosen,
+            tensors=tensors,
+            validation=validation,
+            engine_labels=engine,
+            score=score,
+            stages=stages,
+        )
+    if scorer.float_miou is None:
+        return report, f"share of labels that stay as the float net's, on {scorer.on}"
+    return report, f"mIoU on {scorer.on}, evenly spread (float {100 * scorer.float_miou:.2f})"
 
 
 def _print_ranges(found: "Ranges", statistics: "Statistics", name: str, from_cache: bool) -> None:
@@ -214,11 +264,16 @@ def _print_ranges(found: "Ranges", statistics: "Statistics", name: str, from_cac
         console.print(f"{rest} more keep more of theirs")
     if from_cache:
         console.print("nothing was run: this net has met these frames before")
+    tell_notes(found)
+
+
+def tell_notes(found: "Ranges") -> None:
+    """What is odd about single tensors."""
     for tensor, note in found.notes.items():
-        console.print(f"[yellow]note:[/] {escape(tensor)}: {escape(note)}", soft_wrap=True)
+        stdout().print(f"[yellow]note:[/] {escape(tensor)}: {escape(note)}", soft_wrap=True)
 
 
-def _print_report(report: "SetReport") -> None:
+def _print_report(report: "SetReport", scored_on: str) -> None:
     from rich.table import Table
 
     console = stdout()
@@ -235,7 +290,9 @@ def _print_report(report: "SetReport") -> None:
         console.print(
             f"{_MARKS[verdict.state]}  {escape(verdict.item)}: {escape(verdict.found)}.{advice}", soft_wrap=True
         )
+    console.print(escape(f"The score is {scored_on}."), style="dim", soft_wrap=True, highlight=False)
 
 
-def _tell_written(path: Path) -> None:
+def tell_written(path: Path) -> None:
+    """Say which file was written."""
     stdout().print(f"wrote {escape(str(path))}", soft_wrap=True)

@@ -34,6 +34,7 @@ class Precision(str, Enum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
+    int8 = "int8"
 
 
 class Colour(str, Enum):
@@ -49,7 +50,7 @@ Std = Annotated[tuple[float, float, float] | None, typer.Option(help="Standard d
 Scale = Annotated[float | None, typer.Option(help="Factor on the 0..255 pixel before mean and std.")]
 ColourOption = Annotated[Colour | None, typer.Option(help="Colour order of the net's input.")]
 Labels = Annotated[str | None, typer.Option(help="Label space: a known name, or a file (JSON, or a name a line).")]
-PrecisionOption = Annotated[Precision, typer.Option(help="auto: the fastest this machine computes natively.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="auto: the fastest here that keeps the accuracy.")]
 Target = Annotated[str, typer.Option(help="auto or cpu.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON, too.")]
 EngineArgument = Annotated[str, typer.Argument(metavar="ENGINE", help="An .engine, an .onnx file, or a shipped net.")]

@@ -14,6 +14,7 @@ from edgeseg.export.graph import Graph, attributes, is_op, names_read, subgraphs
 
 Float = npt.NDArray[np.float32]
 
+FOLD_VERSION = 1  # raise it when a folded net's tensors change: statistics collected before are then left alone
 WEIGHT_LAYERS = ("Conv", "ConvTranspose")
 
 

@@ -103,7 +103,7 @@ class _Twin:
             twin.input[1] = self._constant(f"{node.name}/weights", _rounded_weight(node, self.values[node.input[1]]))
         else:
             for place, name in enumerate(node.input):
-                twin.input[place] = self.rounded(name)
+                twin.input[place] = self.rounded(name) if name in self.scale else name
         self.model.graph.node.append(twin)
         noise = self._power(self._node("Sub", [out, node.output[0]], f"{out}/error"))
         signal = self._power(node.output[0], f"{out}/signal")

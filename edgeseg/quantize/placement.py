@@ -3,7 +3,9 @@
 The rules, for TensorRT's explicit quantization and OpenVINO's low-precision passes alike:
 
 - A *layer* (``Conv``, ``Gemm``, ``MatMul`` with constant weights) runs in INT8 when its input and its weights do. A
-  *sum* (``Add`` of two feature maps in front of a layer) does when both its branches do.
+  *sum* (``Add`` of two feature maps in front of a layer) does when its branches do. A branch that is the bare output of
+  an INT8 convolution which only the sum reads carries no pair: the sum is computed inside that convolution, before
+  rounding. (OpenVINO leaves the rounding out even where the file has it; NVIDIA's guide asks for this form.)
 - Pairs stand only where a layer or a sum reads: nothing comes between a convolution, its normalisation and activation.
 - Operators that only move values (max-pooling, unpooling, concat, nearest resize, slicing, ...) give the same values
   whether they run before or after rounding to one scale. They run *in* INT8: what they read and what they give share a
@@ -192,7 +194,8 @@ def _spread(graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats
     """Take what layers and sums read back through the moves: those run in INT8 on one scale."""
     scales = _Groups()
     moved: set[str] = set()
-    open_names = [n.input[0] for n in layers] + [name for n in sums for name in n.input]
+    inside = {n.output[0] for n in layers if is_op(n, "Conv")}
+    open_names = [n.input[0] for n in layers] + [name for n in sums for name in _rounded_branches(graph, n, inside)]
     seen: set[str] = set()
     while open_names:
         name = open_names.pop()
@@ -226,6 +229,15 @@ def _spread(graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats
         sources={key: tuple(value) for key, value in sources.items()},
         floats=floats,
     )
+
+
+def _rounded_branches(graph: Graph, node: NodeProto, convolved: set[str]) -> list[str]:
+    """The branches of a sum that carry a pair: all but the first that is a convolution's and nobody else's."""
+    for name in node.input:
+        readers = [n for n in graph.readers[name] if not is_op(n, "Shape")]
+        if name in convolved and len(readers) == 1 and name not in graph.outputs:
+            return [other for other in node.input if other != name] or list(node.input)
+    return list(node.input)
 
 
 def _made_in_order(graph: Graph) -> Iterator[str]:

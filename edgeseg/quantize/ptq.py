@@ -31,7 +31,7 @@ class Prepared:
 
     def placement(self, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None) -> Placement:
         """The placement with the layers and sums ``keep_float`` left in float."""
-        return place(_sized(self.network), keep_float, reasons=reasons)
+        return place(sized(self.network), keep_float, reasons=reasons)
 
     def quantized(self, placement: Placement) -> Network:
         """The net with the pairs of ``placement``."""
@@ -72,7 +72,7 @@ def prepare(
     found, from_cache = cached_ranges(
         net.model,
         net.sha256,
-        tensors_to_calibrate(place(_sized(net))),
+        tensors_to_range(net),
         calibration,
         method,
         partial(network_input, network=net),
@@ -81,13 +81,30 @@ def prepare(
     return Prepared(net, found, from_cache)
 
 
+def tensors_to_range(network: Network) -> tuple[str, ...]:
+    """The tensors of a ``folded`` net whose ranges INT8 needs, in graph order.
+
+    Raises ``InputError`` where no layer of it can run in INT8.
+    """
+    placement = place(sized(network))
+    if not placement.layers:
+        floats = "; ".join(f"{name} {reason}" for name, reason in placement.floats.items())
+        raise InputError(
+            f"{network.name}: no layer of it can run in INT8",
+            got=floats[:300] or "no layers",
+            expected="convolutions or matrix products between the image and the last layer",
+            hint="Build it in float: --precision auto, without --calib.",
+        )
+    return tensors_to_calibrate(placement)
+
+
 def network_input(frame: Image, network: Network) -> Float:
     """A frame of any size as the net's own input tensor, float32."""
     x = to_input(frame, network.spec)
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if network.channels_last else x
 
 
-def _sized(network: Network) -> ModelProto:
+def sized(network: Network) -> ModelProto:
     """The net's graph with its input's size fixed, so that shapes can be told."""
     copy = ModelProto()
     copy.CopyFrom(network.model)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeseg.artifact import atomic_path, require_writable, write_json
 from edgeseg.errors import InputError, OutputError
+from edgeseg.quantize import fold
 from edgeseg.quantize.observe import BINS, Statistics, collect
 from edgeseg.quantize.sets import CalibrationSet
 from edgeseg.spec import first_problem
@@ -254,9 +255,10 @@ def cached_statistics(
 ) -> tuple[Statistics, bool]:
     """The statistics of ``tensors`` on a set, and whether they were found in ``folder``; they serve every method.
 
-    The key is everything they depend on: the net's hash, the tensors, the frames' hashes, and what ``to_input`` makes
-    of the first frame, in which size, mean, std, scale and colour order show. ``folder``: the user's cache unless
-    given. ``collected`` is kept where they were collected by other means (``edgeseg.quantize.check.settle``).
+    The key is everything they depend on: the net's hash and how it is folded (``FOLD_VERSION``), the tensors, the
+    frames' hashes, and what ``to_input`` makes of the first frame, in which size, mean, std, scale and colour order
+    show. ``folder``: the user's cache unless given. ``collected`` is kept where they were collected by other means
+    (``edgeseg.quantize.check.settle``).
     """
     names = tuple(dict.fromkeys(tensors))
     first = to_input(next(iter(calibration_set.images())))
@@ -283,7 +285,8 @@ def _cache_folder() -> Path:
 
 
 def _key(network_sha256: str, set_digest: str, tensors: Sequence[str], first: Float) -> str:
-    facts = [str(STATISTICS_FORMAT), str(BINS), network_sha256, set_digest, json.dumps(list(tensors))]
+    versions = [str(STATISTICS_FORMAT), str(fold.FOLD_VERSION), str(BINS)]
+    facts = [*versions, network_sha256, set_digest, json.dumps(list(tensors))]
     digest = hashlib.sha256("\n".join([*facts, str(first.shape), str(first.dtype)]).encode())
     digest.update(np.ascontiguousarray(first).data)
     return digest.hexdigest()

@@ -1,16 +1,18 @@
 """An ONNX file to an engine and its passport, for one target."""
 
+import json
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.artifact import Passport, atomic_path, require_writable, sha256_bytes
+from edgeseg.artifact import Passport, atomic_path, require_writable, sha256_bytes, write_bytes
 from edgeseg.errors import InputError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network, Overrides, load_network
 from edgeseg.runtime import cpu
+from edgeseg.spec import METADATA_KEY
 
 if TYPE_CHECKING:
     from edgeseg.quantize.choose import Say
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 TARGETS = (cpu.TARGET,)
 LEAST_AGREEMENT = 0.9
+INT8_KEY = "edgeseg.int8"  # of metadata_props: how a Q/DQ file was made
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def build_engine(
     out: str | Path | None = None,
     overrides: Overrides | None = None,
     quantization: Quantization | None = None,
+    save_onnx: str | Path | None = None,
     say: "Say | None" = None,
 ) -> Path:
     """Compile ``onnx`` to ``NAME.PRECISION.TARGET.engine`` beside it (or to ``out``) with its passport.
@@ -75,6 +79,7 @@ def build_engine(
     this machine computes natively, or, where ``quantization`` has labelled data and ``calib`` is given, the fastest of
     all within the budget. A file with Q/DQ nodes is INT8 as it is. ``calib`` is a calibration set (see
     ``edgeseg.quantize.sets.resolve_set``). ``overrides`` completes or corrects the spec; a foreign file needs it.
+    ``save_onnx`` writes the Q/DQ file an INT8 engine is compiled from, spec inside, for other targets and tools.
     ``say`` is told what is found on the way. Raises ``EdgesegError``.
     """
     target = check_target(target)
@@ -85,7 +90,11 @@ def build_engine(
     final = Path(out) if out else None
     if final is not None:
         _require_engine_name(final)
+    if save_onnx is not None:
+        _require_onnx_name(Path(save_onnx), path)
     made = _made(network, precision, calib, quantization or Quantization(), say or (lambda _: None))
+    if save_onnx is not None:
+        _save_onnx(made, Path(save_onnx))
     final = final or path.with_name(f"{path.stem}.{made.precision}.{target}.engine")
     _require_engine_name(final)
     return _write(made, target, final)
@@ -95,6 +104,37 @@ def _require_engine_name(final: Path) -> None:
     if final.suffix != ".engine":
         raise InputError(f"{final}: not an engine's name", expected="a name that ends in .engine")
     require_writable(final)
+
+
+def _require_onnx_name(path: Path, source: Path) -> None:
+    if path.suffix != ".onnx" or path.resolve() == source.resolve():
+        raise InputError(f"{path}: not a place for the quantized file", expected=f"an .onnx file other than {source}")
+    require_writable(path)
+
+
+def _save_onnx(made: _Made, path: Path) -> None:
+    """The quantized net as a file of its own, its spec and how it was made inside."""
+    import onnx
+
+    if made.precision in cpu.FLOATS:
+        raise InputError(f"{path}: nothing to write", got=f"a {made.precision} engine, which has no Q/DQ file")
+    model = onnx.ModelProto()
+    model.CopyFrom(made.network.model)
+    calibration = made.facts.get("calibration", {})
+    told = {
+        "method": made.facts.get("method"),
+        "calibration": {key: calibration.get(key) for key in ("source", "split", "choose", "seed", "digest")},
+        "frames": len(calibration.get("frames", [])),
+        "float_layers": made.facts.get("float_layers", {}),
+        "from_onnx_sha256": made.network.sha256,
+    }
+    properties = {METADATA_KEY: made.network.spec.to_json(), INT8_KEY: json.dumps(told)}
+    kept = {p.key: p.value for p in model.metadata_props if p.key not in properties}
+    del model.metadata_props[:]
+    for key, value in {**kept, **properties}.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(model, full_check=True)
+    write_bytes(path, model.SerializeToString())
 
 
 def _made(
@@ -134,7 +174,7 @@ def _as_it_is(network: Network, precision: str, calib: object) -> _Made:
     from edgeseg.quantize.qdq import describe
 
     inside, layers = describe(network.model)
-    origin = next((p.value for p in network.model.metadata_props if p.key == "edgeseg.int8"), "Q/DQ nodes of the file")
+    origin = next((p.value for p in network.model.metadata_props if p.key == INT8_KEY), "Q/DQ nodes of the file")
     return _Made(network, "int8", {"origin": origin, "int8_layers": inside, "layers": layers})
 
 

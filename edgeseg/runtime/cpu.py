@@ -1,10 +1,11 @@
 """The CPU target: OpenVINO. Precision is a compile hint for the float parts; the rest is in the graph."""
 
 import functools
+import importlib
 import io
-import os
 import re
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -26,19 +27,31 @@ _TRIAL_CALLS, _TRIAL_SECONDS = 15, 0.5  # of each form of a graph that is tried 
 
 
 @functools.cache
-def core() -> Any:
-    """OpenVINO's entry point, made once. Its telemetry is off: nothing here talks to a network."""
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    import openvino
+def _openvino() -> Any:
+    """The ``openvino`` package, without its telemetry: importing it would start a process that calls home.
 
-    return openvino.Core()
+    It has a stub for where its telemetry package is not installed; so it is made to look for the time of the import.
+    """
+    name = "openvino_telemetry"
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say: not to be found
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules[name]
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO's entry point, made once."""
+    return _openvino().Core()
 
 
 def library_version() -> str:
     """OpenVINO's version, down to the build: a compiled blob belongs to exactly one."""
-    import openvino
-
-    return str(openvino.get_version())
+    return str(_openvino().get_version())
 
 
 def device() -> tuple[str, tuple[str, ...]]:

@@ -1,10 +1,14 @@
 """Opening an engine: its passport is checked first, so that what does not fit is said in plain words."""
 
 import hashlib
+import json
 import os
+import time
 from pathlib import Path
 
-from edgeseg.artifact import Passport, sha256_bytes, sha256_file
+import numpy as np
+
+from edgeseg.artifact import Passport, sha256_bytes, sha256_file, write_json
 from edgeseg.errors import EngineError, InputError, OutputError
 from edgeseg.export.network import Overrides, digest_onnx
 from edgeseg.runtime import cpu
@@ -15,9 +19,19 @@ _SET_CACHE = "Set EDGESEG_CACHE to a folder that can be written."
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 
 
+_INT8 = ".int8"  # NAME.int8.onnx is NAME.onnx quantized
+_RACE_CALLS = 12
+
+
 def zoo() -> dict[str, Path]:
     """The nets that ship with edgeseg, by name."""
-    return {path.stem: path for path in sorted(ZOO.glob("*.onnx"))}
+    return {path.stem: path for path in sorted(ZOO.glob("*.onnx")) if not path.stem.endswith(_INT8)}
+
+
+def zoo_int8(name: str) -> Path | None:
+    """The quantized file of a net that ships, if there is one."""
+    path = ZOO / f"{name}{_INT8}.onnx"
+    return path if path.is_file() else None
 
 
 def load_engine(path: str | Path) -> Engine:
@@ -34,7 +48,10 @@ def load_engine(path: str | Path) -> Engine:
 def _check(path: Path, passport: Passport, blob: bytes) -> None:
     """Raise ``EngineError`` with the first thing that does not fit, and the command that rebuilds."""
     source = path.with_name(f"{passport.name}.onnx")
-    rebuild = f"Build it again: edgeseg build-engine {source.name} --precision {passport.precision}."
+    how = f"--precision {passport.precision}"
+    if passport.int8:
+        how = "--int8 --calib SET" if "calibration" in passport.int8 else "--int8"
+    rebuild = f"Build it again: edgeseg build-engine {source.name} {how}."
     if passport.target != cpu.TARGET:
         raise EngineError(
             f"{path}: built for target {passport.target}", expected=cpu.TARGET, hint="Run it where it was built."
@@ -90,14 +107,64 @@ def resolve_engine(
         return engine
     shipped = zoo()
     if not path.is_file() and str(name) in shipped:
-        path = shipped[str(name)]
+        return _shipped(str(name), shipped[str(name)], check_target(target), precision, overrides or Overrides())
     if not path.is_file():
         raise InputError(
             "no such engine",
             got=repr(str(name)),
             expected=f"an .engine file, an .onnx file or a net that ships ({', '.join(shipped) or 'none'})",
         )
-    return _cached(path, check_target(target), cpu.check_precision(precision), overrides or Overrides())
+    return _cached(path, check_target(target), _settle(path, precision), overrides or Overrides())
+
+
+def _settle(path: Path, precision: str) -> str:
+    """The precision a file is built in: what its graph says, or what was asked for. Raises ``InputError``."""
+    if b"QuantizeLinear" in path.read_bytes():
+        if precision not in ("auto", "int8"):
+            raise InputError(f"{path}: is quantized, so INT8", got=precision, hint="Leave --precision out.")
+        return "int8"
+    if precision == "int8":
+        raise InputError(
+            f"{path}: an INT8 engine needs a calibration set",
+            hint=f"Build it: edgeseg build-engine {path} --int8 --calib SET.",
+        )
+    return cpu.check_precision(precision)
+
+
+def _shipped(name: str, path: Path, target: str, precision: str, overrides: Overrides) -> Engine:
+    """A net that ships: in INT8 from its quantized file; ``auto`` is the faster of float and INT8 on this machine."""
+    quantized = zoo_int8(name)
+    if precision == "int8":
+        if quantized is None:
+            raise InputError(f"{name} does not ship in INT8", expected=", ".join(cpu.FLOATS))
+        return _cached(quantized, target, "int8", overrides)
+    floating = _cached(path, target, cpu.check_precision(precision), overrides)
+    if precision != "auto" or quantized is None or overrides.given():
+        return floating
+    return _faster(floating, _cached(quantized, target, "int8", overrides))
+
+
+def _faster(one: Engine, other: Engine) -> Engine:
+    """The faster of two engines, measured in turn once and remembered in the cache."""
+    key = hashlib.sha256((one.passport.engine_sha256 + other.passport.engine_sha256).encode()).hexdigest()[:16]
+    known = cache_folder() / f"{one.passport.name}-{key}.race.json"
+    try:
+        winner = json.loads(known.read_bytes())["faster"]
+        return {one.passport.precision: one, other.passport.precision: other}[winner]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not measured yet, or damaged: measured again
+    frame = np.random.default_rng(0).integers(0, 256, (*one.spec.input_size, 3), np.uint8)
+    spent: dict[str, list[float]] = {one.passport.precision: [], other.passport.precision: []}
+    for turn in range(_RACE_CALLS):
+        for engine in (one, other):
+            start = time.perf_counter()
+            engine(frame)
+            if turn > 1:
+                spent[engine.passport.precision].append(time.perf_counter() - start)
+    medians = {precision: float(np.median(seconds)) * 1e3 for precision, seconds in spent.items()}
+    winner = min(medians, key=lambda precision: medians[precision])
+    write_json(known, {"faster": winner, "latency_ms": medians})
+    return one if winner == one.passport.precision else other
 
 
 def _cached(path: Path, target: str, precision: str, overrides: Overrides) -> Engine:

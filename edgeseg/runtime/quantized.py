@@ -17,8 +17,8 @@ from edgeseg.quantize.choose import (
     paying_layers,
     require_agreement,
 )
-from edgeseg.quantize.placement import Placement, place, tensors_to_calibrate
-from edgeseg.quantize.ptq import DEFAULT_METHOD, Prepared, folded, prepare
+from edgeseg.quantize.placement import Placement
+from edgeseg.quantize.ptq import DEFAULT_METHOD, Prepared, folded, prepare, tensors_to_range
 from edgeseg.quantize.ranges import Ranges, fitting_ranges
 from edgeseg.quantize.sets import CalibrationSet, frame_digest, resolve_set
 from edgeseg.runtime import cpu
@@ -67,7 +67,7 @@ def _prepared(network: Network, calibration: CalibrationSet, options: Quantizati
     given: Ranges | None = None
     method = options.method or DEFAULT_METHOD
     if options.ranges is not None:
-        tensors = tensors_to_calibrate(place(folded(network).model))
+        tensors = tensors_to_range(folded(network))
         given, reason = fitting_ranges(options.ranges, network.sha256, calibration.digest, tensors)
         if given is None:
             say(f"warning: {reason}")

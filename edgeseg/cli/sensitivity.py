@@ -1,0 +1,183 @@
+"""``sensitivity``: which layers INT8 harms, and which it pays in."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeseg.cli.calibrate import Method, net_file, tell_notes, tell_written
+from edgeseg.cli.common import Json, app, escape, progress, spec_flags, stderr, stdout, tell_assumed, waiting
+from edgeseg.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgeseg.data import Dataset
+    from edgeseg.export.network import Network, Overrides
+    from edgeseg.quantize.sensitivity import LayerCost, Sensitivity
+    from edgeseg.quantize.sets import CalibrationSet
+
+
+@app.command()
+@spec_flags
+def sensitivity(
+    net: Annotated[str, typer.Argument(metavar="NET", help="A float .onnx file, or a shipped net.")],
+    calib: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="camvid:PATH, a folder, a video, synthetic:// or calibration/sets/NAME.toml."),
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="Frames of --calib (default 100).")] = None,
+    method: Annotated[Method, typer.Option(help="How a range is chosen.")] = Method.mse,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Labelled data for mIoU; without it, labels that change are counted."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of --data.")] = "val",
+    frames: Annotated[int, typer.Option(min=1, help="Score on so many frames, evenly spread.")] = 12,
+    layers: Annotated[int, typer.Option(min=0, help="Score so many of the noisiest layers; 0: all.")] = 16,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture, FILE.png.")] = None,
+    *,
+    overrides: "Overrides",
+    json_file: Json = None,
+) -> None:
+    """What INT8 does to each layer alone: rounding noise, what it costs in mIoU or labels, what it saves in time."""
+    from edgeseg.artifact import write_json
+
+    _require(net, plot, json_file)
+    network, calibration, dataset = _open(net, overrides, calib, count, data, split)
+    result = _measure(network, calibration, dataset, method.value, frames, layers)
+    print_sensitivity(result)
+    if plot:
+        from edgeseg.quantize.plot import plot_sensitivity
+
+        tell_written(plot_sensitivity(result, plot))
+    if json_file:
+        facts = result.to_dict()
+        write_json(json_file, {**facts, "data": {**result.data, "address": data, "split": split if data else None}})
+
+
+def _require(net: str, plot: Path | None, json_file: Path | None) -> None:
+    """Raise now what would fail after minutes."""
+    from edgeseg.artifact import require_json_output
+
+    if json_file:
+        require_json_output(json_file, Path(net))
+    if plot:
+        from edgeseg.quantize.plot import require_picture
+
+        require_picture(plot)
+
+
+def _open(
+    net: str, overrides: "Overrides", calib: str | None, count: int | None, data: str | None, split: str
+) -> "tuple[Network, CalibrationSet, Dataset | None]":
+    """The folded net, the frames it is calibrated on, and the labelled data, if there is any; checked."""
+    from edgeseg.data import open_dataset
+    from edgeseg.evaluation import check_labels
+    from edgeseg.export.network import load_network
+    from edgeseg.quantize.ptq import folded, tensors_to_range
+    from edgeseg.quantize.sets import resolve_set
+
+    network = folded(load_network(net_file(net), overrides))
+    tell_assumed(network.assumed)
+    tensors_to_range(network)
+    dataset = open_dataset(data, split) if data else None
+    if dataset is not None:
+        check_labels(network.spec.labels, dataset.labels, dataset.name)
+        if not len(dataset):
+            raise InputError(f"{dataset.name}: no frames to score on")
+    with waiting(f"reading {calib}" if calib else "reading"):
+        calibration = resolve_set(calib, count=count)
+    for warning in calibration.aspect_warnings(network.spec.input_size):
+        stderr().print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+    return network, calibration, dataset
+
+
+def _measure(
+    network: "Network",
+    calibration: "CalibrationSet",
+    dataset: "Dataset | None",
+    method: str,
+    frames: int,
+    layers: int,
+) -> "Sensitivity":
+    """Calibrate, then measure, each with a bar."""
+    from edgeseg.quantize.ptq import prepare
+    from edgeseg.quantize.sensitivity import count_steps
+    from edgeseg.quantize.sensitivity import sensitivity as measure
+
+    with progress(f"calibrating {network.name}", len(calibration)) as step:
+        prepared = prepare(network, calibration, method, on_frame=lambda _: step())
+    tell_notes(prepared.ranges)
+    with progress("one layer at a time", count_steps(prepared, layers)) as step:
+        return measure(prepared, calibration, dataset, frames=frames, layers=layers, on_step=step)
+
+
+def print_sensitivity(result: "Sensitivity") -> None:
+    """The scored layers, the others in a line, all of them together, and what the numbers mean; for 80 columns."""
+    console = stdout()
+    console.print(_table(result))
+    measured = (
+        "mIoU: points lost, less than 0 gained" if result.float_miou is not None else "labels: share that changes"
+    )
+    of = f", float mIoU {100 * result.float_miou:.2f}" if result.float_miou is not None else ""
+    said = [
+        "noise: power of the rounding noise over that of the layer's output",
+        f"{measured}, on {result.scored_on}{of}, with one layer in INT8 and all else in fp32",
+        "saved: ms a frame, measured here, of the layer in INT8 against the fastest float",
+    ]
+    if result.float_miou is not None:
+        said.insert(2, "labels: share that changes against the float net")
+    console.print(escape("; ".join(said) + "."), style="dim", highlight=False)
+    timed = [layer for layer in result.layers if layer.saved_ms is not None]
+    losing = [layer for layer in timed if layer.saved_ms is not None and layer.saved_ms <= 0]
+    if losing:
+        console.print(f"INT8 saves no time here in {len(losing)} of the {len(timed)} layers.", highlight=False)
+    machine = result.machine
+    where = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average_1min']} before."
+    console.print(escape(where), style="dim", highlight=False)
+    for reason in dict.fromkeys(result.floats.values()):
+        names = ", ".join(name for name, why in result.floats.items() if why == reason)
+        console.print(f"always float ({escape(reason)}): {escape(names)}", soft_wrap=True, highlight=False)
+
+
+def _table(result: "Sensitivity") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    labelled = result.float_miou is not None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("what", overflow="fold")
+    for heading in ("noise\n%", *(["mIoU\npoints"] if labelled else []), "labels\n%", "saved\nms"):
+        table.add_column(heading, justify="right")
+    for layer in result.scored:
+        table.add_row(*_cells(layer, labelled))
+    others = [layer for layer in result.layers if layer.labels_changed is None]
+    if others:
+        noise = max(layer.noise or 0.0 for layer in others)
+        saved = sum(layer.saved_ms or 0.0 for layer in others)
+        cells = [
+            f"{len(others)} other{'' if len(others) == 1 else 's'}",
+            "less noise",
+            f"{100 * noise:.2g}",
+            *["-"] * labelled,
+            "-",
+            f"{saved:.2f}",
+        ]
+        table.add_row(*cells, style="dim")
+    table.add_section()
+    table.add_row(*_cells(result.int8, labelled, f"all {len(result.layers)} in INT8"), style="bold")
+    return table
+
+
+def _cells(layer: "LayerCost", labelled: bool, name: str = "") -> list[str]:
+    points = ["-" if layer.miou_points is None else f"{layer.miou_points:.2f}"] if labelled else []
+    return [
+        escape(name or layer.name),
+        escape(layer.what),
+        "" if layer.noise is None else f"{100 * layer.noise:.2g}",
+        *points,
+        "-" if layer.labels_changed is None else f"{100 * layer.labels_changed:.2f}",
+        "-" if layer.saved_ms is None else f"{layer.saved_ms:.2f}",
+    ]
