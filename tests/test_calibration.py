@@ -1,5 +1,6 @@
 """Calibration sets: which frames, how they are named and hashed, and what is said where there are none."""
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -17,15 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from edgeseg.artifact import Passport
+from edgeseg.cli.build import build_engine as build
+from edgeseg.cli.calibrate import calibrate
+from edgeseg.cli.sensitivity import sensitivity
 from edgeseg.data import Sample, open_dataset
 from edgeseg.errors import DataError, GraphError, InputError, MissingDependencyError, OutputError
 from edgeseg.export.network import Network, load_network
 from edgeseg.preprocess import to_input
 from edgeseg.quantize.check import check_set, settle
+from edgeseg.quantize.choose import label_agreement
 from edgeseg.quantize.observe import Statistics, collect, tensors_to_watch
 from edgeseg.quantize.plot import plot_report, require_picture
 from edgeseg.quantize.pools import Picture, open_pool
-from edgeseg.quantize.ranges import read_ranges
+from edgeseg.quantize.ptq import DEFAULT_METHOD, folded, prepare, tensors_to_range
+from edgeseg.quantize.ranges import read_ranges, write_ranges
 from edgeseg.quantize.report import SetReport, Verdict
 from edgeseg.quantize.sets import (
     CHOICES,
@@ -38,10 +45,14 @@ from edgeseg.quantize.sets import (
     resolve_set,
     spread_ranks,
 )
+from edgeseg.runtime import build_engine
+from edgeseg.runtime.build import Quantization
 from edgeseg.spec import CAMVID_11, METADATA_KEY, ModelSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 DRIVE = "synthetic://?length=30&size=48x32&seed=3"
+FITTING = "synthetic://?length=30&size=64x48&seed=3"  # of fragile_onnx's own size
+SHORT = "synthetic://?length=4&size=64x48&seed=3"
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (20, 30)) -> Path:
@@ -114,14 +125,15 @@ def test_camvid_by_its_address(camvid_root: Path) -> None:
 
 def test_the_shipped_recipes(camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipes = sorted((ROOT / "calibration" / "sets").glob("*.toml"))
-    assert [path.stem for path in recipes] == ["camvid-train", "synthetic"]
+    assert [path.stem for path in recipes] == ["camvid-train", "golden", "synthetic"]
     for path in recipes:
         assert load_set_recipe(path).about
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "camvid").symlink_to(camvid_root)
     monkeypatch.chdir(tmp_path)
     assert resolve_set(recipes[0]).digest == resolve_set(f"camvid:{camvid_root}").digest
-    assert len(resolve_set(recipes[1], count=2)) == 2
+    assert len(resolve_set(recipes[1])) == 24
+    assert len(resolve_set(recipes[2], count=2)) == 2
 
 
 def test_every_choice_is_used_by_resolve(tmp_path: Path) -> None:
@@ -551,27 +563,120 @@ def edgeseg(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
-def test_the_command(network: Network, tmp_path: Path) -> None:
-    net = tmp_path / "tiny.onnx"
-    onnx.save(network.model, net)
-    out, facts, plot = tmp_path / "tiny.ranges.json", tmp_path / "f.json", tmp_path / "p.png"
+def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
+    out, facts, plot = tmp_path / "n.ranges.json", tmp_path / "f.json", tmp_path / "p.png"
     first = edgeseg(
-        net, "--calib", DRIVE, "--count", 4, "--method", "mse", "--check", "--data", DRIVE, "--plot", plot,
+        fragile_onnx, "--calib", DRIVE, "--count", 4, "--method", "mse", "--check", "--data", SHORT, "--plot", plot,
         "-o", out, "--json", facts,
     )  # fmt: skip
     assert first.returncode == 0, first.stderr
-    for said in ("kept of it", "near-duplicates:", "warning  frames: 4 frames"):
+    for said in ("kept of it", "near-duplicates:", "warning  frames: 4 frames", "score: INT8 score"):
         assert said in first.stdout
     told = json.loads(facts.read_text())
     made = read_ranges(out)
     assert told["ranges"]["amax"] == made.amax
     assert made.set_digest == told["set"]["digest"] == resolve_set(DRIVE, count=4).digest
-    assert made.network_sha256 == load_network(net).sha256
+    assert made.network_sha256 == load_network(fragile_onnx).sha256
+    assert set(made.amax) == set(tensors_to_range(folded(load_network(fragile_onnx))))
     assert told["check"]["frames"] == 4
+    assert told["scored_on"].startswith("mIoU on 4 of the 4 frames of synthetic/val, evenly spread (float ")
+    assert told["scored_on"] in " ".join(first.stdout.split())
     assert plot.stat().st_size > 10_000
-    again = edgeseg(net, "--calib", DRIVE, "--count", 4, "--method", "entropy")
+    again = edgeseg(fragile_onnx, "--calib", DRIVE, "--count", 4, "--method", "entropy")
     assert again.returncode == 0, again.stderr
     assert "nothing was run" in again.stdout
+
+
+def test_the_score_is_of_int8_with_the_ranges_of_the_stage(fragile_onnx: Path, tmp_path: Path) -> None:
+    """Without data: labels that stay, frame by frame, of nets quantized with the ranges of 1, 2 and 3 frames."""
+    facts = tmp_path / "f.json"
+    done = edgeseg(fragile_onnx, "--calib", DRIVE, "--count", 3, "--check", "--json", facts)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(facts.read_text())
+    assert told["scored_on"] == "share of labels that stay as the float net's, on 3 of the 3 calibration frames"
+    whole, network = resolve_set(DRIVE, count=3), load_network(fragile_onnx)
+    want = []
+    for count in (1, 2, 3):
+        made = prepare(network, whole.subset(count))
+        pair = (made.network, made.quantized(made.placement()))
+        want.append(label_agreement(*pair, ("fp32", "int8"), whole))
+    assert told["check"]["settling"]["scores"] == pytest.approx(want)
+
+
+def test_ranges_of_a_file_are_built_with(fragile_onnx: Path, tmp_path: Path) -> None:
+    """What calibrate writes, build-engine takes, tensor by tensor; a file of another net it leaves, and says so."""
+    out = tmp_path / "n.ranges.json"
+    done = edgeseg(fragile_onnx, "--calib", FITTING, "--count", 3, "--method", "minmax", "-o", out)
+    assert done.returncode == 0, done.stderr
+    chosen = resolve_set(FITTING, count=3)
+
+    def built(options: Quantization) -> tuple[list[str], Passport]:
+        said: list[str] = []
+        engine = build_engine(
+            fragile_onnx, precision="int8", calib=chosen, out=tmp_path / "n.engine", quantization=options,
+            say=said.append,
+        )  # fmt: skip
+        return said, Passport.read(engine)
+
+    said, passport = built(Quantization(ranges=out, keep_float=("fragile",)))
+    assert said == []
+    assert (passport.int8["method"], passport.int8["ranges_from_cache"]) == ("minmax", True)
+    foreign = read_ranges(out).model_copy(update={"network_sha256": "0" * 64})
+    write_ranges(out, foreign)
+    said, passport = built(Quantization(ranges=out, keep_float=("fragile",)))
+    assert said[0].startswith(f"warning: {out}: belongs to another net")
+    assert passport.int8["method"] == DEFAULT_METHOD
+
+
+def test_ranges_of_a_net_whose_size_is_free(fragile_onnx: Path, tmp_path: Path) -> None:
+    """Which layers run in INT8 depends on the size: here one whose map is a pixel, which only a known size tells."""
+    model = onnx.load(fragile_onnx)
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], "hw", strict=True):
+        dim.dim_param = name
+    tail = next(place for place, node in enumerate(model.graph.node) if node.name == "tail")
+    nodes = [
+        helper.make_node("AveragePool", ["added"], ["pooled"], "pool", kernel_shape=[48, 64], strides=[48, 64]),
+        helper.make_node("Conv", ["pooled", "tail.weight", "tail.bias"], ["squeezed"], "squeeze", pads=[1] * 4),
+        helper.make_node("Sigmoid", ["squeezed"], ["gate"], "gate"),
+        helper.make_node("Mul", ["added", "gate"], ["gated"], "gated"),
+    ]
+    for offset, node in enumerate(nodes):
+        model.graph.node.insert(tail + offset, node)
+    model.graph.node[tail + len(nodes)].input[0] = "gated"
+    path, out = tmp_path / "free.onnx", tmp_path / "r.json"
+    onnx.save(model, path)
+    assert edgeseg(path, "--calib", FITTING, "--count", 2, "-o", out).returncode == 0
+    assert "pooled" not in read_ranges(out).amax
+    said: list[str] = []
+    options = Quantization(ranges=out, keep_float=("fragile",), least_agreement=0)
+    chosen = resolve_set(FITTING, count=2)
+    build_engine(path, precision="int8", calib=chosen, quantization=options, say=said.append)
+    assert said == []
+
+
+def test_a_net_that_is_quantized_is_refused(fragile_onnx: Path, tmp_path: Path) -> None:
+    made = prepare(load_network(fragile_onnx), resolve_set(DRIVE, count=1))
+    path = tmp_path / "q.onnx"
+    onnx.save(made.quantized(made.placement()).model, path)
+    done = edgeseg(path, "--calib", DRIVE)
+    assert done.returncode == 2
+    assert "is quantized already" in done.stderr
+
+
+def test_the_cache_is_of_nets_folded_as_now(
+    fragile_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path))
+    network, chosen = load_network(fragile_onnx), resolve_set(DRIVE, count=1)
+    assert not prepare(network, chosen).from_cache
+    assert prepare(network, chosen).from_cache
+    monkeypatch.setattr("edgeseg.quantize.fold.FOLD_VERSION", 0)
+    assert not prepare(network, chosen).from_cache
+
+
+def test_the_commands_default_to_the_quantizers_method() -> None:
+    for command in (calibrate, sensitivity, build):
+        assert inspect.signature(command).parameters["method"].default.value == DEFAULT_METHOD
 
 
 @pytest.mark.parametrize(
@@ -582,7 +687,9 @@ def test_the_command(network: Network, tmp_path: Path) -> None:
         (["enet-camvid", "--calib", DRIVE, "--data", DRIVE], "--data belongs to the check"),
         (["enet-camvid", "--calib", DRIVE, "--plot", "p.png"], "--plot belongs to the check"),
         (["enet-camvid", "--calib", DRIVE, "-o", "ranges.txt"], "not the name of a JSON file"),
-        (["enet-camvid", "--calib", DRIVE, "--percentile", "101", "--count", "1"], "percentile: got 101"),
+        (["enet-camvid", "--calib", DRIVE, "--percentile", "101", "--method", "percentile"], "percentile: got 101"),
+        (["enet-camvid", "--calib", DRIVE, "--percentile", "99"], "--percentile belongs to a method: got mse"),
+        (["enet-camvid", "--calib", DRIVE, "--check", "--data", "camvid:nowhere"], "no such folder"),
         (["enet-camvid", "--calib", DRIVE, "--count", "0"], "got 0, expected 1 or more"),
     ],
 )

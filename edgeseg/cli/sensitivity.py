@@ -117,18 +117,7 @@ def print_sensitivity(result: "Sensitivity") -> None:
     """The scored layers, the others in a line, all of them together, and what the numbers mean; for 80 columns."""
     console = stdout()
     console.print(_table(result))
-    measured = (
-        "mIoU: points lost, less than 0 gained" if result.float_miou is not None else "labels: share that changes"
-    )
-    of = f", float mIoU {100 * result.float_miou:.2f}" if result.float_miou is not None else ""
-    said = [
-        "noise: power of the rounding noise over that of the layer's output",
-        f"{measured}, on {result.scored_on}{of}, with one layer in INT8 and all else in fp32",
-        "saved: ms a frame, measured here, of the layer in INT8 against the fastest float",
-    ]
-    if result.float_miou is not None:
-        said.insert(2, "labels: share that changes against the float net")
-    console.print(escape("; ".join(said) + "."), style="dim", highlight=False)
+    console.print(escape(_legend(result)), style="dim", highlight=False)
     timed = [layer for layer in result.layers if layer.saved_ms is not None]
     losing = [layer for layer in timed if layer.saved_ms is not None and layer.saved_ms <= 0]
     if losing:
@@ -138,7 +127,17 @@ def print_sensitivity(result: "Sensitivity") -> None:
     console.print(escape(where), style="dim", highlight=False)
     for reason in dict.fromkeys(result.floats.values()):
         names = ", ".join(name for name, why in result.floats.items() if why == reason)
-        console.print(f"always float ({escape(reason)}): {escape(names)}", soft_wrap=True, highlight=False)
+        console.print(f"always float ({escape(reason)}): {escape(names)}", highlight=False)
+
+
+def _legend(result: "Sensitivity") -> str:
+    """What the columns of the table are."""
+    changes = f"labels: share that changes on {result.scored_on}, with one layer in INT8 and all else in fp32"
+    said = ["noise: power of the rounding noise over that of the layer's output", changes]
+    if result.float_miou is not None:
+        said.append(f"mIoU: points lost there of {100 * result.float_miou:.2f}, less than 0 gained")
+    said.append("saved: ms a frame of the layer in INT8 against the fastest float, measured here")
+    return "; ".join(said) + "."
 
 
 def _table(result: "Sensitivity") -> "Table":
@@ -172,12 +171,14 @@ def _table(result: "Sensitivity") -> "Table":
 
 
 def _cells(layer: "LayerCost", labelled: bool, name: str = "") -> list[str]:
-    points = ["-" if layer.miou_points is None else f"{layer.miou_points:.2f}"] if labelled else []
+    def signed(value: float | None) -> str:
+        return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
+
     return [
         escape(name or layer.name),
         escape(layer.what),
         "" if layer.noise is None else f"{100 * layer.noise:.2g}",
-        *points,
+        *([signed(layer.miou_points)] if labelled else []),
         "-" if layer.labels_changed is None else f"{100 * layer.labels_changed:.2f}",
-        "-" if layer.saved_ms is None else f"{layer.saved_ms:.2f}",
+        signed(layer.saved_ms),
     ]

@@ -5,10 +5,12 @@ Its own search finds the k largest of anything and, in BF16, takes as long as se
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.export.append import PREFIX, Appender
 from edgeseg.export.graph import attributes, is_op
+
+_SIZES_ARE_AN_INPUT = 13  # of Split, from this opset on
 
 
 def compare_planes(graph: Appender, x: str, classes: int) -> str:
@@ -16,17 +18,22 @@ def compare_planes(graph: Appender, x: str, classes: int) -> str:
 
     Class ids, at most 255, are whole numbers in BF16, too.
     """
+    if classes == 1:
+        never = graph.node("Less", [x, x], PREFIX + "never")
+        return graph.node("Cast", [never], PREFIX + "found0", to=TensorProto.FLOAT)
     planes = [f"{PREFIX}class{i}" for i in range(classes)]
-    sizes = graph.constant("plane_sizes", np.ones(classes, np.int64))
-    graph.graph.node.append(helper.make_node("Split", [x, sizes], planes, name=PREFIX + "classes", axis=1))
+    split = helper.make_node("Split", [x], planes, name=PREFIX + "classes", axis=1)
+    if graph.opset >= _SIZES_ARE_AN_INPUT:
+        split.input.append(graph.constant("plane_sizes", np.ones(classes, np.int64)))
+    else:
+        split.attribute.append(helper.make_attribute("split", [1] * classes))
+    graph.graph.node.append(split)
     best, found = planes[0], graph.constant("id0", np.zeros((1, 1, 1, 1), np.float32))
     for i, plane in enumerate(planes[1:], 1):
         number = graph.constant(f"id{i}", np.full((1, 1, 1, 1), i, np.float32))
         higher = graph.node("Greater", [plane, best], f"{PREFIX}higher{i}")
         best = graph.node("Max", [best, plane], f"{PREFIX}best{i}")
         found = graph.node("Where", [higher, number, found], f"{PREFIX}found{i}")
-    if classes == 1:
-        found = graph.node("Mul", [best, found], PREFIX + "found0")
     return found
 
 
@@ -41,6 +48,8 @@ def shuffled_scores(graph: Appender, output: str, classes: int, size: tuple[int,
     weight = _constant(graph, layer.input[1]) if layer is not None and is_op(layer, "ConvTranspose") else None
     if layer is None or weight is None or not _tiles(layer, weight) or weight.shape[1] != classes:
         return None
+    if any(output in node.input for node in graph.graph.node):
+        return None  # somebody else needs the scores whole
     block = weight.shape[2]
     height, width = size[0] // block, size[1] // block
     bias = _constant(graph, layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from edgeseg.export.graph import is_op, names_read, subgraphs
-from edgeseg.quantize.placement import MOVES
+from edgeseg.quantize.placement import MOVES, moves
 
+_OLDEST_OPSET = 13  # every move takes INT8 from there on
 # What OpenVINO's INT8 convolutions do not see a DQ through; in front of these they do.
 _RESHAPES = ("Reshape", "Transpose", "Pad", "Squeeze", "Unsqueeze", "Flatten")
 
@@ -44,9 +45,12 @@ class _Pairs:
 
     def __init__(self, model: ModelProto) -> None:
         self.graph = model.graph
+        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
         self.values = {t.name: t for t in self.graph.initializer}
         self.outputs = {o.name for o in self.graph.output}
         self.producer = {o: n for n in self.graph.node for o in n.output if o}
+        # What the bodies of control flow read must keep its name, as an output must.
+        self.outputs |= {i for n in self.graph.node for body in subgraphs(n) for i in names_read(body)}
         self.readers: dict[str, list[NodeProto]] = {}
         for node in self.graph.node:
             for name in set(node.input):
@@ -66,7 +70,7 @@ class _Pairs:
 
     def carry(self, node: NodeProto) -> None:
         """Make one move work on INT8, where what it reads and what is read of it have one scale."""
-        if not is_op(node, *MOVES):
+        if not moves(node, self._value) or self.opset < _OLDEST_OPSET:
             return
         count = len(node.input) if MOVES[node.op_type] < 0 else MOVES[node.op_type]
         makers = [self.producer.get(name) for name in node.input[:count]]
@@ -76,7 +80,7 @@ class _Pairs:
         step = steps.pop()
         outputs = [o for o in (node.output if is_op(node, "Split") else node.output[:1]) if o]
         wanted = {name: self._quantizers(name, step) for name in outputs}
-        if not all(wanted.values()):
+        if not all(wanted.values()) or any(q.output[0] in self.outputs for found in wanted.values() for q in found):
             return
         for place, maker in enumerate(makers):
             if maker is not None:
@@ -112,14 +116,16 @@ class _Pairs:
         for other in quantizers[1:]:
             for reader in self.readers.get(other.output[0], []):
                 _rename(reader, other.output[0], steps)
-                self.readers[steps].append(reader)
-        dequantizer = next((n for n in self.readers.get(steps, []) if is_op(n, "DequantizeLinear")), None)
+                self.readers.setdefault(steps, []).append(reader)
+        scale = self.scale(first)
+        back = (n for n in self.readers.get(steps, []) if is_op(n, "DequantizeLinear") and self.scale(n) == scale)
+        dequantizer = next(back, None)
         left = [n for n in self.readers.get(name, []) if id(n) not in dropped]
         if name in self.outputs or (left and dequantizer is None):
             made = helper.make_node("DequantizeLinear", [steps, *first.input[1:3]], [name], f"{first.name}/float")
             self.graph.node.append(made)
             self.producer[name] = made
-            self.readers[steps].append(made)
+            self.readers.setdefault(steps, []).append(made)
         elif dequantizer is not None:
             for reader in left:
                 shape_only = is_op(reader, "Shape")

@@ -25,6 +25,7 @@ def fold(model: ModelProto) -> ModelProto:
     if copy.functions:
         copy = inliner.inline_local_functions(copy)
     _name_nodes(copy)
+    _settle_defaults(copy)
     _hoist_constants(copy)
     _drop_passing(copy)
     for step in (_spread_normalisation, _fold_affine):
@@ -35,15 +36,24 @@ def fold(model: ModelProto) -> ModelProto:
 
 
 def _name_nodes(model: ModelProto) -> None:
-    """Give every node a name of its own: layers are spoken of by name."""
+    """Give every node a name of its own: layers are spoken of by name. A file's own names go before made ones."""
     used: set[str] = set()
-    for node in model.graph.node:
-        base = node.name or (node.output[0] if node.output else node.op_type)
+    for node in sorted(model.graph.node, key=lambda n: not n.name):
+        base = node.name or next((o for o in node.output if o), node.op_type)
         name, count = base, 1
         while name in used:
             name, count = f"{base}_{count}", count + 1
         node.name = name
         used.add(name)
+
+
+def _settle_defaults(model: ModelProto) -> None:
+    """Make weights constants that are inputs with a default: every weight was one before ONNX's IR version 4."""
+    defaults = {t.name for t in model.graph.initializer}
+    kept = [i for i in model.graph.input if i.name not in defaults]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, 4)
 
 
 def _hoist_constants(model: ModelProto) -> None:
@@ -77,7 +87,7 @@ def _spread_normalisation(graph: Graph) -> bool:
     """Move one batch normalisation behind a concat of channels in front of it, a slice an input."""
     for node in graph.graph.node:
         concat = graph.producer.get(node.input[0]) if is_op(node, "BatchNormalization") else None
-        if concat is None or not is_op(concat, "Concat") or attributes(concat)["axis"] != 1:
+        if concat is None or not is_op(concat, "Concat") or attributes(concat)["axis"] not in (1, -3):
             continue
         shapes = [graph.static_channels(name) for name in concat.input]
         affine = _affine_of(graph, node)
@@ -112,8 +122,8 @@ def _affine_nodes(graph: Graph, name: str, x: str, gain: Float, offset: Float) -
         _initializer(graph, f"{name}/{kind}", v.reshape(shape)) for kind, v in (("gain", gain), ("offset", offset))
     ]
     nodes = [
-        helper.make_node("Mul", [x, constants[0]], [scaled], f"{name}/Mul"),
-        helper.make_node("Add", [scaled, constants[1]], [out], f"{name}/Add"),
+        helper.make_node("Mul", [x, constants[0]], [scaled], graph.unique(f"{name}/Mul")),
+        helper.make_node("Add", [scaled, constants[1]], [out], graph.unique(f"{name}/Add")),
     ]
     return nodes, out
 
@@ -184,10 +194,10 @@ def _rewrite(graph: Graph, layer: NodeProto, gain: Float, offset: Float) -> None
     bias = graph.array(layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None
     before = np.zeros_like(gain) if bias is None else np.asarray(bias, np.float32)
     if layer.op_type == "Conv":
-        scaled = weight * gain.reshape(-1, 1, 1, 1)
+        scaled = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
     else:  # (in, out / group, kh, kw): output channel o of group g is gain[g * out / group + o]
         group = attributes(layer).get("group", 1)
-        gains = gain.reshape(group, 1, -1, 1, 1)
+        gains = gain.reshape(group, 1, -1, *[1] * (weight.ndim - 2))
         scaled = (weight.reshape(group, -1, *weight.shape[1:]) * gains).reshape(weight.shape)
     del layer.input[2:]
     layer.input[1] = _initializer(graph, f"{layer.name}/weight", scaled)

@@ -14,10 +14,11 @@ The rules, for TensorRT's explicit quantization and OpenVINO's low-precision pas
   (squeeze-and-excitation: no time to win, much to lose), and the layers a caller names.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto, NodeProto
 
 from edgeseg.errors import InputError
@@ -112,8 +113,10 @@ def _layers(graph: Graph, floats: dict[str, str]) -> Iterator[NodeProto]:
             floats[node.name] = "works on a 1x1 map"
         elif is_op(node, "MatMul") and weight.ndim != 2:
             floats[node.name] = "a stack of matrices"
-        elif weight.dtype != np.float32 or graph.array(node.input[0]) is not None:
+        elif weight.dtype != np.float32:
             floats[node.name] = f"weights of type {weight.dtype}"
+        elif graph.array(node.input[0]) is not None:
+            floats[node.name] = "its input is constant"
         else:
             yield node
 
@@ -131,16 +134,17 @@ def _last_layers(graph: Graph) -> set[str]:
         seen.add(name)
         if is_op(node, *WEIGHTED) and graph.array(node.input[1]) is not None:
             last.add(node.name)
-        else:
-            open_names += [i for i in node.input if i]
+        elif not is_op(node, "Shape", "Size"):
+            open_names += _data_inputs(node) if is_op(node, *MOVES) else [i for i in node.input if i]
     return last
 
 
 def _on_one_pixel(graph: Graph, node: NodeProto) -> bool:
-    shape = graph.static_shape(node.output[0]) or graph.shape(node.output[0])
-    if shape is None or not is_op(node, "Conv") or len(shape) != 4:
+    """Whether a layer gives one vector a frame: a map of 1x1, or one row of a matrix product."""
+    shape = graph.shape(node.output[0])
+    if shape is None or len(shape) < 2:
         return False
-    return all(d in (1, (1, ())) for d in shape[2:])
+    return all(d == (1, ()) for d in (shape[2:] if is_op(node, "Conv") else shape[:-1]))
 
 
 def _is_sum(graph: Graph, node: NodeProto) -> bool:
@@ -165,29 +169,39 @@ def _sums_before(graph: Graph, layers: list[NodeProto]) -> list[NodeProto]:
         if _is_sum(graph, node):
             found.add(node.name)
             wanted += list(node.input)
-        elif is_op(node, *ACTIVATIONS) or _moves(graph, node):
+        elif is_op(node, *ACTIVATIONS) or moves(node, graph.array):
             wanted += _data_inputs(node)
     return [n for n in graph.graph.node if n.name in found]
 
 
-def _moves(graph: Graph, node: NodeProto) -> bool:
-    """Whether ``node`` only moves values, and what it adds of its own is zero or lower than all."""
+def moves(node: NodeProto, constant: Callable[[str], npt.NDArray[np.generic] | None]) -> bool:
+    """Whether ``node`` only moves values, and what it adds of its own is zero or lower than all.
+
+    ``constant`` gives the value of a constant by name, ``None`` for what is computed.
+    """
     if not is_op(node, *MOVES):
         return False
     attrs = attributes(node)
     if is_op(node, "Resize", "Upsample"):
-        return bool(attrs.get("mode", b"nearest") == b"nearest")
+        # Cropping may ask for values from outside, and gives ``extrapolation_value`` there.
+        crops = attrs.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+        return bool(attrs.get("mode", b"nearest") == b"nearest" and not crops)
     if is_op(node, "Pad"):
-        value = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
+        value = constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
         return bool(attrs.get("mode", b"constant") != b"constant" or (value is not None and not np.any(value)))
     if is_op(node, "Concat"):
-        return all(graph.array(name) is None for name in node.input)
-    return bool(graph.array(node.input[0]) is None)
+        return all(constant(name) is None for name in node.input)
+    return constant(node.input[0]) is None
 
 
 def _data_inputs(node: NodeProto) -> list[str]:
     count = MOVES.get(node.op_type, 1)
     return [name for name in (node.input if count < 0 else node.input[:count]) if name]
+
+
+def _data_outputs(node: NodeProto) -> list[str]:
+    """What a move gives: one tensor (a pooling's Indices are none), of a ``Split`` all."""
+    return [name for name in (node.output if is_op(node, "Split") else node.output[:1]) if name]
 
 
 def _spread(graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats: dict[str, str]) -> Placement:
@@ -204,11 +218,11 @@ def _spread(graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats
         seen.add(name)
         scales.find(name)
         node = graph.producer.get(name)
-        if node is not None and name == node.output[0] and _moves(graph, node):
+        if node is not None and name in _data_outputs(node) and moves(node, graph.array):
             moved.add(node.name)
-            for source in _data_inputs(node):
-                scales.join(name, source)
-                open_names.append(source)
+            for other in (*_data_inputs(node), *_data_outputs(node)):
+                scales.join(name, other)
+                open_names.append(other)
     order = {name: place for place, name in enumerate(_made_in_order(graph))}
     tensors = sorted(seen, key=lambda name: order.get(name, -1))
     made_by_move = {o for n in graph.graph.node if n.name in moved for o in n.output}

@@ -125,30 +125,33 @@ def _draw_noise_against_time(axis: Any, result: "Sensitivity") -> None:
         return
     for scored, label in ((True, "cost scored"), (False, "not scored")):
         dots = [layer for layer in timed if (layer.labels_changed is not None) == scored]
+        if not dots:
+            continue
         x, y = [layer.saved_ms for layer in dots], [100 * (layer.noise or 0.0) for layer in dots]
         axis.scatter(x, y, s=22, facecolors="tab:blue" if scored else "none", edgecolors="tab:blue", label=label)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.minorticks_off()
+    axis.set_ylim(low, high * (high / low) ** 0.4)  # an empty band above the dots
     _name_costliest(axis, [layer for layer in timed if layer.labels_changed is not None][:_NAMED])
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="best")
     axis.grid(alpha=0.3)
 
 
 def _name_costliest(axis: Any, layers: "Sequence[LayerCost]") -> None:
-    """Write names into an empty band made above the dots, from left to right as the dots are, each with a line."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high * (high / low) ** 0.4)
+    """Write names into the band above the dots, from left to right as the dots are, each with a line to its own."""
+    last = len(layers) - 1
     for place, layer in enumerate(sorted(layers, key=lambda layer: layer.saved_ms or 0.0)):
         axis.annotate(
             _short(layer.name),
             (layer.saved_ms, 100 * (layer.noise or 0.0)),
-            xytext=((place + 0.5) / len(layers), 0.96 - 0.055 * (place % 3)),
+            xytext=(0.01 + 0.98 * (place / last if last else 0.5), 0.97 - 0.055 * (place % 3)),
             textcoords="axes fraction",
             fontsize=8,
-            ha="center",
+            ha="center" if 0 < place < last or not last else "left" if place == 0 else "right",
             va="top",
             arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.6},
         )

@@ -74,7 +74,7 @@ class _Writer:
         self.graph, self.placement, self.scale = graph, placement, scale
         self.zero = self._add("zero", np.int8(0))
         self._scale_names: dict[float, str] = {}
-        self._written: dict[str, str] = {}  # weight initializer -> its dequantized name
+        self._written: dict[tuple[str, int], str] = {}  # weight initializer, channel axis -> its dequantized name
         self._layers, self._inside = set(placement.layers), {*placement.layers, *placement.sums, *placement.moves}
         self._paired = {name: graph.unique(f"{name}/dq") for name in placement.tensors}
         self._own = set[str]()  # nodes written here
@@ -96,21 +96,21 @@ class _Writer:
             return []
         step, out = self._scale_name(name), self._paired[name]
         steps = self.graph.unique(f"{name}{QUANTIZED_SUFFIX}")
-        self._own |= {f"{name}/Q", f"{name}/DQ"}
+        titles = self.graph.unique(f"{name}/Q"), self.graph.unique(f"{name}/DQ")
+        self._own |= {*titles}
         return [
-            helper.make_node("QuantizeLinear", [name, step, self.zero], [steps], f"{name}/Q"),
-            helper.make_node("DequantizeLinear", [steps, step, self.zero], [out], f"{name}/DQ"),
+            helper.make_node("QuantizeLinear", [name, step, self.zero], [steps], titles[0]),
+            helper.make_node("DequantizeLinear", [steps, step, self.zero], [out], titles[1]),
         ]
 
     def weights(self, node: NodeProto) -> list[NodeProto]:
         """Quantize a layer's weights; returns the DQ node in front of it."""
         if node.name not in self._layers:
             return []
-        label = node.input[1]
-        if label in self._written:
-            node.input[1] = self._written[label]
+        label, axis = node.input[1], output_axis(node)
+        if (label, axis) in self._written:
+            node.input[1] = self._written[label, axis]
             return []
-        axis = output_axis(node)
         steps, scale = quantize_weight(np.asarray(self.graph.array(label), np.float32), axis)
         inputs = [
             self._add(f"{label}", steps),
@@ -118,7 +118,7 @@ class _Writer:
             self._add(f"{label}/zero", np.zeros(len(scale), np.int8)),
         ]
         out = self.graph.unique(f"{label}/dq")
-        self._written[label] = out
+        self._written[label, axis] = out
         node.input[1] = out
         return [helper.make_node("DequantizeLinear", inputs, [out], f"{node.name}/weights/DQ", axis=axis)]
 

@@ -25,7 +25,7 @@ Value = fx.Node | None
 def module_from_onnx(
     model: ModelProto, instead: Mapping[str, nn.Module | None] | None = None
 ) -> tuple[fx.GraphModule, dict[str, str]]:
-    """``model`` as a module, (N, 3, H, W) -> its first output, and its parameters' names by those of their initializers.
+    """``model`` as a module, (N, 3, H, W) -> its first output, and the names of its parameters by initializer.
 
     ``instead`` has, by node name, a module that takes the place of a node: it is called with those of the node's inputs
     that are not constants. One module may stand in several places; ``None`` passes the first input on. Raises

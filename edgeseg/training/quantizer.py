@@ -24,22 +24,23 @@ _TINY = 1e-12  # as quantize_weight has it
 class _RoundActivation(torch.autograd.Function):
     """``QuantizeLinear`` and ``DequantizeLinear`` in one, in float32; the step learns as LSQ's (Esser et al. 2020).
 
-    Inside the range the gradient passes straight through; the step's is rounding error there and the limit outside
-    (their equation 3), scaled by 1 / sqrt(values * 127) (section 2.2).
+    Inside the range the gradient g passes straight through. The step's is, value by value, the rounding error in steps
+    there and the limit outside (their equation 3): (y - x * inside) / step, whose sum with g is that of two products.
+    It is scaled by 1 / sqrt(values * 127) (section 2.2).
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
-        ctx.save_for_backward(x, step)
-        return (x.float() / step).round_().clamp_(LOWEST, LEVELS).mul_(step)
+        out = (x.float() / step).round_().clamp_(LOWEST, LEVELS).mul_(step)
+        ctx.save_for_backward(x, step, out)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, step = ctx.saved_tensors
-        steps = x.float() / step
-        inside = (steps >= LOWEST) & (steps <= LEVELS)
-        slope = torch.where(inside, steps.round() - steps, steps.clamp(LOWEST, LEVELS))
-        return (grad * inside).to(x.dtype), (grad * slope).sum() / math.sqrt(x.numel() * LEVELS)
+        x, step, out = ctx.saved_tensors
+        passed = grad * ((x >= LOWEST * step) & (x <= LEVELS * step))
+        slope = ((grad * out).sum() - (passed * x).sum()) / step
+        return passed.to(x.dtype), slope / math.sqrt(x.numel() * LEVELS)
 
 
 class _RoundWeight(torch.autograd.Function):

@@ -155,8 +155,7 @@ def positions(emit: Emitter, x: str, pooled: str, window: Window, out: str) -> N
         # The sizes of the output are MaxPool's business; ceil_mode may look up to a stride beyond the padding.
         beyond = [p + (s if window.ceil else 0) for p, s in zip(window.pads[rank:], window.strides, strict=True)]
         pads = emit.ints([0, 0, *window.pads[:rank], 0, 0, *beyond])
-        lowest = float(np.finfo(helper.tensor_dtype_to_np_dtype(kind)).min)
-        x = emit.op("Pad", x, pads, emit.scalar(lowest, kind))
+        x = emit.op("Pad", x, pads, emit.scalar(_lowest(kind), kind))
         places = emit.op("Pad", places, pads, emit.ints(-1))
     sizes = emit.part(emit.shape(pooled), 2, 2 + rank)
     span = emit.op("Mul", sizes, emit.ints(window.strides))
@@ -171,6 +170,12 @@ def positions(emit: Emitter, x: str, pooled: str, window: Window, out: str) -> N
             hit = emit.op("And", hit, emit.op("Greater", place, emit.ints(-1)))
         found = emit.op("Where", hit, place, found or emit.ints(0))
     emit.op("Add", found, _plane_starts(emit, shape, rank), out=out)
+
+
+def _lowest(elem_type: int) -> float:
+    """The lowest number of a type."""
+    kind = helper.tensor_dtype_to_np_dtype(elem_type)
+    return float(np.finfo(kind).min if kind.kind == "f" else np.iinfo(kind).min)
 
 
 def _places(emit: Emitter, shape: str, window: Window) -> str:
