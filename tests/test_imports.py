@@ -38,6 +38,11 @@ def test_import_edgeseg_is_fast() -> None:
         "edgeseg.data.synthetic",
         "edgeseg.doctor",
         "edgeseg.postprocess",
+        "edgeseg.quantize.check",
+        "edgeseg.quantize.choose",
+        "edgeseg.quantize.sensitivity",
+        "edgeseg.runtime.quantized",
+        "edgeseg.profiling.compare",
         "edgeseg.models",
         "edgeseg.training.recipe",
     ],
@@ -68,6 +73,11 @@ def test_commands_import_no_torch(command: str, small_onnx: object, tmp_path: ob
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_opening_an_engine_starts_no_telemetry() -> None:
+    code = "import sys; from edgeseg.runtime import cpu; cpu.core(); print('openvino_telemetry' in sys.modules)"
+    assert run(code).stdout.strip() == "False"
 
 
 def test_public_names_resolve() -> None:

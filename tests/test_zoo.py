@@ -1,6 +1,7 @@
 """The net that ships: the same as its checkpoint, as good as its card says, on synthetic frames and on real ones."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from edgeseg.data import open_dataset
 from edgeseg.evaluation import evaluate
 from edgeseg.preprocess import to_input
 from edgeseg.runtime import cpu, resolve_engine
-from edgeseg.runtime.load import ZOO, zoo
+from edgeseg.runtime.load import ZOO, zoo, zoo_int8
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "engines"
 SAME_LABELS = 0.9999
@@ -36,6 +37,8 @@ def agreement(images: list[np.ndarray]) -> float:
 def test_every_net_has_a_card_of_this_very_file(name: str) -> None:
     card = (ZOO / f"{name}.md").read_text(encoding="utf-8")
     assert hashlib.sha256(zoo()[name].read_bytes()).hexdigest() in card
+    quantized = zoo_int8(name)
+    assert quantized is None or hashlib.sha256(quantized.read_bytes()).hexdigest() in card
     for heading in ("## Data", "## Terms", "## Recipe", "## Scores"):
         assert heading in card
 
@@ -60,6 +63,28 @@ def test_scores_of_the_card(camvid_root: Path) -> None:
     if "BF16" in cpu.device()[1]:
         half = evaluate(resolve_engine("enet-camvid", precision="bf16"), data).mean_iou
         assert abs(half - full) <= 0.003
+    quantized = evaluate(resolve_engine("enet-camvid", precision="int8"), data).mean_iou
+    assert full - quantized <= 0.003
+    assert f"{100 * quantized:.2f}" in card
+
+
+def test_int8_labels_as_float_does() -> None:
+    data = open_dataset("synthetic://?length=12&size=480x360", "test")
+    full, quantized = (resolve_engine("enet-camvid", precision=p) for p in ("fp32", "int8"))
+    assert quantized.passport.precision == "int8"
+    assert np.mean([(full(data[i].image) == quantized(data[i].image)).mean() for i in range(len(data))]) >= 0.97
+
+
+def test_auto_is_the_fastest_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path))
+    first = resolve_engine("enet-camvid").passport
+    (race,) = tmp_path.glob("*.race.json")
+    times = json.loads(race.read_text())
+    assert times["faster"] == min(times["latency_ms"], key=times["latency_ms"].get) == first.precision
+    race.write_text(json.dumps({"faster": "int8", "latency_ms": {}}))
+    assert resolve_engine("enet-camvid").passport.precision == "int8"  # not measured again
+    race.write_text("damaged")
+    assert resolve_engine("enet-camvid").passport.precision in ("fp32", "bf16", "int8")
 
 
 def test_the_net_sees_the_synthetic_street() -> None:

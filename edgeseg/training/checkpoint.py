@@ -1,5 +1,6 @@
 """A checkpoint: weights and spec in one file, loadable without running any code from it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,24 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, A
     except RuntimeError as error:
         raise InputError(f"{path}: its weights do not fit its spec", got=str(error).splitlines()[-1].strip()) from error
     return net.eval(), spec, content["notes"]
+
+
+def average_checkpoints(paths: Sequence[str | Path]) -> tuple[nn.Module, ModelSpec]:
+    """The net whose weights are the mean of several checkpoints of one run or of runs that started from one.
+
+    Wortsman et al. 2022, "Model soups". Raises ``InputError`` where the nets are not the same.
+    """
+    loaded = [load_checkpoint(path) for path in paths]
+    if not loaded:
+        raise InputError("no checkpoints to average", expected="at least one")
+    net, spec, _ = loaded[0]
+    states = [other.state_dict() for other, _, _ in loaded]
+    for path, (_, theirs, _), state in zip(paths, loaded, states, strict=True):
+        if theirs != spec or [(k, v.shape) for k, v in state.items()] != [(k, v.shape) for k, v in states[0].items()]:
+            raise InputError(f"{path}: not the same net as {paths[0]}", hint="Average checkpoints of one recipe.")
+    mean = {
+        key: torch.stack([state[key] for state in states]).mean(0) if value.is_floating_point() else value
+        for key, value in states[0].items()
+    }
+    net.load_state_dict(mean)
+    return net, spec
