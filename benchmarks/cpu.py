@@ -8,172 +8,62 @@ so that a machine whose speed drifts slows them alike. The median over all round
 
 What is timed: for edgeseg, everything between a uint8 BGR frame and a uint8 label map. For the others only the net,
 from a ready float tensor to logits: they are given the preprocessing and the argmax for free.
+
+INT8 rows are calibrated on the same frames of the synthetic drive. Where a peer has several forms, each is tried, and
+the fastest is timed. A second table sets the time of each edgeseg engine against that of its convolutions.
 """
 
 import argparse
-import contextlib
 import json
-import logging
 import os
-import statistics
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import nodes
+from benchmarks.candidates import Candidate, Case, float_candidates, make_case, make_net
+from benchmarks.int8 import int8_candidates
 from edgeseg.artifact import sha256_file
 from edgeseg.export.network import load_network
-from edgeseg.export.to_onnx import export_module
-from edgeseg.models import architecture, create
-from edgeseg.preprocess import to_input
 from edgeseg.profiling.machine import PACKAGES, describe_machine
-from edgeseg.runtime import build_engine, load_engine
-from edgeseg.runtime import cpu as cpu_target
-from edgeseg.spec import CAMVID_11, ModelSpec
 
 SIZES = {"segnet": (352, 480), "enet": (360, 480)}
-BASELINE = "PyTorch eager FP32"
 MAX_CALLS = 400
 
 
-@dataclass
-class Candidate:
-    """One way to run the net: ``call()`` runs a frame, ``labels()`` what it said of it."""
-
-    name: str
-    ours: bool
-    call: Callable[[], Any]
-    labels: Callable[[], Any]
-    times: list[float] = field(default_factory=list)
-
-    @property
-    def median_ms(self) -> float:
-        return statistics.median(self.times) * 1e3
-
-
-@contextlib.contextmanager
-def pytorch_pooling(name: str) -> Iterator[None]:
-    """The net with PyTorch's own pooling and unpooling (int64 indices), as anyone else would write it."""
-    module = import_module(architecture(name).factory.split(":")[0])
-    ours = module.max_pool_code, module.max_unpool_code
-    module.max_pool_code = lambda x: F.max_pool2d(x, 2, return_indices=True)  # type: ignore[attr-defined]
-    module.max_unpool_code = lambda v, i, like: F.max_unpool2d(v, i, 2, output_size=list(like.shape[2:]))  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        module.max_pool_code, module.max_unpool_code = ours  # type: ignore[attr-defined]
-
-
-def _torch(name: str, net: Any, x: torch.Tensor, title: str, *, compiled: bool, bf16: bool) -> Candidate:
-    run = torch.compile(net) if compiled else net
-
-    def call() -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16), pytorch_pooling(name):
-            out: torch.Tensor = run(x)
-            return out
-
-    return Candidate(title, False, call, lambda: call().float().argmax(1)[0].numpy())
-
-
-def _onnxruntime(path: Path, x: Any, title: str) -> Candidate:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def call() -> Any:
-        return session.run(None, {name: x})[0]
-
-    return Candidate(title, False, call, lambda: call().argmax(1)[0])
-
-
-def _openvino(path: Path, x: Any, title: str) -> Candidate:
-    core = cpu_target.core()
-    model = core.read_model(path)
-    model.reshape(list(x.shape))
-    request = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
-
-    def call() -> Any:
-        request.infer({0: x}, share_inputs=True)
-        return request.get_output_tensor(0).data
-
-    return Candidate(title, False, call, lambda: call().argmax(1)[0])
-
-
-def _edgeseg(path: Path, frame: Any, precision: str) -> Candidate:
-    engine = load_engine(build_engine(path, precision=precision))
-    return Candidate(f"edgeseg {precision.upper()}", True, lambda: engine(frame), lambda: engine(frame))
-
-
-def candidates(name: str, folder: Path, console: Console) -> tuple[list[Candidate], dict[str, Any]]:
-    """Every way to run one net, and what identifies it."""
-    torch.manual_seed(0)
+def candidates(name: str, folder: Path, console: Console) -> tuple[Case, list[Candidate], dict[str, Any]]:
+    """What all share, every way to run one net, and what identifies it."""
     size = SIZES[name]
-    net = create(name, len(CAMVID_11)).eval()
-    _settle(net, size)
-    spec = ModelSpec(architecture=name, input_size=size, stride=architecture(name).stride, labels=CAMVID_11)
-    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    x = to_input(frame, spec)
-    tensor = torch.from_numpy(x)
-    console.print(f"preparing {name} {size[0]}x{size[1]} …")
-    standard = export_module(net, spec, folder / f"{name}.onnx")
-    scatter = _pytorch_export(name, net, tensor, folder / f"{name}-scatter.onnx")
-    found = [
-        _torch(name, net, tensor, BASELINE, compiled=False, bf16=False),
-        _torch(name, net, tensor, "torch.compile FP32", compiled=True, bf16=False),
-        _torch(name, net, tensor, "torch.compile BF16 autocast", compiled=True, bf16=True),
-        _onnxruntime(standard, x, "ONNX Runtime FP32, standard MaxUnpool"),
-        _openvino(scatter, x, "OpenVINO default, PyTorch's own export"),
-    ]
-    found += [
-        _edgeseg(standard, frame, p) for p in cpu_target.PRECISIONS if p == "fp32" or "BF16" in cpu_target.device()[1]
-    ]
+    console.print(f"preparing {name} {size[0]}x{size[1]}: minutes …")
+    net = make_net(name, size)
+    case = make_case(name, net, size, folder)
+    found = float_candidates(case, net)
+    quantized, left_out = int8_candidates(case)
     facts = {
         "net": name,
         "size": list(size),
-        "classes": len(CAMVID_11),
-        "onnx_sha256": sha256_file(standard),
+        "classes": len(case.spec.labels),
+        "onnx_sha256": sha256_file(case.standard),
         "parameters": sum(p.numel() for p in net.parameters()),
-        "onnx_nodes": len(load_network(standard).model.graph.node),
+        "onnx_nodes": len(load_network(case.standard).model.graph.node),
+        "calibration": {"set": case.calibration.describe(), "digest": case.calibration.digest},
+        "left_out": left_out,
     }
-    return found, facts
-
-
-def _settle(net: torch.nn.Module, size: tuple[int, int]) -> None:
-    """Give batch normalisation the statistics of a noise batch, so that activations have a trained net's scale."""
-    net.train()
-    with torch.no_grad():
-        for _ in range(2):
-            net(torch.randn(1, 3, *size))
-    net.eval()
-
-
-def _pytorch_export(name: str, net: torch.nn.Module, x: torch.Tensor, path: Path) -> Path:
-    """What ``torch.onnx.export`` writes by itself: unpooling as a scatter."""
-    loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(None), pytorch_pooling(name):
-        warnings.simplefilter("ignore")
-        torch.onnx.export(net, (x,), str(path), dynamo=True, external_data=False, verbose=False)
-    return path
+    return case, found + quantized, facts
 
 
 def time_all(found: list[Candidate], rounds: int, seconds: float, console: Console) -> None:
     """Fill every candidate's ``times``, going round all of them."""
     for candidate in found:
-        candidate.call()
+        with console.status(f"first call: {candidate.name}"):
+            candidate.call()
     for number in range(rounds):
         for candidate in found:
             with console.status(f"round {number + 1} of {rounds}: {candidate.name}"):
@@ -187,51 +77,122 @@ def time_all(found: list[Candidate], rounds: int, seconds: float, console: Conso
                         break
 
 
-def report(found: list[Candidate], facts: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Print one net's table; return its part of the JSON line."""
-    truth = found[0].labels()
+def results(found: list[Candidate], profiles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, slowest first; speed and labels are compared to the first candidate's."""
+    truth = np.asarray(found[0].labels())
     base = found[0].median_ms
-    table = Table(title=f"{facts['net']} {facts['size'][0]}x{facts['size'][1]}, batch 1, {os.cpu_count()} cores")
-    for heading in ("runtime", "median ms", "p95 ms", "calls", "faster than eager", "same labels"):
-        table.add_column(heading, justify="left" if heading == "runtime" else "right")
     rows = []
     for c in sorted(found, key=lambda c: -c.median_ms):
-        agree = float((np.asarray(c.labels()) == truth).mean())
-        p95 = float(np.percentile(c.times, 95)) * 1e3
-        rows.append({
+        row = {
             "runtime": c.name, "edgeseg": c.ours, "latency_ms_p50": round(c.median_ms, 3),
-            "latency_ms_p95": round(p95, 3), "calls": len(c.times), "speedup": round(base / c.median_ms, 3),
-            "same_labels": round(agree, 6),
-        })  # fmt: skip
-        name = f"[bold]{c.name}[/]" if c.ours else c.name
+            "latency_ms_p95": round(float(np.percentile(c.times, 95)) * 1e3, 3), "calls": len(c.times),
+            "speedup": round(base / c.median_ms, 3), "same_labels": round(_agreement(c, truth), 6), **c.detail,
+        }  # fmt: skip
+        rows.append(row | ({"profile": profiles[c.name]} if c.name in profiles else {}))
+    return rows
+
+
+def _agreement(candidate: Candidate, truth: Any) -> float:
+    return float((np.asarray(candidate.labels()) == truth).mean())
+
+
+def show(net: dict[str, Any], console: Console) -> None:
+    """Print one net's tables and the notes under them."""
+    table = Table(title=f"{net['net']} {net['size'][0]}x{net['size'][1]}, batch 1, {os.cpu_count()} cores")
+    for heading in ("runtime", "median ms", "p95 ms", "calls", "faster than eager", "same labels"):
+        table.add_column(heading, justify="left" if heading == "runtime" else "right")
+    for row in net["results"]:
         table.add_row(
-            name,
-            f"{c.median_ms:.1f}",
-            f"{p95:.1f}",
-            str(len(c.times)),
-            f"{base / c.median_ms:.2f}x",
-            f"{100 * agree:.2f} %",
+            f"[bold]{row['runtime']}[/]" if row["edgeseg"] else row["runtime"],
+            f"{row['latency_ms_p50']:.1f}",
+            f"{row['latency_ms_p95']:.1f}",
+            str(row["calls"]),
+            f"{row['speedup']:.2f}x",
+            f"{100 * row['same_labels']:.2f} %",
         )
     console.print(table)
-    return {**facts, "results": rows}
+    inside = Table(title="inside edgeseg's engines, with counters on")
+    for heading in ("engine", "graph ms", "convolutions ms", "ratio", "the rest, ms"):
+        inside.add_column(heading, justify="left" if heading in ("engine", "the rest, ms") else "right")
+    for cells in _profile_cells(net):
+        inside.add_row(*cells)
+    console.print(inside)
+    for note in notes(net):
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
+
+
+def _profile_cells(net: dict[str, Any]) -> list[list[str]]:
+    """Name, graph, convolutions, ratio and the three costliest other node types of every row with a profile."""
+    found = []
+    for row in net["results"]:
+        p = row.get("profile")
+        if not p:
+            continue
+        rest = [(kind, ms) for kind, ms in p["by_type_ms"].items() if kind not in nodes.CONVOLUTIONS][:3]
+        told = ", ".join(f"{kind} {ms:.1f}" for kind, ms in rest)
+        ratio = "" if p["ratio"] is None else f"{p['ratio']:.2f}"
+        found.append([row["runtime"], f"{p['graph_ms']:.1f}", f"{p['convolution_ms']:.1f}", ratio, told])
+    return found
+
+
+def notes(net: dict[str, Any]) -> list[str]:
+    """What must be known to read one net's table, each a sentence or two; nothing for a run without INT8 rows."""
+    quantized = [row for row in net["results"] if "int8_layers" in row or "tried_ms" in row]
+    if not quantized:
+        return []
+    same = [100 * row["same_labels"] for row in quantized]
+    told = [
+        f"INT8 is calibrated on {net['calibration']['set']}, the same for all. The weights are random, so these rows "
+        f"say nothing of accuracy: {min(same):.1f} to {max(same):.1f} % of their labels are those of eager FP32."
+    ]
+    for row in quantized:
+        if "tried_ms" in row:
+            tried = ", ".join(f"{form} {ms:.1f} ms" for form, ms in row["tried_ms"].items())
+            about = f" {row['about']}." if "about" in row else ""
+            told.append(f"{row['runtime']}: {row['variant']}, the fastest in a short trial ({tried}).{about}")
+        else:
+            told.append(f"{row['runtime']}: {row['int8_layers']} of {row['layers']} layers in INT8.")
+    told += [f"{row} is left out: {why}." for row, why in net["left_out"].items()]
+    return told
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The README's table of a saved result: median milliseconds and the factor over PyTorch eager, a net."""
+    """The README's tables of a saved result: median milliseconds and the factor over PyTorch eager, a net.
+
+    Under it what its INT8 rows are, and where the time goes inside edgeseg's engines, as far as the run has that.
+    """
     lines = []
     for net in result["nets"]:
         height, width = net["size"]
-        lines += [f"| {net['net']} {width}x{height} | ms | faster than eager |", "|---|---|---|"]
+        title = f"{net['net']} {width}x{height}"
+        lines += [f"| {title} | ms | faster than eager |", "|---|---|---|"]
         for row in net["results"]:
             name = f"**{row['runtime']}**" if row["edgeseg"] else row["runtime"]
             lines.append(f"| {name} | {row['latency_ms_p50']:.1f} | {row['speedup']:.2f}x |")
         lines.append("")
+        told = notes(net)
+        lines += [*(f"- {note}" for note in told), ""] if told else []
+        cells = _profile_cells(net)
+        if cells:
+            lines += [f"| inside the engine, {title} | graph ms | its convolutions ms | ratio | the rest, ms |"]
+            lines += ["|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in cells), ""]
     return "\n".join(lines)
 
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    return {**describe_machine(("torch", *PACKAGES)), "torch_threads": torch.get_num_threads()}
+    return {**describe_machine(("torch", "nncf", *PACKAGES)), "torch_threads": torch.get_num_threads()}
+
+
+def measure(name: str, options: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
+    """One net's part of the JSON line; its tables are printed."""
+    case, found, facts = candidates(name, folder, console)
+    time_all(found, options.rounds, options.seconds, console)
+    with console.status("profiling"):
+        profiles = nodes.profile({c.name: c.engine for c in found if c.engine is not None}, case.frame)
+    net = {**facts, "results": results(found, profiles)}
+    show(net, console)
+    return net
 
 
 def main() -> None:
@@ -246,21 +207,21 @@ def main() -> None:
     if options.show:
         print(markdown(json.loads(options.show.read_text(encoding="utf-8"))))
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    begun = time.perf_counter()
     start = machine()
-    nets = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.nets:
-            found, facts = candidates(name, Path(folder), console)
-            time_all(found, options.rounds, options.seconds, console)
-            nets.append(report(found, facts, console))
+        os.environ["EDGESEG_CACHE"] = str(Path(folder) / "cache")  # ranges of random nets are no one's to keep
+        nets = [measure(name, options, Path(folder), console) for name in options.nets]
     protocol = {
         "command": " ".join(["python -m benchmarks.cpu", *sys.argv[1:]]),
         "rounds": options.rounds,
         "seconds_per_candidate_and_round": options.seconds,
         "statistic": "median over all calls of all rounds",
         "timed": "edgeseg: uint8 frame to uint8 labels; others: float tensor to logits",
+        "profile": f"median of {nodes.RUNS} runs with OpenVINO's counters on, engines in turn",
         "batch": 1,
+        "minutes": round((time.perf_counter() - begun) / 60, 1),
     }
     line = json.dumps({"benchmark": "cpu", "machine": start, "protocol": protocol, "nets": nets})
     print(line)

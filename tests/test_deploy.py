@@ -77,3 +77,20 @@ def test_tensorrt_rtx_builds_the_shipped_net(tensorrt_rtx: ModuleType) -> None:
     for place, capability in enumerate((trt.ComputeCapability.SM86, trt.ComputeCapability.SM89)):
         config.set_compute_capability(capability, place)
     assert builder.build_serialized_network(network, config) is not None
+
+
+def test_slopes_shared_by_activations_are_not_in_the_engine() -> None:
+    """Shared slopes keep OpenVINO from fusing PReLU into convolutions; the values stay what they were."""
+    network = load_network(zoo()["enet-camvid"])
+    slopes = [n.input[1] for n in network.model.graph.node if n.op_type == "PRelu"]
+    for node in network.model.graph.node:
+        if node.op_type == "PRelu" and node.input[1] == slopes[-2]:
+            node.input[1] = slopes[-1] if _same_shape(network.model, slopes[-2], slopes[-1]) else slopes[-2]
+    model = deploy(network)
+    used = [n.input[1] for n in model.graph.node if n.op_type == "PRelu"]
+    assert len(used) == len(set(used)) == len(slopes)
+
+
+def _same_shape(model: onnx.ModelProto, one: str, other: str) -> bool:
+    dims = {t.name: list(t.dims) for t in model.graph.initializer}
+    return dims[one] == dims[other]

@@ -5,6 +5,7 @@ The deployed graph takes ``frame`` (1, H, W, 3) uint8 BGR and gives ``labels`` (
 ``spec.input_size``.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ from edgeseg.errors import GraphError
 from edgeseg.export.append import PREFIX, Appender
 from edgeseg.export.argmax import compare_planes, shuffled_scores
 from edgeseg.export.carry import carry_int8, dequantize_early
+from edgeseg.export.graph import subgraphs
 from edgeseg.export.network import Network, fix_input
 from edgeseg.export.unpool import lower_unpooling
+from edgeseg.export.unshare import unshare_slopes
 from edgeseg.preprocess import coefficients
 
+_OURS = ("frame", "labels", "scores")
 _BYTE_POOL_OPSET = 12  # the first whose MaxPool takes uint8
 
 
@@ -31,11 +35,13 @@ def deploy(
     none of it on uint8) and INT8 tensors are moved as they are. ``compare`` finds the argmax there by comparing planes
     instead of by a search: the same labels, which of the two is faster depends on precision and processor.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
+    network = _without_our_names(network)
+    model = network.model
     fix_input(model, network.input, network.channels_last, network.spec.input_size)
     model = lower_unpooling(carry_int8(model) if for_openvino else model)
-    model = dequantize_early(model) if for_openvino else model
+    if for_openvino:
+        model = dequantize_early(model)
+        unshare_slopes(model)
     try:
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # raised as several types, all of them about the graph
@@ -45,6 +51,28 @@ def deploy(
     _attach_output(graph, network, scores, compare and for_openvino)
     del model.metadata_props[:]
     return model
+
+
+def _without_our_names(network: Network) -> Network:
+    """A copy of ``network`` in which no tensor has the name of an input or output of the deployed graph."""
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    new = {name: f"{PREFIX}net/{name}" for name in _OURS}
+    _rename(model.graph, new)
+    source, output = (new.get(name, name) for name in (network.input, network.output))
+    return replace(network, model=model, input=source, output=output)
+
+
+def _rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name in new:
+                    names[place] = new[name]
+        for body in subgraphs(node):
+            _rename(body, new)
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = new.get(value.name, value.name)
 
 
 def _attach_frame(graph: Appender, network: Network, for_openvino: bool) -> None:

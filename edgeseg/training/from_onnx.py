@@ -59,7 +59,7 @@ class _Builder:
 
     def _replaced(self, node: NodeProto) -> tuple[fx.Node, ...]:
         module = self.instead[node.name]
-        inputs = tuple(self.values[name] for name in node.input if name in self.values)
+        inputs = tuple(self.values[name] for name in node.input if name in self.values and name not in self.parameters)
         if module is None:
             return inputs[:1]
         path = self._paths.setdefault(id(module), f"at_{len(self._paths)}")

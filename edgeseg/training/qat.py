@@ -5,12 +5,13 @@ fake quantization at the same places, trained for a few epochs by the recipe tha
 the same code. Batch normalisation is folded, so its running statistics are what stays; dropout is gone.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -30,9 +31,11 @@ from edgeseg.export.network import load_network
 from edgeseg.export.to_onnx import export_module
 from edgeseg.metrics import Scores, scores
 from edgeseg.preprocess import to_input
+from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.ptq import Prepared, prepare
 from edgeseg.quantize.qdq import describe
 from edgeseg.quantize.sets import resolve_set
+from edgeseg.runtime.build import INT8_KEY
 from edgeseg.spec import ModelSpec, first_problem
 from edgeseg.training.checkpoint import load_checkpoint
 from edgeseg.training.data import Batch, choose, loaders
@@ -67,7 +70,8 @@ class Tuning:
 class Tuned:
     """What came of it: mIoU on the validation split of the float net, rounded before and after; ``epoch`` is the best.
 
-    ``layers`` is how many run in INT8, and how many there are. Epoch 0 is the net as it was calibrated.
+    ``layers`` is how many run in INT8, and how many there are. Epoch 0 is the net as it was calibrated. ``same_labels``
+    is the share of pixels that the file in ONNX Runtime and the net in PyTorch label alike.
     """
 
     path: Path
@@ -76,6 +80,7 @@ class Tuned:
     calibrated_miou: float
     miou: float
     epoch: int
+    same_labels: float
 
 
 def tune(
@@ -107,12 +112,12 @@ def tune(
         _trainer(recipe, Path(folder), say, progress).fit(tuner, train_loader, val_loader)
     rounded.load_state_dict(tuner.best_state)
     model = quantizer.to_onnx(rounded)
-    _describe(model, tuner)
+    _describe(model, tuner, quantizer.placement)
     onnx.checker.check_model(model, full_check=True)
-    check_labels_agree(rounded.cpu(), model, val, spec)
+    same = labels_alike(rounded.cpu(), model, val, spec)
     write_bytes(path, model.SerializeToString())
     miou, before = tuner.best.mean_iou, tuner.calibrated.mean_iou
-    return Tuned(path, describe(model), tuner.exact.mean_iou, before, miou, tuner.best_epoch)
+    return Tuned(path, describe(model), tuner.exact.mean_iou, before, miou, tuner.best_epoch, same)
 
 
 def _recipe(checkpoint: Path, notes: dict[str, Any], tuning: Tuning) -> Recipe:
@@ -165,21 +170,25 @@ def _calibrated(net: nn.Module, spec: ModelSpec, recipe: Recipe, folder: Path) -
     return prepare(network, frames)
 
 
-def _describe(model: onnx.ModelProto, tuner: "Tuner") -> None:
-    """Write into the file what it is."""
-    facts = {
-        "quantization": "qat",
+def _describe(model: onnx.ModelProto, tuner: "Tuner", placement: Placement) -> None:
+    """Write into the file what it is and how it was made."""
+    told = {
+        "method": "qat",
         "epoch": tuner.best_epoch,
-        "val_miou": tuner.best.mean_iou,
-        "val_pixel_accuracy": tuner.best.pixel_accuracy,
         "val_miou_float": tuner.exact.mean_iou,
         "val_miou_calibrated": tuner.calibrated.mean_iou,
+        "float_layers": placement.floats,
+    }
+    facts = {
+        "edgeseg.val_miou": str(tuner.best.mean_iou),
+        "edgeseg.val_pixel_accuracy": str(tuner.best.pixel_accuracy),
+        INT8_KEY: json.dumps(told),
     }
     for key, value in facts.items():
-        model.metadata_props.add(key=f"edgeseg.{key}", value=str(value))
+        model.metadata_props.add(key=key, value=value)
 
 
-def check_labels_agree(net: nn.Module, model: onnx.ModelProto, samples: list[Sample], spec: ModelSpec) -> float:
+def labels_alike(net: nn.Module, model: onnx.ModelProto, samples: list[Sample], spec: ModelSpec) -> float:
     """The share of pixels ONNX Runtime and PyTorch label alike on a few frames; ``GraphError`` where it is too low."""
     import onnxruntime
 
@@ -265,7 +274,7 @@ class Tuner(Segmenter):
 
     def _candidate(self) -> nn.Module:
         """What is scored and kept: the running average, where there is one."""
-        return self.net if self.average is None else cast(nn.Module, self.average.module)
+        return self.net if self.average is None else self.average.module
 
     def _score(self, net: nn.Module) -> Scores:
         with self._instead(net), torch.inference_mode():

@@ -1,0 +1,78 @@
+"""Where an edgeseg engine's time goes: the whole graph against its convolutions, from OpenVINO's own profile.
+
+A convolution's time includes what OpenVINO computes inside it: bias, activation, the sum behind it, and rounding.
+"""
+
+import io
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeseg.artifact import Passport
+from edgeseg.runtime import cpu as cpu_target
+
+CONVOLUTIONS = frozenset({
+    "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "Deconvolution",
+})  # fmt: skip
+RUNS, _WARM_UP = 15, 2
+
+Run = tuple[float, Sequence[tuple[str, float]]]
+"""Milliseconds of a call by the clock, and (type, milliseconds) of every node in it."""
+
+
+class Profiled:
+    """An engine file opened once more, with counters; calling it runs a frame (H, W, 3) uint8 BGR."""
+
+    def __init__(self, engine: Path) -> None:
+        blob, _ = cpu_target.unpack(engine.read_bytes(), engine.name)
+        config = {**Passport.read(engine).settings, "PERF_COUNT": "YES"}
+        self._request = cpu_target.core().import_model(io.BytesIO(blob), "CPU", config).create_infer_request()
+
+    def __call__(self, frame: Any) -> Run:
+        start = time.perf_counter()
+        self._request.infer({0: frame[None]}, share_inputs=True)
+        wall = (time.perf_counter() - start) * 1e3
+        nodes = self._request.profiling_info
+        return wall, [(node.node_type, node.real_time.total_seconds() * 1e3) for node in nodes]
+
+
+def profile(engines: dict[str, Path], frame: Any) -> dict[str, dict[str, Any]]:
+    """The ``summary`` of every engine; they take turns on one frame."""
+    opened = {name: Profiled(engine) for name, engine in engines.items()}
+    runs: dict[str, list[Run]] = {name: [] for name in engines}
+    for turn in range(_WARM_UP + RUNS):
+        for name, engine in opened.items():
+            run = engine(frame)
+            if turn >= _WARM_UP:
+                runs[name].append(run)
+    return {name: summary(found) for name, found in runs.items()}
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    """Medians over ``runs``, in milliseconds.
+
+    ``graph_ms`` is by the clock, ``nodes_ms`` the sum of all nodes, ``convolution_ms`` of the convolutions (transposed
+    ones too), ``ratio`` the first over the last (``None`` without convolutions), ``by_type_ms`` of every node type that
+    took time, the longest first.
+    """
+    by_type: list[dict[str, float]] = []
+    for _, nodes in runs:
+        sums: dict[str, float] = {}
+        for kind, milliseconds in nodes:
+            sums[kind] = sums.get(kind, 0.0) + milliseconds
+        by_type.append(sums)
+    graph = statistics.median(wall for wall, _ in runs)
+    convolutions = statistics.median(sum(sums[kind] for kind in CONVOLUTIONS & sums.keys()) for sums in by_type)
+    kinds = {kind for sums in by_type for kind in sums}
+    medians = {kind: statistics.median(sums.get(kind, 0.0) for sums in by_type) for kind in kinds}
+    order = sorted(medians, key=lambda kind: (-medians[kind], kind))
+    return {
+        "runs": len(runs),
+        "graph_ms": round(graph, 3),
+        "nodes_ms": round(statistics.median(sum(sums.values()) for sums in by_type), 3),
+        "convolution_ms": round(convolutions, 3),
+        "ratio": round(graph / convolutions, 3) if convolutions else None,
+        "by_type_ms": {kind: round(medians[kind], 3) for kind in order if round(medians[kind], 3) > 0},
+    }
