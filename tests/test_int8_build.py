@@ -14,9 +14,11 @@ from conftest import FRAGILE_DRIVE
 from edgeseg.artifact import Passport
 from edgeseg.data import open_dataset
 from edgeseg.errors import CheckFailedError, InputError
+from edgeseg.export.network import load_network
 from edgeseg.quantize.choose import Candidate, pareto
 from edgeseg.quantize.placement import is_quantized
-from edgeseg.quantize.sets import frame_digest
+from edgeseg.quantize.ptq import prepare
+from edgeseg.quantize.sets import frame_digest, resolve_set
 from edgeseg.runtime import build_engine, load_engine, resolve_engine
 from edgeseg.runtime.build import Quantization
 
@@ -159,3 +161,14 @@ def test_pareto_keeps_what_nothing_beats() -> None:
     fast, good = Candidate("int8", (), 0.5, 1.0), Candidate("fp32", (), 0.6, 4.0)
     beaten = Candidate("mixed", ("a",), 0.49, 2.0)
     assert pareto([good, beaten, fast]) == [fast, good]
+
+
+def test_any_layer_can_stay_in_float(small_onnx: Path, tmp_path: Path) -> None:
+    """A sum computed inside a convolution needs ranges of its own once that convolution is left in float."""
+    prepared = prepare(load_network(small_onnx), resolve_set(SET))
+    everything = prepared.placement()
+    assert everything.sums
+    for layer in (*everything.layers, *everything.sums):
+        placement = prepared.placement([layer])
+        assert layer not in (*placement.layers, *placement.sums)
+        onnx.checker.check_model(prepared.quantized(placement).model, full_check=True)

@@ -82,9 +82,10 @@ def prepare(
 
 
 def tensors_to_range(network: Network) -> tuple[str, ...]:
-    """The tensors of a ``folded`` net whose ranges INT8 needs, in graph order.
+    """The tensors of a ``folded`` net whose ranges INT8 can need, whatever layers are left in float.
 
-    Raises ``InputError`` where no layer of it can run in INT8.
+    That is what the full placement needs, and the branches of sums that it computes inside a convolution: they carry a
+    pair of their own where that convolution stays in float. Raises ``InputError`` where no layer of it can run in INT8.
     """
     placement = place(sized(network))
     if not placement.layers:
@@ -95,7 +96,9 @@ def tensors_to_range(network: Network) -> tuple[str, ...]:
             expected="convolutions or matrix products between the image and the last layer",
             hint="Build it in float: --precision auto, without --calib.",
         )
-    return tensors_to_calibrate(placement)
+    sums = {name for node in network.model.graph.node if node.name in placement.sums for name in node.input}
+    needed = tensors_to_calibrate(placement)
+    return (*needed, *sorted(sums - set(placement.tensors)))
 
 
 def network_input(frame: Image, network: Network) -> Float:
