@@ -29,7 +29,7 @@ from edgeseg.export.unpool import lower_unpooling
 from edgeseg.preprocess import resize_frame, to_input
 from edgeseg.quantize.fold import fold
 from edgeseg.quantize.placement import Placement, moves, place, scales, tensors_to_calibrate
-from edgeseg.quantize.ptq import prepare
+from edgeseg.quantize.ptq import Prepared, prepare
 from edgeseg.quantize.qdq import describe, write_qdq
 from edgeseg.quantize.sets import resolve_set
 from edgeseg.runtime.load import zoo
@@ -46,6 +46,7 @@ class Case:
     """A net, its Q/DQ form and frames of its input size."""
 
     float_net: Network
+    prepared: Prepared
     int8_net: Network
     placement: Placement
     frames: tuple[np.ndarray, ...]
@@ -80,7 +81,7 @@ def quantized(path: Path, drive: str, folder: Path, frames: int = 2) -> Case:
         prepared = prepare(network, calibration)
     placement = prepared.placement()
     images = [np.ascontiguousarray(resize_frame(i, network.spec.input_size)) for i in calibration.images()]
-    return Case(network, prepared.quantized(placement), placement, tuple(images[:frames]))
+    return Case(network, prepared, prepared.quantized(placement), placement, tuple(images[:frames]))
 
 
 def settled(name: str, folder: Path) -> Path:
@@ -119,6 +120,19 @@ def test_the_file_is_valid_and_differs_from_the_net_by_rounding_alone(case: Case
     assert (shares > 0.02).sum() >= 3, "a net that sees one class everywhere proves nothing"
     error = np.sqrt(np.mean((rounded - exact) ** 2)) / exact.std()
     assert 0 < error < 0.8  # of a random net, whose classes lie as close as noise
+
+
+def test_any_choice_of_layers_left_in_float_can_be_written(case: Case) -> None:
+    """Whatever stays in float, the ranges collected once are enough."""
+    names = [*case.placement.layers, *case.placement.sums]
+    draw = np.random.default_rng(0)
+    for share in (0.1, 0.5, 0.9):
+        kept = [name for name in names if draw.random() < share] or names[:1]
+        placement = case.prepared.placement(kept)
+        assert set(placement.layers) | set(placement.sums) == set(names) - set(kept)
+        model = case.prepared.quantized(placement).model
+        onnx.checker.check_model(model, full_check=True)
+        assert describe(model)[0] == len(placement.layers)
 
 
 def test_nothing_is_rounded_behind_a_move_in_the_deployed_graph(case: Case) -> None:

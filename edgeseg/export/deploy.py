@@ -33,7 +33,8 @@ def deploy(
 
     ``for_openvino`` writes the form that is fastest there: bytes are transposed, gathered and pooled (TensorRT does
     none of it on uint8) and INT8 tensors are moved as they are. ``compare`` finds the argmax there by comparing planes
-    instead of by a search: the same labels, which of the two is faster depends on precision and processor.
+    instead of by a search: the same labels, but where scores tie once they are rounded to BF16. Which of the two is
+    faster depends on precision and processor.
     """
     network = _without_our_names(network)
     model = network.model
