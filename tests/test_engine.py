@@ -21,7 +21,7 @@ from edgeseg.preprocess import to_input
 from edgeseg.runtime import build_engine, cpu, load_engine, resolve_engine
 from edgeseg.spec import CAMVID_11, METADATA_KEY, VOC_21
 
-PRECISIONS = [p for p in cpu.PRECISIONS if p == "fp32" or "BF16" in cpu.device()[1]]
+PRECISIONS = [p for p in cpu.FLOATS if p == "fp32" or "BF16" in cpu.device()[1]]
 
 
 def frame(size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -106,9 +106,11 @@ def test_engine_agrees_with_onnx_runtime(small_onnx: Path, tmp_path: Path, preci
     scale = np.ptp(want)
     assert np.abs(got - want[0]).max() < (1e-4 if precision == "fp32" else 0.1) * scale
     labels = engine(image)
-    np.testing.assert_array_equal(labels, got.argmax(0))
     if precision == "fp32":
+        np.testing.assert_array_equal(labels, got.argmax(0))
         assert (labels == want[0].argmax(0)).mean() >= 0.9999
+    else:  # planes are compared in BF16, where scores of this untrained net tie
+        assert (labels == got.argmax(0)).mean() >= 0.97
 
 
 def test_frames_of_any_size_and_batches(small_onnx: Path, tmp_path: Path) -> None:

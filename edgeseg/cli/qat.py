@@ -13,7 +13,7 @@ def qat(
     checkpoint: Annotated[Path, typer.Argument(help="A best.pt of edgeseg train.")],
     data: Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="How long to fine-tune.")] = 5,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls along a cosine.")] = 1e-4,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls along a cosine.")] = 2e-5,
     batch: Annotated[int | None, typer.Option(min=1, help="Frames a step, instead of the recipe's.")] = None,
     distill: Annotated[
         float, typer.Option(min=0, metavar="WEIGHT", help="Weight of learning from the float net's scores, too.")

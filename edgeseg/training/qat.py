@@ -60,7 +60,7 @@ class Tuning:
     """How to fine-tune. ``data`` and ``batch``: the recipe's unless given. ``distill``: the weight of the float net."""
 
     epochs: int = 5
-    lr: float = 1e-4
+    lr: float = 2e-5
     batch: int | None = None
     distill: float = 0.0
     data: str | None = None
