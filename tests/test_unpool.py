@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.errors import GraphError
+from edgeseg.export.graph import Graph
 from edgeseg.export.unpool import lower_unpooling
+from edgeseg.export.unpool.emit import Window
 
 QUICK = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 CORE = openvino.Core()
@@ -353,13 +355,32 @@ def test_indices_from_outside() -> None:
     inputs = {"v": ["n", 2, 2, 3], "i": ["n", 2, 2, 3]}
     model = make([unpool("v", "i", "s")], inputs, {"y": 4}, s=np.asarray([2, 2, 5, 6]))
     places = np.random.default_rng(0).permutation(120)[:24].reshape(2, 2, 2, 3)
-    assert_exact(model, v=numbers([2, 2, 2, 3], tied=False), i=places)
+    values = numbers([2, 2, 2, 3], tied=False)
+    assert_exact(model, v=values, i=places)
+    inside = run_openvino(lower_unpooling(model), v=values, i=np.where(places < 60, places, places + 10**6))
+    inside += run_openvino(lower_unpooling(model), v=values, i=np.where(places < 60, places, places - 10**6))
+    (whole,) = run_ort(model, v=values, i=places)
+    for got in inside:
+        np.testing.assert_array_equal(got.ravel(), np.where(np.arange(120) < 60, whole.ravel(), 0))
 
 
 def test_unpooled_to_another_size_than_was_pooled() -> None:
     """ONNX positions count over the whole tensor: with other sizes they land elsewhere, in ONNX Runtime too."""
     for size in ([1, 2, 6, 8], [1, 2, 7, 7]):
         assert "ScatterElements" in kinds(assert_exact(pair([1, 2, 6, 7], size), x=numbers([1, 2, 6, 7])))
+
+
+@pytest.mark.parametrize("geometry", [
+    {}, {"storage_order": 1}, {"kernel_shape": [3, 2], "strides": [2, 3]}, {"ceil_mode": 1},
+    {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, {"kernel_shape": [2, 2], "dilations": [2, 1], "storage_order": 1},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("shape", [[1, 1, 6, 8], [2, 3, 7, 9]], ids=str)
+def test_the_last_position_is_known(shape: list[int], geometry: dict[str, Any]) -> None:
+    """Numbers that grow have every window's maximum at its end."""
+    node = pool(**geometry)
+    model = make([node], {"x": shape}, {"p": 4, "i": 4})
+    maxima, indices = run_ort(model, x=np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
+    assert Window.of(node, Graph(model)).last_position(shape, list(maxima.shape)) == indices.max()
 
 
 def test_values_of_double_precision_and_half() -> None:
@@ -569,9 +590,10 @@ def contradictory() -> onnx.ModelProto:
     (pair([1, 2, "h", 6], auto_pad="SAME_UPPER"), r"MaxPool node 'pool_p': auto_pad.*got size unknown.*explicit pads"),
     (pair([1, 2, 6, 6], kernel_shape=[1, 1], ceil_mode=1), r"'pool_p': ceil_mode.*only padding.*ceil_mode=False"),
     (pair([1, 2, 6, 6], kernel_shape=[2]), r"'pool_p': its attributes do not fit.*'kernel_shape': 1.*again"),
+    (pair([1, 2, 7, 7], [1, 2, 6, 6]), r"'unpool_y': its output is too small.*got 1x2x6x6 for positions in 1x2x7x7"),
     (untyped(), r"MaxPool node 'pool_p': nothing tells the element type of its input 'x'.*check_model"),
     (contradictory(), r"the ONNX file's graph 'test' contradicts itself: got .*check_model"),
-], ids=["opset", "auto_pad", "ceil_mode", "attributes", "untyped", "contradiction"])  # fmt: skip
+], ids=["opset", "auto_pad", "ceil_mode", "attributes", "small", "untyped", "contradiction"])  # fmt: skip
 def test_what_cannot_be_lowered_is_named(model: onnx.ModelProto, message: str) -> None:
     with pytest.raises(GraphError, match=message):
         lower_unpooling(model)

@@ -4,6 +4,9 @@ SegNet (Badrinarayanan et al. 2015) and ENet (Paszke et al. 2016) put values bac
 has ``MaxPool`` with ``Indices`` and ``MaxUnpool`` for that; TensorRT parses neither, OpenVINO has no ``MaxUnpool``.
 """
 
+import math
+from collections.abc import Iterable
+
 from onnx import GraphProto, ModelProto, NodeProto, inliner
 
 from edgeseg.errors import GraphError
@@ -21,7 +24,8 @@ def lower_unpooling(model: ModelProto) -> ModelProto:
 
     The result computes the same numbers, to the bit (``-0.0`` counts as ``0.0``), as ONNX Runtime's CPU kernels do.
     Values must not be NaN. A ``MaxUnpool`` whose Indices the file does not compute by a ``MaxPool`` needs them without
-    repetition, as ScatterElements does. Raises ``GraphError`` for what it cannot lower exactly.
+    repetition, as ScatterElements does; a value whose index lies outside the output is left out (ONNX Runtime stops).
+    Raises ``GraphError`` for what it cannot lower exactly, and for an output too small for a pooling's positions.
     """
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -98,11 +102,36 @@ def _lower(graph: Graph) -> None:
         elif is_op(node, "MaxUnpool"):
             source = pools.get(origin[node.output[0]] or "")
             window = None if source is None else Window.of(source, graph)
+            if source is not None and window is not None:
+                _check_positions(graph, node, source, window)
             scatter(emit, node.input[0], node.input[1], unpooled_size(emit, node), window, node.output[0])
         else:
             continue
         replacements[id(node)] = emit.nodes
     graph.replace(replacements)
+
+
+def _check_positions(graph: Graph, node: NodeProto, pool: NodeProto, window: Window) -> None:
+    """Refuse an unpooling to a tensor in which a position that its pooling can give has no place.
+
+    ONNX Runtime says so when it runs; other runtimes write beside the tensor.
+    """
+    pooled, maxima = graph.static_shape(pool.input[0]), graph.static_shape(pool.output[0])
+    size = graph.unpooled_shape(node)
+    if pooled is None or maxima is None or size is None or any(symbols for _, symbols in size):
+        return
+    places, room = window.last_position(pooled, maxima) + 1, math.prod(n for n, _ in size)
+    if places > room:
+        raise GraphError(
+            f"{title(node)}: its output is too small for the positions it is given",
+            got=f"{_by(n for n, _ in size)} for positions in {_by(pooled)}",
+            expected="the size of what was pooled",
+            hint="Export with output_size, or at a size that every pooling divides.",
+        )  # fmt: skip
+
+
+def _by(sizes: Iterable[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 def _lower_pool(emit: Emitter, node: NodeProto, still_read: set[str], fast: set[int], coded: dict[str, str]) -> None:

@@ -101,6 +101,19 @@ class Window:
         plain.attribute.append(helper.make_attribute("ceil_mode", int(self.ceil)))
         return plain
 
+    def last_position(self, shape: list[int], maxima: list[int]) -> int:
+        """The largest of the Indices that pooling a tensor of ``shape`` to ``maxima`` can give."""
+        rank = len(self.kernel)
+        axes = zip(shape[2:], maxima[2:], self.kernel, self.strides, self.pads[:rank], self.dilations, strict=True)
+        place = [min(size, (count - 1) * s - p + (k - 1) * d + 1) - 1 for size, count, k, s, p, d in axes]
+        sizes = shape[2:]
+        if self.column_major:
+            place, sizes = place[::-1], sizes[::-1]
+        position = shape[0] * shape[1] - 1
+        for size, at in zip(sizes, place, strict=True):
+            position = position * size + at
+        return position
+
     @property
     def overlaps(self) -> bool:
         """Whether two windows may share an element."""
@@ -207,21 +220,26 @@ def scatter(emit: Emitter, values: str, indices: str, size: str, window: Window 
 
     ``window`` is the pooling the indices come from, if it is known. Overlapping windows can name one place several
     times; ONNX Runtime keeps the last in row-major order, ScatterElements promises nothing. So all but the last are
-    sent to an extra element behind the end, which is cut off again.
+    sent to an extra element behind the end, which is cut off again. So is an index of unknown origin that lies outside:
+    OpenVINO would write it into foreign memory.
     """
     flat = emit.ints([-1])
     kind = emit.graph.dtype(values)
     empty = helper.make_tensor("value", kind, [1], [0])
     zeros = emit.op("Reshape", emit.op("ConstantOfShape", size, value=empty), flat)
-    shared = window is not None and window.overlaps
-    if shared and window is not None:
+    spared = window is None or window.overlaps
+    if spared:
         spare = emit.op("ReduceProd", size, keepdims=0)
-        indices = _last_only(emit, indices, spare, window)
+        if window is None:
+            outside = emit.op("Or", emit.op("Less", indices, emit.ints(0)), emit.op("Greater", indices, spare))
+            indices = emit.op("Where", outside, spare, indices)
+        else:
+            indices = _last_only(emit, indices, spare, window)
         zeros = emit.op("Concat", zeros, emit.op("ConstantOfShape", emit.ints([1]), value=empty), axis=0)
     placed = emit.op(
         "ScatterElements", zeros, emit.op("Reshape", indices, flat), emit.op("Reshape", values, flat), axis=0
     )
-    if shared:
+    if spared:
         placed = emit.op("Slice", placed, emit.ints([0]), emit.ints([-1]), emit.ints([0]))
     emit.op("Reshape", placed, size, out=out)
 
