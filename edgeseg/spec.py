@@ -91,6 +91,16 @@ class ModelSpec(_Contract):
         return ModelSpec.model_validate({**self.model_dump(), **changes})
 
 
+def check_input_size(spec: ModelSpec) -> None:
+    """Raise ``InputError`` with the nearest size that fits where the net's stride does not divide the input's."""
+    s = spec.stride
+    fits = tuple(-(-side // s) * s for side in spec.input_size)
+    if fits != spec.input_size:
+        raise InputError(
+            f"{spec.architecture} needs an input size divisible by {s}", got=list(spec.input_size), expected=list(fits)
+        )
+
+
 def first_problem(error: ValidationError) -> str:
     """The first complaint of a pydantic error, on one line: where, what."""
     problem = error.errors()[0]

@@ -1,7 +1,9 @@
 """Small ONNX files for the INT8 tests, and running them."""
 
 import io
+import re
 from collections import Counter
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -81,3 +83,38 @@ def maker(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto | None:
 
 def values(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+COMPLAINTS = re.compile(
+    r"reinterpret|missing scale|(missing|no) (dynamic range|scale)|fall(ing|s)? ?back|implicit(ly)? (quant|cast)|"
+    r"not supported|unsupported|ignored", re.IGNORECASE,
+)  # fmt: skip
+
+
+def assert_builds(trt: ModuleType, model: onnx.ModelProto) -> None:
+    """Parsed and built ahead of time for SM86 and SM89, nothing said that is a warning or worse, all pairs seen."""
+    said: list[tuple[Any, str]] = []
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            said.append((severity, message))
+
+    logger = Logger()
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(model.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    layers = Counter(network.get_layer(i).type for i in range(network.num_layers))
+    assert layers[trt.LayerType.QUANTIZE] == kinds(model)["QuantizeLinear"]
+    assert layers[trt.LayerType.DEQUANTIZE] == kinds(model)["DequantizeLinear"]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 2
+    for place_, capability in enumerate((trt.ComputeCapability.SM86, trt.ComputeCapability.SM89)):
+        config.set_compute_capability(capability, place_)
+    assert builder.build_serialized_network(network, config) is not None
+    loud = (trt.ILogger.Severity.WARNING, trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+    assert said
+    assert not [m for severity, m in said if severity in loud or COMPLAINTS.search(m)]

@@ -28,8 +28,10 @@ def test_help_lists_every_command() -> None:
     order = [
         "models",
         "train",
+        "lr-find",
         "export",
         "qat",
+        "make",
         "calibrate",
         "sensitivity",
         "build-engine",

@@ -6,20 +6,17 @@ bit of a float, and behind some dozens of layers that is another sample of the r
 float rounding.
 """
 
-import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import foreign_nets
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from onnx_tools import kinds, make, node, run_openvino, run_ort
+from onnx_tools import assert_builds, kinds, make, node, run_openvino, run_ort
 
 from edgeseg.export.carry import carry_int8, dequantize_early
 from edgeseg.export.deploy import deploy
@@ -271,40 +268,6 @@ def test_openvino_rounds_where_the_file_does_and_nowhere_else(name: str) -> None
 
 
 # -- TensorRT --------------------------------------------------------------------------------------------------------
-
-COMPLAINTS = re.compile(
-    r"reinterpret|missing scale|(missing|no) (dynamic range|scale)|fall(ing|s)? ?back|implicit(ly)? (quant|cast)|"
-    r"not supported|unsupported|ignored", re.IGNORECASE,
-)  # fmt: skip
-
-
-def assert_builds(trt: ModuleType, model: onnx.ModelProto) -> None:
-    """Parsed and built ahead of time for SM86 and SM89, nothing said that is a warning or worse, all pairs seen."""
-    said: list[tuple[Any, str]] = []
-
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            said.append((severity, message))
-
-    logger = Logger()
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse(model.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    layers = Counter(network.get_layer(i).type for i in range(network.num_layers))
-    assert layers[trt.LayerType.QUANTIZE] == kinds(model)["QuantizeLinear"]
-    assert layers[trt.LayerType.DEQUANTIZE] == kinds(model)["DequantizeLinear"]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 2
-    for place_, capability in enumerate((trt.ComputeCapability.SM86, trt.ComputeCapability.SM89)):
-        config.set_compute_capability(capability, place_)
-    assert builder.build_serialized_network(network, config) is not None
-    loud = (trt.ILogger.Severity.WARNING, trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
-    assert said
-    assert not [m for severity, m in said if severity in loud or COMPLAINTS.search(m)]
 
 
 def test_tensorrt_rtx_builds_it_and_has_nothing_to_say(tensorrt_rtx: ModuleType, case: Case) -> None:

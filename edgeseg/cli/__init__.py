@@ -14,6 +14,7 @@ from edgeseg.errors import EdgesegError
 # isort: off
 from edgeseg.cli import train as train
 from edgeseg.cli import qat as qat
+from edgeseg.cli import make as make
 from edgeseg.cli import calibrate as calibrate
 from edgeseg.cli import sensitivity as sensitivity
 from edgeseg.cli import build as build

@@ -1,11 +1,14 @@
 """``models``, ``train``, ``export``: from a recipe to an ONNX file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.common import Size, app, escape, needs, parse_size, stdout, waiting
+from edgeseg.cli.common import Size, app, escape, needs, parse_size, progress, spec_flags, stdout, waiting
+
+if TYPE_CHECKING:
+    from edgeseg.export.network import Overrides
 
 
 @app.command()
@@ -18,7 +21,7 @@ def models(
     with needs("train"):
         from edgeseg.models.summary import summarise
     table = Table(title=f"{classes} classes; a frame of {size}, rounded up to the net's stride")
-    for heading in ("net", "parameters", "multiply-adds", "stride", "pretrained encoder", "source"):
+    for heading in ("net", "parameters", "multiply-adds", "stride", "output", "pretrained encoder", "source"):
         table.add_column(heading, justify="right" if heading in ("parameters", "multiply-adds", "stride") else "left")
     for row in summarise(classes, parse_size(size or "360x480")):
         a = row.architecture
@@ -27,6 +30,7 @@ def models(
             f"{row.parameters / 1e6:.2f} M",
             f"{row.multiply_adds / 1e9:.2f} G",
             str(a.stride),
+            "full" if a.output_stride == 1 else f"1/{a.output_stride}",
             a.pretrained or "-",
             a.source,
         )
@@ -61,14 +65,87 @@ def train(
     console.print(f"best checkpoint: {escape(str(best))}; curves.png and panel.png beside it", soft_wrap=True)
 
 
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A best.pt of edgeseg train.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The ONNX file to write.")] = None,
+@app.command("lr-find")
+def lr_find(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as engines/enet-camvid.toml.")],
+    data: Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder weights: a file, or torchvision.")] = None,
+    low: Annotated[float, typer.Option(min=1e-12, help="First learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(min=1e-12, help="Last learning rate.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=10, help="Batches to train on.")] = 100,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The plot to write.")] = Path("lr.png"),
 ) -> None:
-    """Write a checkpoint as an ONNX file with its spec inside, checked against PyTorch."""
-    with needs("train"), waiting(f"exporting {checkpoint}"):
-        from edgeseg.export.to_onnx import export_checkpoint
+    """Find a learning rate: train at a rising one, plot the loss, say where it falls fastest."""
+    with needs("train"):
+        from edgeseg.training.lr_find import draw, find_lr
+    from edgeseg.artifact import require_writable
+    from edgeseg.errors import InputError
+    from edgeseg.training.recipe import load_recipe, with_changes
 
-        path = export_checkpoint(checkpoint, out)
+    if not low < high:
+        raise InputError("the rates do not rise", got=f"--low {low:g} --high {high:g}")
+    require_writable(out)
+    changes = {"data.address": data, "model.encoder": encoder}
+    plan = with_changes(load_recipe(recipe), {key: value for key, value in changes.items() if value is not None})
+    first = plan.of_stage(plan.stage[0]) if plan.stage else plan
+    with progress("range test", steps) as step:
+        test = find_lr(first, low=low, high=high, steps=steps, progress=step)
+    draw(test, out)
+    stdout().print(
+        f"the loss falls fastest at {test.suggested:.2e}; it was lost, or the test ended, at {test.rates[-1]:.2e}; "
+        f"plot: {escape(str(out))}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+@spec_flags
+def export(
+    net: Annotated[
+        str, typer.Argument(metavar="NET", help="A best.pt of edgeseg train, or a PyTorch net: package.module:factory.")
+    ],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The ONNX file to write.")] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of the factory; may be repeated.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="State dict to load into the factory's net.")
+    ] = None,
+    *,
+    overrides: "Overrides",
+) -> None:
+    """Write a net as an ONNX file with its spec inside, checked against PyTorch.
+
+    A net that is not edgeseg's needs --size, and --labels where its classes have names.
+    """
+    with needs("train"), waiting(f"exporting {net}"):
+        from edgeseg.export.foreign import is_factory
+
+        if is_factory(net) and not Path(net).exists():
+            path = _export_foreign(net, arg or [], weights, out, overrides)
+        else:
+            path = _export_checkpoint(net, arg, weights, out, overrides)
     stdout().print(f"wrote {escape(str(path))} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+
+
+def _export_checkpoint(
+    net: str, arg: list[str] | None, weights: Path | None, out: Path | None, overrides: "Overrides"
+) -> Path:
+    from edgeseg.errors import InputError
+    from edgeseg.export.to_onnx import export_checkpoint
+
+    given = {k: v for k, v in vars(overrides).items() if v is not None and k != "size"}
+    if given or arg or weights:
+        raise InputError(
+            f"{net}: a checkpoint has its spec inside", got=f"--{next(iter(given), 'arg' if arg else 'weights')}",
+            expected="at most --size", hint="For a net of your own give package.module:factory.",
+        )  # fmt: skip
+    return export_checkpoint(net, out, overrides.size)
+
+
+def _export_foreign(name: str, arg: list[str], weights: Path | None, out: Path | None, overrides: "Overrides") -> Path:
+    from edgeseg.export.foreign import build_module, parse_arguments
+    from edgeseg.export.to_onnx import export_foreign
+
+    module = build_module(name, parse_arguments(arg), weights)
+    return export_foreign(module, name.partition(":")[2], overrides, out)

@@ -35,9 +35,12 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-# scheme -> (module, class); the class is called with (path, split).
+# scheme -> (module, name); a class or function, called with (path, split).
 READERS: dict[str, tuple[str, str]] = {
-    "camvid": ("edgeseg.data.camvid", "CamVid"),
+    "camvid": ("edgeseg.data.camvid", "open_camvid"),
+    "camseq01": ("edgeseg.data.camvid32", "CamSeq01"),
+    "cityscapes": ("edgeseg.data.cityscapes", "Cityscapes"),
+    "voc": ("edgeseg.data.voc", "VOC"),
     "synthetic": ("edgeseg.data.synthetic", "SyntheticDataset"),
 }
 

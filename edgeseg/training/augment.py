@@ -33,23 +33,35 @@ class Augment:
         c, (h, w) = self.config, self.size
         zoom = np.exp(rng.uniform(*np.log(c.scale)))
         stretch = np.exp(rng.uniform(-1, 1) * np.log(c.aspect) / 2)
-        # The recipe's scale is relative to the net's own view of a frame: the whole frame at crop size if uncropped.
-        base = (w / image.shape[1], h / image.shape[0]) if c.crop is None else (1.0, 1.0)
+        base = self._base(image)
         sx, sy = base[0] * zoom * stretch, base[1] * zoom / stretch
         if rng.random() < c.flip:
             sx = -sx
         angle = np.deg2rad(rng.uniform(-1, 1) * c.rotate_degrees)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        if c.resized_crop and rng.random() < c.resized_crop:
+            enlarged = rng.uniform(*c.area) ** -0.5
+            ratio = np.exp(rng.uniform(-1, 1) * np.log(c.ratio) / 2)
+            sx, sy = sx * enlarged * ratio, sy * enlarged / ratio
         linear = rotation @ np.diag([sx, sy])
+        if c.skew_degrees:
+            linear = linear @ np.array([[1, np.tan(np.deg2rad(rng.uniform(-1, 1) * c.skew_degrees))], [0, 1]])
         centre = self._centre(mask, (w / abs(sx), h / abs(sy)), rng)
         shift = np.array([w / 2, h / 2]) - linear @ centre
         matrix = np.hstack([linear, shift[:, None]])
-        smooth = cv2.INTER_AREA if zoom < 0.7 else cv2.INTER_LINEAR
+        smooth = cv2.INTER_AREA if min(abs(sx), abs(sy)) < 0.7 else cv2.INTER_LINEAR
         warped = cv2.warpAffine(image, matrix, (w, h), flags=smooth, borderMode=cv2.BORDER_REFLECT_101)
         labels = cv2.warpAffine(
             mask, matrix, (w, h), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=self.ignore_id
         )
         return warped.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
+
+    def _base(self, image: Image) -> tuple[float, float]:
+        """Horizontal and vertical scale before any change: of the whole frame to the net's view if uncropped."""
+        if self.config.crop is None:
+            return self.size[1] / image.shape[1], self.size[0] / image.shape[0]
+        base = self.config.base
+        return (1.0, 1.0) if base is None else (base / max(image.shape[:2]),) * 2
 
     def _centre(self, mask: Image, view: tuple[float, float], rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """The frame position (x, y) that lands in the crop's middle: uniform, or near a pixel of a rare class."""

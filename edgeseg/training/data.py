@@ -1,4 +1,4 @@
-"""From a labelled data set to training batches: frames kept in memory, augmented anew each epoch, reproducibly."""
+"""From a labelled data set to training batches: frames kept in memory if they fit, augmented anew, reproducibly."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,16 +7,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from edgeseg.data import Dataset, Sample
-from edgeseg.errors import DataError
+from edgeseg.errors import DataError, InputError
 from edgeseg.preprocess import resize_frame
 from edgeseg.training.augment import Augment, paste_classes
 from edgeseg.training.recipe import Recipe
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+MEMORY_LIMIT = 4 << 30  # bytes of frames and masks
 
 
 def drive_of(name: str) -> str:
@@ -24,28 +26,48 @@ def drive_of(name: str) -> str:
     return name.split("_")[0]
 
 
-def choose(data: Dataset, drives: Sequence[str]) -> list[Sample]:
-    """All samples, or those of the named drives, read into memory."""
+class Samples(Sequence[Sample]):
+    """Chosen samples of a data set: kept in memory where they fit into ``MEMORY_LIMIT``, read anew where not."""
+
+    def __init__(self, data: Dataset, indices: Sequence[int]) -> None:
+        self._data, self._indices = data, list(indices)
+        self.names = [data.names[i] for i in self._indices]
+        first = data[self._indices[0]]
+        total = (first.image.nbytes + first.mask.nbytes) * len(self._indices)
+        self._held = None if total > MEMORY_LIMIT else [first, *(data[i] for i in self._indices[1:])]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._data[self._indices[index]] if self._held is None else self._held[index]
+
+
+def choose(data: Dataset, drives: Sequence[str]) -> Samples:
+    """All samples, or those of the named drives. Raises ``DataError`` where there are none."""
     names = [i for i, name in enumerate(data.names) if not drives or drive_of(name) in drives]
     if not names:
         known = ", ".join(sorted({drive_of(n) for n in data.names}))
         raise DataError(f"{data.name}: no frame of drives {', '.join(drives)}", got=f"drives {known}")
-    return [data[i] for i in names]
+    return Samples(data, names)
 
 
 class TrainSet(TorchDataset[Batch]):
     """Items are addressed by (index, draw); the draw numbers the random change, so a run can be repeated."""
 
-    def __init__(self, samples: list[Sample], augment: Augment, seed: int) -> None:
+    def __init__(self, samples: Samples, augment: Augment, seed: int) -> None:
         self.samples, self.augment, self.seed = samples, augment, seed
-        drives = [drive_of(s.name) for s in samples]
+        drives = [drive_of(name) for name in samples.names]
         weight = np.array([1 / drives.count(d) for d in drives])
         self.drive_chance = weight / weight.sum()  # every drive alike
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         index, draw = key
         rng = np.random.default_rng((self.seed, draw))
-        image, mask = self.augment(self.samples[index].image, self.samples[index].mask, rng)
+        sample = self.samples[index]
+        image, mask = self.augment(sample.image, sample.mask, rng)
         if self.augment.config.mix and rng.random() < self.augment.config.mix:
             other = self.samples[rng.choice(len(self.samples), p=self.drive_chance)]
             pasted = self.augment(other.image, other.mask, rng)
@@ -56,7 +78,7 @@ class TrainSet(TorchDataset[Batch]):
 class ValidationSet(TorchDataset[Batch]):
     """Whole frames at the net's input size, masks at their own."""
 
-    def __init__(self, samples: list[Sample], size: tuple[int, int]) -> None:
+    def __init__(self, samples: Sequence[Sample], size: tuple[int, int]) -> None:
         self.samples, self.size = samples, size
 
     def __len__(self) -> int:
@@ -68,14 +90,22 @@ class ValidationSet(TorchDataset[Batch]):
         return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(sample.mask))
 
 
+def place_among_processes() -> tuple[int, int]:
+    """(rank, how many) of the processes that train together."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
 class DriveSampler(Sampler[tuple[int, int]]):
     """(index, draw) pairs of one epoch: a shuffle, or draws that favour short drives by ``balance`` (0..1).
 
     With balance b a drive of n frames is drawn in proportion to n ** (1 - b): 0 is every frame alike, 1 every drive.
+    Of several processes each takes its turn, so that together they see the batches that one would see.
     """
 
-    def __init__(self, samples: list[Sample], balance: float, seed: int) -> None:
-        drives = [drive_of(s.name) for s in samples]
+    def __init__(self, names: Sequence[str], balance: float, seed: int) -> None:
+        drives = [drive_of(name) for name in names]
         count = {d: drives.count(d) for d in set(drives)}
         weights = np.array([count[d] ** -balance for d in drives], np.float64)
         self.chance = weights / weights.sum()
@@ -85,18 +115,37 @@ class DriveSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.chance)
+        return len(self.chance) // place_among_processes()[1]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        n = len(self)
+        n = len(self.chance)
         # Systematic sampling: a frame of chance p comes floor(np) or ceil(np) times, so none is forgotten by bad luck.
         marks = (rng.random() + np.arange(n)) / n
         order = rng.permutation(n)
         drawn = order[np.minimum(np.searchsorted(np.cumsum(self.chance[order]), marks), n - 1)]
         rng.shuffle(drawn)
         first = self.epoch * n
-        yield from ((int(index), first + place) for place, index in enumerate(drawn))
+        rank, world = place_among_processes()
+        pairs = [(int(index), first + place) for place, index in enumerate(drawn)]
+        yield from pairs[rank : len(self) * world : world]
+
+
+class ShareSampler(Sampler[int]):
+    """Every frame once, in order, over all processes."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return len(range(*self._part()))
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(*self._part())
+
+    def _part(self) -> tuple[int, int, int]:
+        rank, world = place_among_processes()
+        return rank, self.count, world
 
 
 def _quiet_worker(_: int) -> None:
@@ -113,18 +162,29 @@ def rare_chances(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return chance
 
 
+def needs_counts(recipe: Recipe) -> bool:
+    """Whether a recipe asks how many pixels each class has: that reads every frame."""
+    return recipe.loss.class_weights != "none" or recipe.augment.rare_crop > 0
+
+
 def loaders(
-    recipe: Recipe, train: list[Sample], val: list[Sample], ignore_id: int, counts: npt.NDArray[np.int64]
+    recipe: Recipe, train: Samples, val: Samples, ignore_id: int, counts: npt.NDArray[np.int64] | None, world: int = 1
 ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
-    """The training and the validation loader; images (N, H, W, 3) uint8 BGR, masks (N, H, W) uint8."""
+    """The training and the validation loader; images (N, H, W, 3) uint8 BGR, masks (N, H, W) uint8.
+
+    A process of ``world`` gets its share of each of the recipe's batches.
+    """
     fit = recipe.fit
+    if fit.batch % world:
+        raise InputError("a batch is shared by the processes", got=f"{fit.batch} frames for {world} processes")
     size = recipe.augment.crop or recipe.model.input_size
-    augment = Augment(recipe.augment, size, ignore_id, rare_chances(counts))
+    rare = np.zeros(256) if counts is None else rare_chances(counts)
+    augment = Augment(recipe.augment, size, ignore_id, rare)
     options: dict[str, Any] = {"num_workers": fit.workers, "persistent_workers": fit.workers > 0}
     if fit.workers:
         options |= {"worker_init_fn": _quiet_worker, "prefetch_factor": 4}
-    sampler = DriveSampler(train, recipe.data.balance_drives, fit.seed)
+    sampler = DriveSampler(train.names, recipe.data.balance_drives, fit.seed)
     dataset = TrainSet(train, augment, fit.seed)
-    train_loader = DataLoader(dataset, batch_size=fit.batch, sampler=sampler, drop_last=True, **options)
-    val_loader = DataLoader(ValidationSet(val, recipe.model.input_size), batch_size=1)
+    train_loader = DataLoader(dataset, batch_size=fit.batch // world, sampler=sampler, drop_last=True, **options)
+    val_loader = DataLoader(ValidationSet(val, recipe.model.input_size), batch_size=1, sampler=ShareSampler(len(val)))
     return train_loader, val_loader

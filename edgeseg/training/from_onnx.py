@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 from torch import Tensor, fx, nn
 
 from edgeseg.errors import GraphError
@@ -20,6 +20,7 @@ from edgeseg.export.graph import Graph, attributes, is_op, title
 from edgeseg.models.pooling import max_pool_code, max_unpool_code
 
 Value = fx.Node | None
+_INTEGERS = {TensorProto.INT64, TensorProto.INT32}
 
 
 def module_from_onnx(
@@ -49,8 +50,8 @@ class _Builder:
             if value.name not in constants:
                 self.values[value.name] = self.graph.placeholder(_identifier(value.name))
         for node in self.model.graph.node:
-            if is_op(node, "Shape"):
-                continue  # of use to an unpooling alone, which asks for the tensor itself
+            if is_op(node, "Shape") or self.lookup.dtype(node.output[0]) in _INTEGERS:
+                continue  # sizes: unpooling asks for the tensor itself, resizing for what it comes to
             made = self._replaced(node) if node.name in self.instead else self._translated(node)
             for name, result in zip(node.output, made, strict=False):
                 self.values[name] = result
@@ -94,6 +95,15 @@ class _Builder:
             self.root.register_parameter(self.parameters[name], parameter)
             self.values[name] = self.graph.get_attr(self.parameters[name])
         return self.values[name]
+
+    def fixed(self, name: str, node: NodeProto) -> fx.Node:
+        """A constant that training leaves as it is."""
+        constant = self.lookup.array(name)
+        if constant is None or constant.dtype != np.float32:
+            raise GraphError(f"{title(node)} cannot be trained", got=f"input {name!r}", expected="a float32 constant")
+        path = f"c_{_identifier(name)}"
+        self.root.register_buffer(path, torch.from_numpy(np.array(constant)))
+        return self.graph.get_attr(path)
 
     def integers(self, name: str, node: NodeProto) -> list[int]:
         """The value of a constant of integers."""
@@ -177,6 +187,81 @@ def _max_unpool(b: _Builder, node: NodeProto) -> fx.Node:
     return b.call(max_unpool_code, values, code, b.value(shape.input[0], node))
 
 
+def _batch_norm(b: _Builder, node: NodeProto) -> fx.Node:
+    """Behind an activation it is not folded: its running statistics stay, gain and offset are trained."""
+    x, gain, offset = (b.value(name, node) for name in node.input[:3])
+    mean, variance = (b.fixed(name, node) for name in node.input[3:5])
+    return b.call(_normalised, x, mean, variance, gain, offset, float(attributes(node).get("epsilon", 1e-5)))
+
+
+def _normalised(x: Tensor, mean: Tensor, variance: Tensor, gain: Tensor, offset: Tensor, epsilon: float) -> Tensor:
+    return F.batch_norm(x, mean, variance, gain, offset, eps=epsilon)
+
+
+def _resize(b: _Builder, node: NodeProto) -> fx.Node:
+    """To a size that is known: nearest as PyTorch rounds it, or bilinear."""
+    attrs = attributes(node)
+    mode, rule = attrs.get("mode", b"nearest"), attrs.get("coordinate_transformation_mode", b"half_pixel")
+    shape = b.lookup.shape(node.output[0])
+    size = [d[0] for d in (shape or [])[2:] if d is not None and not d[1]]
+    if len(size) != 2 or attrs.get("antialias", 0):
+        raise GraphError(f"{title(node)} cannot be trained", got=f"size {shape}", expected="a fixed height and width")
+    x = b.value(node.input[0], node)
+    if mode == b"nearest" and rule == b"asymmetric" and attrs.get("nearest_mode") == b"floor":
+        return b.call(F.interpolate, x, size)
+    if mode == b"linear" and rule in (b"half_pixel", b"pytorch_half_pixel", b"align_corners"):
+        return b.call(F.interpolate, x, size, mode="bilinear", align_corners=rule == b"align_corners")
+    raise GraphError(
+        f"{title(node)} cannot be trained", got=f"{mode.decode()}, {rule.decode()}",
+        expected="PyTorch's nearest or bilinear interpolation",
+    )  # fmt: skip
+
+
+def _average_pool(b: _Builder, node: NodeProto) -> fx.Node:
+    kernel, strides, padding = _window(node, "kernel_shape"), _window(node, "strides"), _symmetric_padding(node)
+    if attributes(node).get("ceil_mode", 0) or _window(node, "dilations") != [1, 1]:
+        raise GraphError(f"{title(node)} cannot be trained", expected="no dilation, sizes rounded down")
+    counts_padding = bool(attributes(node).get("count_include_pad", 0))
+    return b.call(F.avg_pool2d, *b.inputs(node), kernel, strides, padding, False, counts_padding)
+
+
+def _mean(b: _Builder, node: NodeProto) -> fx.Node:
+    attrs = attributes(node)
+    axes = b.integers(node.input[1], node) if len(node.input) > 1 and node.input[1] else attrs.get("axes")
+    if not axes:
+        raise GraphError(f"{title(node)} cannot be trained", expected="the axes it is taken over")
+    return b.call(torch.mean, b.value(node.input[0], node), [int(a) for a in axes], bool(attrs.get("keepdims", 1)))
+
+
+def _matmul(b: _Builder, node: NodeProto) -> fx.Node:
+    """Weights stand on the right; a constant on the left only gathers what is there."""
+    left, right = node.input
+    first = b.fixed(left, node) if b.lookup.array(left) is not None else b.value(left, node)
+    return b.call(torch.matmul, first, b.value(right, node))
+
+
+def _transpose(b: _Builder, node: NodeProto) -> fx.Node:
+    return b.call(torch.permute, b.value(node.input[0], node), [int(a) for a in attributes(node)["perm"]])
+
+
+def _depth_to_space(b: _Builder, node: NodeProto) -> fx.Node:
+    if attributes(node).get("mode", b"DCR") != b"CRD":
+        raise GraphError(f"{title(node)} cannot be trained", got="mode DCR", expected="CRD, PyTorch's pixel shuffle")
+    return b.call(F.pixel_shuffle, b.value(node.input[0], node), int(attributes(node)["blocksize"]))
+
+
+def _slice(b: _Builder, node: NodeProto) -> fx.Node:
+    starts, ends, *rest = (b.integers(name, node) for name in node.input[1:])
+    axes = rest[0] if rest else list(range(len(starts)))
+    steps = rest[1] if len(rest) > 1 else [1] * len(starts)
+    cut = [slice(None)] * (max(axes) + 1)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if axis < 0 or step < 1:
+            raise GraphError(f"{title(node)} cannot be trained", expected="axes from the first, steps forward")
+        cut[axis] = slice(start, min(end, 2**31), step)
+    return b.call(operator.getitem, b.value(node.input[0], node), tuple(cut))
+
+
 def _require_two_by_two(node: NodeProto, kernel: list[int], strides: list[int], padding: list[int]) -> None:
     if (kernel, strides, padding) != ([2, 2], [2, 2], [0, 0]):
         raise GraphError(f"{title(node)} cannot be trained", got=f"{kernel}, {strides}", expected="2x2 windows")
@@ -188,13 +273,22 @@ def _plain(function: Callable[..., Any]) -> Callable[[_Builder, NodeProto], fx.N
 
 _TRANSLATIONS: dict[str, Callable[[_Builder, NodeProto], fx.Node | tuple[fx.Node, ...]]] = {
     "Add": _plain(operator.add),
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
     "Concat": _concat,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "DepthToSpace": _depth_to_space,
+    "Identity": lambda b, node: b.value(node.input[0], node),
+    "MatMul": _matmul,
     "MaxPool": _max_pool,
     "MaxUnpool": _max_unpool,
     "Mul": _plain(operator.mul),
     "PRelu": _plain(_prelu),
     "Pad": _pad,
+    "ReduceMean": _mean,
     "Relu": _plain(F.relu),
+    "Resize": _resize,
+    "Slice": _slice,
+    "Transpose": _transpose,
 }

@@ -1,21 +1,23 @@
 """Cross-entropy and its class weights."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from edgeseg.data import Dataset
+from edgeseg.data import Sample
+from edgeseg.spec import LabelSpace
 
 LOG_OFFSET = 1.02  # ENet (Paszke et al. 2016, section 5.1): w = 1 / ln(1.02 + p)
 
 
-def class_pixels(data: Dataset) -> npt.NDArray[np.int64]:
+def class_pixels(samples: Sequence[Sample], labels: LabelSpace) -> npt.NDArray[np.int64]:
     """For each label id its pixels, and the pixels of all frames it occurs in: (2, classes) int64, void left out."""
-    classes = len(data.labels)
+    classes = len(labels)
     counts = np.zeros((2, classes), np.int64)
-    for index in range(len(data)):
-        mask = data[index].mask
-        here = np.bincount(mask.ravel(), minlength=256)
-        here[data.labels.ignore_id] = 0
+    for sample in samples:
+        here = np.bincount(sample.mask.ravel(), minlength=256)
+        here[labels.ignore_id] = 0
         here = here[:classes]
         counts[0] += here
         counts[1] += np.where(here > 0, here.sum(), 0)
@@ -32,7 +34,7 @@ def prior_shift(weights: npt.NDArray[np.float32], share: float) -> npt.NDArray[n
     return np.asarray(np.where(seen, -share * np.log(np.where(seen, weights, 1.0)), 0.0), np.float32)
 
 
-def class_weights(counts: npt.NDArray[np.int64], kind: str, power: float) -> npt.NDArray[np.float32]:
+def class_weights(counts: npt.NDArray[np.int64], kind: str, power: float = 1.0) -> npt.NDArray[np.float32]:
     """Weights (classes,) from ``class_pixels``, with mean 1 over the pixels; a class never seen weighs 0.
 
     ``inverse``: 1 / p. ``median``: median-frequency balancing (Eigen & Fergus 2015): median(f) / f with f the share of

@@ -7,7 +7,7 @@ the same code. Batch normalisation is folded, so its running statistics are what
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +38,15 @@ from edgeseg.quantize.sets import resolve_set
 from edgeseg.runtime.build import INT8_KEY
 from edgeseg.spec import ModelSpec, first_problem
 from edgeseg.training.checkpoint import load_checkpoint
-from edgeseg.training.data import Batch, choose, loaders
-from edgeseg.training.fit import Report, Segmenter, _ema
+from edgeseg.training.data import Batch, Samples, choose, loaders
 from edgeseg.training.from_onnx import module_from_onnx
 from edgeseg.training.loss import class_pixels, class_weights
+from edgeseg.training.objective import confusion
 from edgeseg.training.quantizer import ActivationQuantizer, Quantizer
 from edgeseg.training.recipe import Recipe, with_changes
+from edgeseg.training.report import Report
 from edgeseg.training.schedule import lr_factor
+from edgeseg.training.segmenter import Segmenter, ema, enlarged
 
 CALIBRATION_FRAMES = 50
 SCALE_LR_FACTOR = 10.0  # logarithms of scales move further than weights do
@@ -135,6 +137,9 @@ def _recipe(checkpoint: Path, notes: dict[str, Any], tuning: Tuning) -> Recipe:
         "fit.epochs": tuning.epochs,
         "fit.batch": recipe.fit.batch if tuning.batch is None else tuning.batch,
         "fit.validate_every": 1,
+        "fit.accumulate": 1,
+        "fit.select": "miou",
+        "stage": (),
         "optim.lr": tuning.lr,
         "optim.schedule": "onecycle",  # without its warm-up: the falling half of a cosine
         "optim.warmup": 0.0,
@@ -151,14 +156,14 @@ def _output(checkpoint: Path, out: str | Path | None) -> Path:
     return path
 
 
-def _data(recipe: Recipe, spec: ModelSpec) -> tuple[DataLoader[Batch], DataLoader[Batch], Tensor, list[Sample]]:
+def _data(recipe: Recipe, spec: ModelSpec) -> tuple[DataLoader[Batch], DataLoader[Batch], Tensor, Samples]:
     """The loaders, the weights of the classes (classes,), and the validation frames."""
     data, val_data = (open_dataset(recipe.data.address, split) for split in (recipe.data.train, recipe.data.val))
     check_labels(spec.labels, data.labels, data.name)
     samples, val = choose(data, recipe.data.drives), choose(val_data, recipe.data.val_drives)
     if len(samples) < recipe.fit.batch:
         raise DataError(f"{data.name}: fewer frames than a batch", got=len(samples), expected=recipe.fit.batch)
-    counts = class_pixels(data)
+    counts = class_pixels(samples, spec.labels)
     weights = torch.from_numpy(class_weights(counts, recipe.loss.class_weights, recipe.loss.weight_power))
     return *loaders(recipe, samples, val, spec.labels.ignore_id, counts), weights, val
 
@@ -188,7 +193,7 @@ def _describe(model: onnx.ModelProto, tuner: "Tuner", placement: Placement) -> N
         model.metadata_props.add(key=key, value=value)
 
 
-def labels_alike(net: nn.Module, model: onnx.ModelProto, samples: list[Sample], spec: ModelSpec) -> float:
+def labels_alike(net: nn.Module, model: onnx.ModelProto, samples: Sequence[Sample], spec: ModelSpec) -> float:
     """The share of pixels ONNX Runtime and PyTorch label alike on a few frames; ``GraphError`` where it is too low."""
     import onnxruntime
 
@@ -259,7 +264,7 @@ class Tuner(Segmenter):
         self.prior, self.shift = self.shift, torch.zeros_like(self.shift)
         self.net, self.teacher = net, teacher.requires_grad_(False)
         decay = recipe.fit.ema
-        self.average = AveragedModel(net, multi_avg_fn=_ema(decay)) if decay else None
+        self.average = AveragedModel(net, multi_avg_fn=ema(decay)) if decay else None
         self._val_loader = val_loader
         self.best_epoch, self.best_state = 0, _state(net)
         if recipe.fit.compile and steps >= STEPS_WORTH_COMPILING:
@@ -270,6 +275,7 @@ class Tuner(Segmenter):
         """Score the float net, and the rounding one as calibrated: what training has to beat."""
         self.exact, self.calibrated = self._score(self.teacher), self._score(self._candidate())
         self.best, self.best_miou = self.calibrated, self.calibrated.mean_iou
+        self.best_score = self.best_miou
         self.say(f"val mIoU {self.exact.mean_iou:.4f} in float, {self.best_miou:.4f} in INT8 as calibrated")
 
     def _candidate(self) -> nn.Module:
@@ -281,7 +287,7 @@ class Tuner(Segmenter):
             for images, masks in self._val_loader:
                 self.validation_step((images.to(self.device), masks), 0)
         result = scores(self.spec.labels.names, self.matrix)
-        self.matrix = np.zeros_like(self.matrix)
+        self.matrix, self.val_losses = np.zeros_like(self.matrix), []
         return result
 
     @contextmanager
@@ -297,15 +303,14 @@ class Tuner(Segmenter):
         images, masks = batch
         x = self.to_input(images)
         logits = self.net(x)
-        learned = logits - self.prior.to(logits.device).view(1, -1, 1, 1)
-        if logits.shape[2:] != masks.shape[1:]:
-            learned = F.interpolate(learned, masks.shape[1:], mode="bilinear")
+        learned = enlarged(logits - self.prior.to(logits.device).view(1, -1, 1, 1), masks.shape[1:])
         loss = self.loss(learned, masks, self.weights)
         if self.distill:
             with torch.no_grad():
                 wanted = self.teacher(x)
             loss = loss + self.distill * soft_cross_entropy(logits, wanted)
-        self.losses.append(float(loss.detach()))
+        self.losses.append(loss.detach())
+        self.train_matrix = self.train_matrix.to(logits.device) + confusion(learned, masks, self.spec.labels.ignore_id)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

@@ -24,7 +24,10 @@ def lr_factor(config: OptimSection, total_steps: int) -> Callable[[int], float]:
             low, high, at = 1.0, END_FACTOR, min((step - peak) / max(total - peak, 1), 1.0)
         return low + (high - low) * (1 - math.cos(math.pi * at)) / 2
 
+    def cosine(step: int) -> float:
+        return (1 + math.cos(math.pi * min(step, total) / total)) / 2
+
     def constant(step: int) -> float:
         return 1.0
 
-    return {"poly": poly, "onecycle": onecycle, "constant": constant}[config.schedule]
+    return {"poly": poly, "cosine": cosine, "onecycle": onecycle, "constant": constant}[config.schedule]
