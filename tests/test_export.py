@@ -1,5 +1,8 @@
 """A checkpoint to ONNX: the standard's operators, the spec inside, the same numbers as PyTorch."""
 
+import re
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgeseg.cli import app  # noqa: E402
 from edgeseg.errors import GraphError, InputError  # noqa: E402
 from edgeseg.export.network import load_network  # noqa: E402
 from edgeseg.export.to_onnx import check_against, export_checkpoint, export_module  # noqa: E402
@@ -118,3 +122,67 @@ def test_bad_checkpoints_are_said(tmp_path: Path, fault: str) -> None:
         save_checkpoint(path, torch.nn.Linear(2, 2), spec, {})
     with warnings.catch_warnings(), pytest.raises(InputError, match=r"checkpoint|weights do not fit"):
         load_checkpoint(path)
+
+
+# -- nets that are not edgeseg's -------------------------------------------------------------------------------------
+
+
+def edgeseg(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgeseg", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factory", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
+def test_torchvisions_own_nets_are_exported(factory: str, tmp_path: Path) -> None:
+    """With weights of a file, without their auxiliary heads; the engine labels as the module does."""
+    import torchvision
+
+    torch.manual_seed(0)
+    arguments = {"weights": None, "weights_backbone": None, "num_classes": 21}
+    net = getattr(torchvision.models.segmentation, factory)(**arguments).eval()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "w.pth")
+    done = edgeseg(
+        "export", f"torchvision.models.segmentation:{factory}", "--size", "96x128", "--labels", "voc-21",
+        *(f for key, value in arguments.items() for f in ("--arg", f"{key}={value}")),
+        "--weights", tmp_path / "w.pth", "-o", tmp_path / "n.onnx",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    network = load_network(tmp_path / "n.onnx")
+    assert (network.spec.labels.name, network.spec.input_size, network.assumed) == ("voc-21", (96, 128), ())
+    engine = load_engine(build_engine(tmp_path / "n.onnx", precision="fp32", out=tmp_path / "e.engine"))
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    with torch.inference_mode():
+        want = net(torch.from_numpy(to_input(image, engine.spec)))["out"][0].argmax(0).numpy()
+    assert (engine(image) == want).mean() >= 0.999
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["nowhere.at.all:net", "--size", "64x64"], "no such Python module"),
+    (["torchvision.models.segmentation:nothing", "--size", "64x64"], "has no nothing"),
+    (["torchvision.models:resnet18", "--size", "64x64"], "gives no scores a class and pixel"),
+    (["torch.nn:Linear", "--arg", "in_features=3", "--size", "64x64"], "does not take these arguments"),
+    (["collections:OrderedDict", "--size", "64x64"], "makes no torch.nn.Module"),
+    (["torch.nn:Conv2d", "--arg", "nonsense", "--size", "64x64"], "not an argument"),
+    (["torch.nn:Identity"], "needs an input size"),
+    (["torch.nn:ReLU", "--labels", "voc-21", "--size", "64x64"], "classes are not those of voc-21"),
+    (["torch.nn:ReLU", "--weights", "absent.pth", "--size", "64x64"], "no such weight file"),
+    (["absent.pt"], "no such checkpoint"),
+])  # fmt: skip
+def test_what_is_no_net_is_said(arguments: list[str], says: str, tmp_path: Path) -> None:
+    from edgeseg.errors import EdgesegError
+
+    with pytest.raises(EdgesegError, match=re.escape(says)):
+        app([*["export"], *arguments, "-o", str(tmp_path / "n.onnx")], standalone_mode=False)
+    assert not (tmp_path / "n.onnx").exists()
+
+
+def test_a_checkpoint_at_another_size(tmp_path: Path) -> None:
+    net = settled("enet", (64, 96))
+    spec = ModelSpec(architecture="enet", input_size=(64, 96), stride=8, labels=CAMVID_11)
+    save_checkpoint(tmp_path / "best.pt", net, spec, {"recipe": "{}"})
+    assert load_network(export_checkpoint(tmp_path / "best.pt", size=(72, 40))).spec.input_size == (72, 40)
+    with pytest.raises(InputError, match=r"divisible by 8: got \[70, 40\], expected \[72, 40\]"):
+        export_checkpoint(tmp_path / "best.pt", size=(70, 40))
+    with pytest.raises(InputError, match="has its spec inside"):
+        app(["export", str(tmp_path / "best.pt"), "--scale", "1"], standalone_mode=False)

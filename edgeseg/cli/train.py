@@ -1,5 +1,6 @@
 """``models``, ``train``, ``export``: from a recipe to an ONNX file."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,25 +17,30 @@ def models(
     classes: Annotated[int, typer.Option(min=1, max=255, help="Number of classes.")] = 11, size: Size = "360x480"
 ) -> None:
     """List the nets: parameters, multiply-adds, stride, source."""
+    from rich import box
     from rich.table import Table
 
     with needs("train"):
         from edgeseg.models.summary import summarise
-    table = Table(title=f"{classes} classes; a frame of {size}, rounded up to the net's stride")
-    for heading in ("net", "parameters", "multiply-adds", "stride", "output", "pretrained encoder", "source"):
-        table.add_column(heading, justify="right" if heading in ("parameters", "multiply-adds", "stride") else "left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("net", "params\nM", "MACs\nG", "stride", "out", "encoder", "source"):
+        number = heading.startswith(("params", "MACs", "stride"))
+        table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "source")
     for row in summarise(classes, parse_size(size or "360x480")):
         a = row.architecture
         table.add_row(
             a.name,
-            f"{row.parameters / 1e6:.2f} M",
-            f"{row.multiply_adds / 1e9:.2f} G",
+            f"{row.parameters / 1e6:.2f}",
+            f"{row.multiply_adds / 1e9:.2f}",
             str(a.stride),
             "full" if a.output_stride == 1 else f"1/{a.output_stride}",
-            a.pretrained or "-",
+            (a.pretrained or "-").split(" ")[0],
             a.source,
         )
-    stdout().print(table)
+    console = stdout()
+    console.print(table)
+    said = f"{classes} classes; MACs: multiply-adds of a frame of {size}, rounded up to the net's stride"
+    console.print(f"{said}. encoder: what ImageNet weights it takes.", style="dim", highlight=False)
 
 
 @app.command()
@@ -62,7 +68,8 @@ def train(
         say=lambda line: console.print(escape(line), soft_wrap=True),
         progress=console.is_terminal,
     )
-    console.print(f"best checkpoint: {escape(str(best))}; curves.png and panel.png beside it", soft_wrap=True)
+    if os.environ.get("RANK", "0") == "0":
+        console.print(f"best checkpoint: {escape(str(best))}; curves.png and panel.png beside it", soft_wrap=True)
 
 
 @app.command("lr-find")

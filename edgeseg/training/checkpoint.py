@@ -15,9 +15,14 @@ from edgeseg.spec import ModelSpec
 _FORMAT = "edgeseg-checkpoint-1"
 
 
-def save_checkpoint(path: Path, net: nn.Module, spec: ModelSpec, notes: dict[str, Any]) -> Path:
-    """Write weights, spec and ``notes`` (plain values: recipe, scores) atomically."""
+def save_checkpoint(path: Path, net: nn.Module, spec: ModelSpec, notes: dict[str, Any], *, half: bool = False) -> Path:
+    """Write weights, spec and ``notes`` (plain values: recipe, scores) atomically.
+
+    ``half`` stores matrices and kernels in FP16, to ship; statistics, gains and biases stay as they are.
+    """
     state = {name: value.detach().cpu() for name, value in net.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.ndim > 1 else value for name, value in state.items()}
     with atomic_path(path) as temporary:
         torch.save({"format": _FORMAT, "spec": spec.to_json(), "state": state, "notes": notes}, temporary)
     return path

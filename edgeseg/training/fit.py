@@ -89,9 +89,15 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Any = print, 
         raise InputError(
             f"{out}: no run to go on with", expected=f"{last.name} in it", hint="Start it without --resume."
         )
+    if not _is_first():
+        say = _unsaid
     if recipe.stage:
         return _train_stages(recipe, out, say, progress)
     return _train_once(recipe, out, resume, say, progress)
+
+
+def _unsaid(_: str) -> None:
+    """What all processes but the first say."""
 
 
 def _is_first() -> bool:
@@ -101,6 +107,8 @@ def _is_first() -> bool:
 
 def _train_once(recipe: Recipe, out: Path, resume: bool, say: Any, progress: bool) -> Path:
     require_writable(out / "best.pt")
+    if recipe.fit.precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("fp16 training needs a GPU", got='precision = "fp16"', hint='Use "bf16" or "fp32".')
     L.seed_everything(recipe.fit.seed, verbose=False)
     prepared = prepare(recipe)
     trainer = _trainer(recipe, out, say, progress)

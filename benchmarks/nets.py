@@ -1,0 +1,158 @@
+"""Every net on CamVid: trained as far as this machine allows, as engines, in one table.
+
+    python -m benchmarks.nets --data camvid:PATH [--nets enet fcn ...] [--epochs 3] [--size 180x240]
+                              [--encoder vgg16=FILE --encoder resnet34=FILE] [--runs DIR] [--json FILE] [--show FILE]
+
+Each net is trained by the same short recipe (half size, flips, scales and crops; an encoder with ImageNet weights is
+frozen, where its weights are given), exported, calibrated on the training split and built in FP32, BF16 and INT8; then
+all is scored on ``val``. What is done is not done again (``edgeseg make``), so a long run can be cut into parts. These
+are not the nets' best scores: the table says how little each was trained. ``--gpu-recipes`` trains the recipes
+``segnet-camvid``, ``unet-resnet34-camvid`` and ``pspnet-camvid`` instead, in full; that wants a CUDA device.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from edgeseg.artifact import write_json
+from edgeseg.errors import EdgesegError
+from edgeseg.make import Options, make
+from edgeseg.models import REGISTRY
+from edgeseg.models.summary import summarise
+from edgeseg.profiling.machine import describe_machine
+from edgeseg.training.recipe import Recipe, load_recipe, with_changes
+
+ROOT = Path(__file__).resolve().parent.parent
+GPU_RECIPES = ("segnet-camvid", "unet-resnet34-camvid", "pspnet-camvid")
+RATES = {"enet": 5e-3, "segnet": 1e-3}
+DEFAULT_RATE = 5e-4
+
+
+def short_recipe(name: str, address: str, size: tuple[int, int], epochs: int, encoder: str | None) -> Recipe:
+    """The same few epochs for every net; only the rate of the two without skip or bottleneck differs."""
+    stride = REGISTRY[name].stride
+    fitted = tuple(-(-side // stride) * stride for side in size)
+    return Recipe.model_validate({
+        "name": f"{name}-short",
+        "model": {
+            "architecture": name, "input_size": fitted, "encoder": encoder,
+            "arguments": {"stem": "plain"} if encoder and name == "pspnet" else {},
+            "freeze_encoder_epochs": epochs if encoder else 0,
+        },
+        "data": {"address": address, "balance_drives": 0.5},
+        "augment": {"scale": (1.0, 1.5), "brightness": 0.2, "contrast": 0.2},
+        "loss": {"class_weights": "median", "weight_power": 0.5, "prior_correction": 0.5},
+        "optim": {"lr": RATES.get(name, DEFAULT_RATE), "clip_norm": 5.0},
+        "fit": {"epochs": epochs, "batch": 8, "precision": "bf16", "ema": 0.98, "validate_every": 1, "workers": 1},
+    })  # fmt: skip
+
+
+def row_of(recipe: Recipe, facts: dict[str, Any]) -> dict[str, Any]:
+    """One net of the table: what it is, how it was trained, what its engines do."""
+    name, size = recipe.model.architecture, recipe.model.input_size
+    counted = next(s for s in summarise(len(facts["data"]["classes"]), size) if s.architecture.name == name)
+    return {
+        "net": name,
+        "arguments": dict(recipe.model.arguments),
+        "size": list(size),
+        "epochs": recipe.fit.epochs,
+        "encoder": "frozen, ImageNet"
+        if recipe.model.freeze_encoder_epochs
+        else "from scratch"
+        if not recipe.model.encoder
+        else "ImageNet",
+        "parameters": counted.parameters,
+        "multiply_adds": counted.multiply_adds,
+        "engines": {
+            e["precision"]: {k: e[k] for k in ("miou", "pixel_accuracy", "latency_ms_p50", "size_bytes")}
+            for e in facts["engines"]
+        },
+    }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table as the README has it."""
+    headings = (
+        "net", "parameters", "multiply-adds", "input", "trained", "mIoU fp32 / bf16 / int8", "pixel accuracy",
+        "FPS fp32 / bf16 / int8",
+    )  # fmt: skip
+    lines = [
+        f"| {' | '.join(headings)} |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["nets"]:
+        engines = [row["engines"].get(p) for p in ("fp32", "bf16", "int8")]
+        miou = " / ".join("-" if e is None else f"{100 * e['miou']:.1f}" for e in engines)
+        fps = " / ".join("-" if e is None else f"{1e3 / e['latency_ms_p50']:.0f}" for e in engines)
+        trained = f"{row['epochs']} epochs, {row['encoder']}"
+        accuracy = row["engines"]["fp32"]["pixel_accuracy"]
+        lines.append(
+            f"| `{row['net']}` | {row['parameters'] / 1e6:.2f} M | {row['multiply_adds'] / 1e9:.1f} G | "
+            f"{row['size'][1]}x{row['size'][0]} | {trained} | {miou} | {100 * accuracy:.1f} | {fps} |"
+        )
+    return "\n".join(lines)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Make every net asked for; one that fails is said and left out."""
+    encoders = dict(text.partition("=")[::2] for text in options.encoder)
+    height, _, width = options.size.partition("x")
+    rows, failed = [], []
+    names = GPU_RECIPES if options.gpu_recipes else options.nets or list(REGISTRY)
+    for name in names:
+        console.rule(name)
+        if options.gpu_recipes:
+            recipe = with_changes(load_recipe(ROOT / "engines" / f"{name}.toml"), {"data.address": options.data})
+            pretrained = REGISTRY[recipe.model.architecture].pretrained
+            given = encoders.get((pretrained or "").split(" ")[0])
+            recipe = with_changes(recipe, {"model.encoder": given} if given else {})
+        else:
+            given = encoders.get((REGISTRY[name].pretrained or "").split(" ")[0])
+            recipe = short_recipe(name, options.data, (int(height), int(width)), options.epochs, given)
+        try:
+            made = make(
+                recipe,
+                options.runs / recipe.name,
+                Options(qat_epochs=0),
+                say=lambda line: console.print(line, markup=False),
+            )
+        except EdgesegError as error:
+            console.print(f"left out: {error}", markup=False, style="red")
+            failed.append({"net": name, "why": str(error)})
+            continue
+        rows.append(row_of(recipe, json.loads(made.read_text(encoding="utf-8"))))
+    return {
+        "benchmark": "nets",
+        "machine": describe_machine(),
+        "data": options.data.partition(":")[0],
+        "nets": rows,
+        "left_out": failed,
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Run, print the table, save it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nets", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="camvid:data/camvid")
+    parser.add_argument("--nets", nargs="+", choices=list(REGISTRY))
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--size", default="180x240", help="HEIGHTxWIDTH")
+    parser.add_argument("--encoder", action="append", default=[], help="vgg16=FILE, resnet34=FILE or resnet50=FILE")
+    parser.add_argument("--runs", type=Path, default=Path("runs/nets"))
+    parser.add_argument("--gpu-recipes", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--show", type=Path, help="print the table of a saved run")
+    options = parser.parse_args(arguments)
+    console = Console(stderr=True)
+    result = json.loads(options.show.read_text(encoding="utf-8")) if options.show else run(options, console)
+    if options.json:
+        write_json(options.json, result)
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
