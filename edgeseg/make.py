@@ -134,7 +134,7 @@ def make(
 
 
 def _train(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: bool) -> None:
-    from edgeseg.training.fit import train
+    from edgeseg.training.fit import has_begun, train
 
     kept = folder / "recipe.json"
     if kept.is_file() and json.loads(kept.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
@@ -142,8 +142,7 @@ def _train(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: b
             f"{folder}: holds a run of another recipe, or of this one before it changed",
             hint="Give another folder with --out, or delete that one.",
         )
-    last = folder / ("stages.json" if recipe.stage else "last.ckpt")
-    train(recipe, folder, resume=last.exists(), say=say, progress=progress)
+    train(recipe, folder, resume=has_begun(recipe, folder), say=say, progress=progress)
 
 
 def _export(best: Path, net: Path) -> None:

@@ -1,16 +1,21 @@
 """The CamVid reader on a folder made here, and on the real one where it is."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from conftest import SHARED
+from onnx import helper, numpy_helper
 
 from edgeseg.data import iterate, open_dataset
 from edgeseg.data.camvid import CamVid
 from edgeseg.errors import DataError, InputError
-from edgeseg.spec import CAMVID_32, voc_colour
+from edgeseg.evaluation import evaluate
+from edgeseg.runtime import build_engine, load_engine
+from edgeseg.spec import CAMVID_32, METADATA_KEY, LabelSpace, ModelSpec, voc_colour
 
 
 def make(root: Path, suffix: str = ".png", split: str = "val") -> Path:
@@ -258,3 +263,45 @@ def test_real_samples(address: str, split: str, count: int | None) -> None:
         assert present
         assert max(present) < len(data.labels)
         assert (sample.mask != data.labels.ignore_id).mean() > 0.5
+
+
+# -- evaluated end to end --------------------------------------------------------------------------------------------
+
+
+def small_net(labels: LabelSpace, path: Path) -> Path:
+    """One 1x1 convolution from the image to the classes, its spec inside."""
+    weight = np.random.default_rng(0).standard_normal((len(labels), 3, 1, 1)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w"], ["logits"])], "small",
+        [helper.make_tensor_value_info("image", 1, [1, 3, 32, 48])],
+        [helper.make_tensor_value_info("logits", 1, [1, len(labels), 32, 48])],
+        [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    spec = ModelSpec(architecture="small", input_size=(32, 48), labels=labels)
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["voc", "cityscapes", "camseq01", "camvid", "real voc", "real cityscapes"])
+def test_an_engine_is_scored_on_every_pixel_that_counts(scheme: str, tmp_path: Path) -> None:
+    real, _, name = scheme.rpartition(" ")
+    folder = SHARED / "data" / {"voc": "VOCdevkit", "cityscapes": "cityscapes"}.get(name, "") if real else tmp_path
+    if real and not folder.is_dir():
+        pytest.skip(f"{folder.name} is not here (EDGESEG_SHARED/data/{folder.name})")
+    if not real:
+        makers: dict[str, Callable[[Path], object]] = {
+            "voc": lambda p: make_voc(p / "VOC2012"),
+            "cityscapes": make_cityscapes,
+            "camseq01": lambda p: make_32(p, ".", ".", "_L"),
+            "camvid": lambda p: make_32(p, "images", "labels", "_L"),
+        }
+        makers[name](tmp_path)
+    data = open_dataset(f"{name}:{folder}", "train")
+    engine = load_engine(build_engine(small_net(data.labels, tmp_path / "n.onnx"), precision="fp32"))
+    result = evaluate(engine, data)
+    valid = [(s.mask != data.labels.ignore_id) & (s.mask < len(data.labels)) for s in iterate(data)]
+    assert result.matrix.sum() == sum(int(v.sum()) for v in valid)
+    right = sum(int((engine(s.image) == s.mask)[v].sum()) for s, v in zip(iterate(data), valid, strict=True))
+    assert result.pixel_accuracy == pytest.approx(right / result.matrix.sum())

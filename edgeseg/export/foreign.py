@@ -63,6 +63,13 @@ def build_module(name: str, arguments: Mapping[str, Any], weights: Path | None =
             got=str(error).splitlines()[0],
             hint="Give each as --arg NAME=VALUE.",
         ) from error
+    except OSError as error:  # factories fetch pretrained weights
+        raise InputError(
+            f"{name} cannot be made",
+            got=str(error).splitlines()[0],
+            hint="If it wants to download weights, tell it not to (--arg weights=None --arg weights_backbone=None), "
+            "and give them with --weights.",
+        ) from error
     if not isinstance(net, nn.Module):
         raise InputError(f"{name} makes no torch.nn.Module", got=type(net).__name__)
     if weights is not None:

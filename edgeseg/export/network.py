@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from edgeseg.artifact import sha256_file
 from edgeseg.errors import GraphError, InputError
+from edgeseg.export.halves import restore_floats
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.spec import (
     LABEL_SPACES,
@@ -111,6 +112,7 @@ def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise GraphError(f"{path}: a file with its weights is missing or damaged", got=str(error)) from error
+    restore_floats(model)
     return model, digest_onnx(path, data)
 
 

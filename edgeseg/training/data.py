@@ -1,5 +1,6 @@
 """From a labelled data set to training batches: frames kept in memory if they fit, augmented anew, reproducibly."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -180,8 +181,9 @@ def loaders(
     size = recipe.augment.crop or recipe.model.input_size
     rare = np.zeros(256) if counts is None else rare_chances(counts)
     augment = Augment(recipe.augment, size, ignore_id, rare)
-    options: dict[str, Any] = {"num_workers": fit.workers, "persistent_workers": fit.workers > 0}
-    if fit.workers:
+    workers = min(fit.workers, os.cpu_count() or 1)
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+    if workers:
         options |= {"worker_init_fn": _quiet_worker, "prefetch_factor": 4}
     sampler = DriveSampler(train.names, recipe.data.balance_drives, fit.seed)
     dataset = TrainSet(train, augment, fit.seed)

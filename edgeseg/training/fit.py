@@ -80,7 +80,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Any = print, 
     """Run a recipe; returns ``out/best.pt``, the weights with the best score on the validation split.
 
     Leaves beside it ``last.ckpt`` (to resume from), ``history.csv``, ``curves.png``, ``panel.png``, ``recipe.json``; of
-    a recipe with stages, each stage's in a folder of its name. Under ``torchrun`` every process calls this.
+    a recipe with stages, each stage's in a folder of its name as well. Under ``torchrun`` every process calls this.
     """
     last = out / ("stages.json" if recipe.stage else "last.ckpt")
     if last.exists() and not resume and _is_first():
@@ -94,6 +94,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Any = print, 
     if recipe.stage:
         return _train_stages(recipe, out, say, progress)
     return _train_once(recipe, out, resume, say, progress)
+
+
+def has_begun(recipe: Recipe, out: Path) -> bool:
+    """Whether ``out`` holds something of a run to go on with."""
+    folders = [out / stage.name for stage in recipe.stage] or [out]
+    return any((folder / "last.ckpt").exists() for folder in folders)
 
 
 def _unsaid(_: str) -> None:
@@ -129,10 +135,6 @@ def _train_once(recipe: Recipe, out: Path, resume: bool, say: Any, progress: boo
 
 def _train_stages(recipe: Recipe, out: Path, say: Any, progress: bool) -> Path:
     """Each stage from the best weights of the one before; one that is finished is not run again."""
-    out.mkdir(parents=True, exist_ok=True)
-    if _is_first():
-        write_json(out / "stages.json", {"stages": [stage.model_dump() for stage in recipe.stage]})
-        write_bytes(out / "recipe.json", recipe.model_dump_json(indent=2).encode())
     before: Path | None = None
     for number, stage in enumerate(recipe.stage):
         folder = out / stage.name
@@ -144,6 +146,7 @@ def _train_stages(recipe: Recipe, out: Path, say: Any, progress: bool) -> Path:
         before = folder / "best.pt"
     assert before is not None
     if _is_first():
+        write_bytes(out / "recipe.json", recipe.model_dump_json(indent=2).encode())
         _gather(out, [out / stage.name for stage in recipe.stage])
     return out / "best.pt"
 
