@@ -314,10 +314,9 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (weights(tmp_path / out / "last.ckpt") for out in ("one", "two"))
     for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6)
-    start = weights(tmp_path / "one" / "last.ckpt")["net.classifier.weight"]
-    assert float(start.abs().sum()) > 0
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=2e-5)
     first, second = (History.read_csv(tmp_path / out / "history.csv").rows for out in ("one", "two"))
+    assert first[1]["loss"] < first[0]["loss"] - 0.05  # there was something to learn alike
     for a, b in zip(first, second, strict=True):
         assert a["step"] == b["step"]
         for key in ("loss", "val_loss", "miou", "pixel_accuracy", "train_pixel_accuracy"):

@@ -95,6 +95,8 @@ class Segmenter(L.LightningModule):
         self.net = self.net.to(memory_format=torch.channels_last)
         decay = recipe.fit.ema
         self.average = AveragedModel(self.net, multi_avg_fn=ema(decay), use_buffers=True) if decay else None
+        if self.average is not None:
+            self.average.requires_grad_(False)  # several processes wait for the gradient of whatever has one
         gain, offset = coefficients(spec)
         self.register_buffer("gain", torch.from_numpy(gain).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("offset", torch.from_numpy(offset).view(1, 3, 1, 1), persistent=False)
@@ -165,14 +167,15 @@ class Segmenter(L.LightningModule):
     # -- what happens around them ------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        # An epoch's chances depend on seed and epoch alone: a resumed run draws what an unbroken one draws.
-        torch.manual_seed((self.recipe.fit.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
         if self.recipe.model.freeze_encoder_epochs:
             freeze_encoder(self.net, frozen=self.current_epoch < self.recipe.model.freeze_encoder_epochs)
         self.watch.start()
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
         self.watch.got_batch()
+        # A batch's chances depend on its place alone: a resumed run draws what an unbroken one draws.
+        place = (self.recipe.fit.seed, self.current_epoch, index, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], index: int) -> None:
         stepped = self.global_step != self._updated_at
