@@ -9,7 +9,7 @@ import pytest
 
 from edgeseg.data import open_dataset
 from edgeseg.evaluation import evaluate
-from edgeseg.preprocess import to_input
+from edgeseg.preprocess import resize_labels, to_input
 from edgeseg.runtime import cpu, resolve_engine
 from edgeseg.runtime.load import ZOO, zoo, zoo_int8
 
@@ -28,7 +28,8 @@ def torch_labels(name: str, images: list[np.ndarray]) -> list[np.ndarray]:
     net, spec, _ = load_checkpoint(CHECKPOINTS / f"{name}.pt")
     with torch.inference_mode():
         logits = (enlarged(net(torch.from_numpy(to_input(i, spec))), spec.input_size) for i in images)
-        return [one.argmax(1)[0].to(torch.uint8).numpy() for one in logits]
+        labels = (one.argmax(1)[0].to(torch.uint8).numpy() for one in logits)
+        return [resize_labels(one, i.shape[:2]) for one, i in zip(labels, images, strict=True)]
 
 
 def agreement(name: str, images: list[np.ndarray]) -> float:
