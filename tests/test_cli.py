@@ -169,13 +169,24 @@ def _broken_video(path: Path) -> None:
 def test_interrupted_recordings_are_kept(small_onnx: Path, tmp_path: Path, how: signal.Signals) -> None:
     out = tmp_path / "o.mp4"
     command = [sys.executable, "-m", "edgeseg", "segment", str(small_onnx), "synthetic://?length=100000&size=96x64"]
-    process = subprocess.Popen([*command, "-o", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(400):
-        time.sleep(0.05)
-        if any(p.stat().st_size > 2000 for p in tmp_path.glob(".o-*.mp4")):
-            break
-    process.send_signal(how)
-    stdout, stderr = process.communicate(timeout=60)
+    # Whoever started the tests in the background may have made them, and so their children, deaf to SIGINT.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*command, "-o", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    with process:
+        for _ in range(400):
+            time.sleep(0.05)
+            if any(p.stat().st_size > 2000 for p in tmp_path.glob(".o-*.mp4")):
+                break
+        process.send_signal(how)
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0, stderr
     assert "interrupted" in stdout
     assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) > 0
