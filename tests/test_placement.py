@@ -311,15 +311,18 @@ def test_a_concat_has_one_scale() -> None:
         conv("x", "y"), node("Relu", "y", "r"), conv("r", "z"), node("Concat", "r z x", "c", axis=1),
         node("Conv", "c w12", "d"), last("d"), w12=numbers(4, 12, 1, 1),
     )  # fmt: skip
+    # The image, which the first layer reads too, joins by a branch of its own where it is folded.
     placement = place(model)
     assert placement.moves == ("c",)
-    assert placement.tensors == ("x", "r", "z", "c")
-    assert set(placement.scale_of.values()) == {"x"}
-    assert placement.sources == {"x": ("x", "r", "z")}
-    assert tensors_to_calibrate(placement) == ("x", "r", "z")
-    assert scales(placement, {"x": 1.0, "r": 12.7, "z": 3.0}) == dict.fromkeys("xrzc", pytest.approx(0.1))
+    assert placement.tensors == ("x", "x/joined", "r", "z", "c")
+    assert placement.scale_of == {"x": "x", **dict.fromkeys(("x/joined", "r", "z", "c"), "x/joined")}
+    assert placement.sources == {"x": ("x",), "x/joined": ("x/joined", "r", "z")}
+    assert tensors_to_calibrate(placement) == ("x", "x/joined", "r", "z")
+    found = scales(placement, {"x": 1.27, "x/joined": 1.27, "r": 12.7, "z": 3.0})
+    assert found.pop("x") == pytest.approx(0.01)
+    assert found == dict.fromkeys(("x/joined", "r", "z", "c"), pytest.approx(0.1))
     quantized = written(model)
-    assert len({n.input[1] for n in quantized.graph.node if n.op_type == "QuantizeLinear"}) == 1
+    assert len({n.input[1] for n in quantized.graph.node if n.op_type == "QuantizeLinear"}) == 2
 
 
 def test_pooling_with_positions_and_unpooling_keep_their_scales() -> None:

@@ -82,13 +82,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Any = print, 
     Leaves beside it ``last.ckpt`` (to resume from), ``history.csv``, ``curves.png``, ``panel.png``, ``recipe.json``; of
     a recipe with stages, each stage's in a folder of its name as well. Under ``torchrun`` every process calls this.
     """
-    last = out / ("stages.json" if recipe.stage else "last.ckpt")
-    if last.exists() and not resume and _is_first():
+    begun = has_begun(recipe, out)
+    if begun and not resume and _is_first():
         raise InputError(f"{out}: holds a run already", hint="Go on with --resume, or give another folder with --out.")
-    if resume and not last.exists():
-        raise InputError(
-            f"{out}: no run to go on with", expected=f"{last.name} in it", hint="Start it without --resume."
-        )
+    if resume and not begun:
+        raise InputError(f"{out}: no run to go on with", expected="last.ckpt in it", hint="Start it without --resume.")
     if not _is_first():
         say = _unsaid
     if recipe.stage:
