@@ -33,7 +33,7 @@ DEFAULT_RATE = 5e-4
 
 
 def short_recipe(name: str, address: str, size: tuple[int, int], epochs: int, encoder: str | None) -> Recipe:
-    """The same few epochs for every net; only the rate of the two without skip or bottleneck differs."""
+    """The same few epochs for every net; two have a rate of their own."""
     stride = REGISTRY[name].stride
     fitted = tuple(-(-side // stride) * stride for side in size)
     return Recipe.model_validate({
@@ -108,10 +108,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         if options.gpu_recipes:
             recipe = with_changes(load_recipe(ROOT / "engines" / f"{name}.toml"), {"data.address": options.data})
             pretrained = REGISTRY[recipe.model.architecture].pretrained
-            given = encoders.get((pretrained or "").split(" ")[0])
+            given = encoders.get(pretrained or "")
             recipe = with_changes(recipe, {"model.encoder": given} if given else {})
         else:
-            given = encoders.get((REGISTRY[name].pretrained or "").split(" ")[0])
+            given = encoders.get(REGISTRY[name].pretrained or "")
             recipe = short_recipe(name, options.data, (int(height), int(width)), options.epochs, given)
         try:
             made = make(

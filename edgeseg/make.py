@@ -44,7 +44,6 @@ class Chain:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
-        self.done: list[str] = []
         self._path = folder / STATE
         self._state: dict[str, Any] = {}
         if self._path.is_file():
@@ -72,7 +71,6 @@ class Chain:
         written = {p.name: sha256_file(p) for p in step.outputs}
         self._state[step.name] = {"key": _digest(step.key), "depends_on": dict(step.key), "outputs": written}
         write_json(self._path, self._state)
-        self.done.append(step.name)
 
 
 def _digest(key: Mapping[str, Any]) -> str:

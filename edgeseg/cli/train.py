@@ -1,6 +1,5 @@
 """``models``, ``train``, ``export``: from a recipe to an ONNX file."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +33,7 @@ def models(
             f"{row.multiply_adds / 1e9:.2f}",
             str(a.stride),
             "full" if a.output_stride == 1 else f"1/{a.output_stride}",
-            (a.pretrained or "-").split(" ")[0],
+            a.pretrained or "-",
             a.source,
         )
     console = stdout()
@@ -54,6 +53,7 @@ def train(
 ) -> None:
     """Train a net by a recipe; leaves best.pt, curves and a panel of predictions."""
     with needs("train"):
+        from edgeseg.training import processes
         from edgeseg.training.fit import train as run
     from edgeseg.training.recipe import load_recipe, with_changes
 
@@ -68,7 +68,7 @@ def train(
         say=lambda line: console.print(escape(line), soft_wrap=True),
         progress=console.is_terminal,
     )
-    if os.environ.get("RANK", "0") == "0":
+    if processes.is_first():
         console.print(f"best checkpoint: {escape(str(best))}; curves.png and panel.png beside it", soft_wrap=True)
 
 

@@ -19,6 +19,7 @@ from onnxscript import opset18 as op
 from pydantic import ValidationError
 from torch import nn
 
+import edgeseg.models.pooling  # noqa: F401  registers the two operators, whatever net is exported
 from edgeseg.artifact import write_bytes
 from edgeseg.errors import GraphError, InputError
 from edgeseg.export.network import Overrides, read_labels
@@ -102,8 +103,6 @@ def _unpool_to_onnx(values: Any, index: Any, like: Any) -> Any:
 
 
 def _translate(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    import edgeseg.models.pooling  # noqa: F401  registers the two operators, whatever net is exported
-
     table: dict[Callable[..., Any], Callable[..., Any]] = {
         torch.ops.edgeseg.max_pool_positions.default: _pool_to_onnx,
         torch.ops.edgeseg.max_unpool_positions.default: _unpool_to_onnx,

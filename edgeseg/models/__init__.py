@@ -17,7 +17,8 @@ class Architecture:
     """One entry of the registry. ``factory`` is ``module:Class``, imported only when a net is built.
 
     ``arguments`` are the factory's, beside the classes: a variant is a value. Height and width must be multiples of
-    ``stride``, and come back divided by ``output_stride``. ``pretrained`` names the weights its encoder takes.
+    ``stride``, and come back divided by ``output_stride``. ``pretrained`` is the
+    torchvision net whose ImageNet weights its encoder takes.
     """
 
     name: str
@@ -55,27 +56,26 @@ def register(entry: Architecture) -> None:
     REGISTRY[entry.name] = entry
 
 
-_VGG16, _RESNET34, _RESNET50 = "vgg16 (ImageNet)", "resnet34 (ImageNet)", "resnet50 (ImageNet)"
 _FCN = "edgeseg.models.fcn:FCN"
 
 for _entry in (
-    Architecture("segnet", "edgeseg.models.segnet:SegNet", 1, "Badrinarayanan et al. 2015", _VGG16),
+    Architecture("segnet", "edgeseg.models.segnet:SegNet", 1, "Badrinarayanan et al. 2015", "vgg16"),
     Architecture(
-        "segnet-light", "edgeseg.models.segnet_light:SegNetLight", 1, "report on CamVid", _VGG16, output_stride=2
+        "segnet-light", "edgeseg.models.segnet_light:SegNetLight", 1, "report on CamVid", "vgg16", output_stride=2
     ),
     Architecture("enet", "edgeseg.models.enet:ENet", 8, "Paszke et al. 2016"),
     Architecture("fcn", _FCN, 1, "report on VOC, after Long et al. 2015"),
     Architecture(
         "fcn-dropout", _FCN, 1, "report on VOC", arguments={"dropout_down": 0.1, "dropout_up": 0.15}
     ),
-    Architecture("fcn-resnet34", _FCN, 1, "report on VOC", _RESNET34, arguments={"encoder": "resnet34"}),
+    Architecture("fcn-resnet34", _FCN, 1, "report on VOC", "resnet34", arguments={"encoder": "resnet34"}),
     Architecture("unet", "edgeseg.models.unet:UNet", 1, "Ronneberger et al. 2015"),
     Architecture(
         "unet-resnet34", "edgeseg.models.unet_resnet34:UNetResNet34", 1, "fastai's DynamicUnet, report on CamVid",
-        _RESNET34,
+        "resnet34",
     ),
     Architecture("r2unet", "edgeseg.models.unet:R2UNet", 1, "Alom et al. 2018"),
-    Architecture("pspnet", "edgeseg.models.pspnet:PSPNet", 1, "Zhao et al. 2017", _RESNET50, output_stride=8),
+    Architecture("pspnet", "edgeseg.models.pspnet:PSPNet", 1, "Zhao et al. 2017", "resnet50", output_stride=8),
 ):  # fmt: skip
     register(_entry)
 

@@ -131,8 +131,6 @@ _SECTION = (
 class ENet(nn.Module):
     """(N, 3, H, W) float image, H and W multiples of 8 -> (N, classes, H, W) logits."""
 
-    stride = 8
-
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.initial = InitialBlock(16)

@@ -8,8 +8,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from edgeseg.models.blocks import last_conv
-
 _DOWN = (32, 64, 128, 256, 512)
 _UP = (512, 256, 128, 64, 32)
 
@@ -22,7 +20,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList()
         for place, (cin, cout) in enumerate(zip((3, *_DOWN), _DOWN, strict=False)):
             layers = [nn.Conv2d(cin, cout, 3, 2, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(cout)]
-            self.blocks.append(nn.Sequential(*layers, *_dropout(dropout, place)))
+            self.blocks.append(nn.Sequential(*layers, nn.Dropout(0.0 if place else dropout)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -35,19 +33,14 @@ class Encoder(nn.Module):
 class Up(nn.Module):
     """A 3x3 transposed convolution with stride 2 to a given size, ReLU, batch normalisation."""
 
-    def __init__(self, cin: int, cout: int, dropout: float, place: int) -> None:
+    def __init__(self, cin: int, cout: int, dropout: float) -> None:
         super().__init__()
         self.conv = nn.ConvTranspose2d(cin, cout, 3, 2, 1)
-        self.rest = nn.Sequential(nn.ReLU(inplace=True), nn.BatchNorm2d(cout), *_dropout(dropout, place))
+        self.rest = nn.Sequential(nn.ReLU(inplace=True), nn.BatchNorm2d(cout), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         out: Tensor = self.rest(self.conv(x, output_size=list(size)))
         return out
-
-
-def _dropout(share: float, place: int) -> list[nn.Module]:
-    """Only behind the first block of a side."""
-    return [nn.Dropout(share)] if share and place == 0 else []
 
 
 class FCN(nn.Module):
@@ -68,9 +61,10 @@ class FCN(nn.Module):
         if encoder not in ("plain", "resnet34"):
             raise ValueError(f"encoder is plain or resnet34, not {encoder!r}")
         self.up = nn.ModuleList(
-            Up(cin, cout, dropout_up, place) for place, (cin, cout) in enumerate(zip((512, *_UP), _UP, strict=False))
+            Up(cin, cout, 0.0 if place else dropout_up)
+            for place, (cin, cout) in enumerate(zip((512, *_UP), _UP, strict=False))
         )
-        self.classifier = last_conv(_UP[-1], classes)
+        self.classifier = nn.Conv2d(_UP[-1], classes, 1)
         self.encoder: nn.Module = Encoder(dropout_down)
         self.apply(_xavier)
         if encoder == "resnet34":

@@ -6,16 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeseg.models.blocks import last_conv
+from edgeseg.models.blocks import conv_bn_relu
 from edgeseg.models.resnet import ResNetEncoder
 
 BINS = (1, 2, 3, 6)
-
-
-def conv_bn_relu(cin: int, cout: int, kernel: int) -> nn.Sequential:
-    """Convolution without bias, batch normalisation, ReLU."""
-    conv = nn.Conv2d(cin, cout, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU(inplace=True))
 
 
 def bin_weights(size: int, bins: int) -> Tensor:
@@ -46,8 +40,8 @@ class Pyramid(nn.Module):
     def __init__(self, channels: int, cout: int) -> None:
         super().__init__()
         part = channels // len(BINS)
-        self.branches = nn.ModuleList(conv_bn_relu(channels, part, 1) for _ in BINS)
-        self.merge = nn.Sequential(conv_bn_relu(channels + len(BINS) * part, cout, 3), nn.Dropout2d(0.1))
+        self.branches = nn.ModuleList(conv_bn_relu(channels, part, 1, bias=False) for _ in BINS)
+        self.merge = nn.Sequential(conv_bn_relu(channels + len(BINS) * part, cout, bias=False), nn.Dropout2d(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
@@ -74,8 +68,10 @@ class PSPNet(nn.Module):
         self.encoder = ResNetEncoder(50, dilated=True, deep_stem=stem == "deep")
         *_, third, last = self.encoder.channels
         self.pyramid = Pyramid(last, 512)
-        self.classifier = last_conv(512, classes)
-        self.auxiliary = nn.Sequential(conv_bn_relu(third, 512, 3), nn.Dropout2d(0.1), last_conv(512, classes))
+        self.classifier = nn.Conv2d(512, classes, 1)
+        self.auxiliary = nn.Sequential(
+            conv_bn_relu(third, 512, bias=False), nn.Dropout2d(0.1), nn.Conv2d(512, classes, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         *_, third, last = self.encoder(x)

@@ -6,6 +6,8 @@ The parameters keep torchvision's names, so that its weight files load as they a
 from torch import Tensor, nn
 from torchvision.models import resnet34, resnet50
 
+from edgeseg.models.blocks import conv_bn_relu
+
 CHANNELS = {34: (64, 64, 128, 256, 512), 50: (64, 256, 512, 1024, 2048)}
 
 
@@ -26,13 +28,12 @@ class ResNetEncoder(nn.Module):
         self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
         if deep_stem:
-            self.conv1 = nn.Sequential(
-                *_stem_conv(3, 64, 2), *_stem_conv(64, 64), nn.Conv2d(64, 128, 3, 1, 1, bias=False)
-            )
+            first, second = conv_bn_relu(3, 64, stride=2, bias=False), conv_bn_relu(64, 64, bias=False)
+            self.conv1 = nn.Sequential(*first, *second, nn.Conv2d(64, 128, 3, 1, 1, bias=False))
             self.bn1 = nn.BatchNorm2d(128)
-            first = self.layer1[0]
-            first.conv1 = nn.Conv2d(128, 64, 1, bias=False)
-            first.downsample[0] = nn.Conv2d(128, 256, 1, bias=False)
+            block = self.layer1[0]
+            block.conv1 = nn.Conv2d(128, 64, 1, bias=False)
+            block.downsample[0] = nn.Conv2d(128, 256, 1, bias=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -42,8 +43,3 @@ class ResNetEncoder(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps
-
-
-def _stem_conv(cin: int, cout: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU(inplace=True))

@@ -4,21 +4,15 @@ Segmentation", figure 2): VGG16's 13 convolutions with batch normalisation, mirr
 
 from torch import Tensor, nn
 
+from edgeseg.models.blocks import conv_bn_relu
 from edgeseg.models.pooling import max_pool_code, max_unpool_code
 
 # VGG16's stages: (channels, convolutions), Simonyan & Zisserman 2014, configuration D.
 VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
-def conv_bn_relu(cin: int, cout: int) -> nn.Sequential:
-    """3x3 convolution with bias (VGG16 has one), batch normalisation, ReLU."""
-    return nn.Sequential(nn.Conv2d(cin, cout, 3, padding=1), nn.BatchNorm2d(cout), nn.ReLU(inplace=True))
-
-
 class SegNet(nn.Module):
     """(N, 3, H, W) float image, H and W at least 32 -> (N, classes, H, W) logits."""
-
-    stride = 1
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeseg.models.blocks import last_conv
 from edgeseg.models.resnet import ResNetEncoder
 
 
@@ -79,7 +78,7 @@ class UNetResNet34(nn.Module):
         self.shuffle = Shuffle(width, width)
         width += 3  # the image itself joins
         self.final = nn.Sequential(conv_relu_bn(width, width), conv_relu_bn(width, width))
-        self.classifier = last_conv(width, classes)
+        self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         image = x

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from edgeseg.data import Dataset, Sample
 from edgeseg.errors import DataError, InputError
 from edgeseg.preprocess import resize_frame
+from edgeseg.training import processes
 from edgeseg.training.augment import Augment, paste_classes
 from edgeseg.training.recipe import Recipe
 
@@ -91,13 +91,6 @@ class ValidationSet(TorchDataset[Batch]):
         return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(sample.mask))
 
 
-def place_among_processes() -> tuple[int, int]:
-    """(rank, how many) of the processes that train together."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
 class DriveSampler(Sampler[tuple[int, int]]):
     """(index, draw) pairs of one epoch: a shuffle, or draws that favour short drives by ``balance`` (0..1).
 
@@ -116,7 +109,7 @@ class DriveSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.chance) // place_among_processes()[1]
+        return len(self.chance) // processes.place()[1]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -127,7 +120,7 @@ class DriveSampler(Sampler[tuple[int, int]]):
         drawn = order[np.minimum(np.searchsorted(np.cumsum(self.chance[order]), marks), n - 1)]
         rng.shuffle(drawn)
         first = self.epoch * n
-        rank, world = place_among_processes()
+        rank, world = processes.place()
         pairs = [(int(index), first + place) for place, index in enumerate(drawn)]
         yield from pairs[rank : len(self) * world : world]
 
@@ -145,7 +138,7 @@ class ShareSampler(Sampler[int]):
         yield from range(*self._part())
 
     def _part(self) -> tuple[int, int, int]:
-        rank, world = place_among_processes()
+        rank, world = processes.place()
         return rank, self.count, world
 
 

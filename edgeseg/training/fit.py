@@ -20,6 +20,7 @@ from edgeseg.errors import DataError, InputError
 from edgeseg.models import architecture
 from edgeseg.preprocess import resize_labels
 from edgeseg.spec import LabelSpace, ModelSpec, check_input_size
+from edgeseg.training import processes
 from edgeseg.training.checkpoint import load_checkpoint
 from edgeseg.training.data import Batch, Samples, choose, loaders, needs_counts
 from edgeseg.training.history import History, draw_curves, draw_panel
@@ -83,11 +84,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Any = print, 
     a recipe with stages, each stage's in a folder of its name as well. Under ``torchrun`` every process calls this.
     """
     begun = has_begun(recipe, out)
-    if begun and not resume and _is_first():
+    if begun and not resume and processes.is_first():
         raise InputError(f"{out}: holds a run already", hint="Go on with --resume, or give another folder with --out.")
     if resume and not begun:
         raise InputError(f"{out}: no run to go on with", expected="last.ckpt in it", hint="Start it without --resume.")
-    if not _is_first():
+    if not processes.is_first():
         say = _unsaid
     if recipe.stage:
         return _train_stages(recipe, out, say, progress)
@@ -102,11 +103,6 @@ def has_begun(recipe: Recipe, out: Path) -> bool:
 
 def _unsaid(_: str) -> None:
     """What all processes but the first say."""
-
-
-def _is_first() -> bool:
-    """Whether this is the only process of a run, or the first."""
-    return os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _train_once(recipe: Recipe, out: Path, resume: bool, say: Any, progress: bool) -> Path:
@@ -143,7 +139,7 @@ def _train_stages(recipe: Recipe, out: Path, say: Any, progress: bool) -> Path:
             _train_once(_one_stage(recipe, stage, before), folder, (folder / "last.ckpt").exists(), say, progress)
         before = folder / "best.pt"
     assert before is not None
-    if _is_first():
+    if processes.is_first():
         write_bytes(out / "recipe.json", recipe.model_dump_json(indent=2).encode())
         _gather(out, [out / stage.name for stage in recipe.stage])
     return out / "best.pt"

@@ -25,7 +25,7 @@ from edgeseg.spec import ModelSpec
 from edgeseg.training.checkpoint import load_checkpoint, save_checkpoint
 from edgeseg.training.history import History
 from edgeseg.training.loss import prior_shift
-from edgeseg.training.objective import confusion, objective, world_size
+from edgeseg.training.objective import confusion, objective
 from edgeseg.training.optimizer import make_optimizer, parameter_groups, with_schedule
 from edgeseg.training.recipe import Recipe
 
@@ -157,7 +157,8 @@ class Segmenter(L.LightningModule):
         logits = net(self.to_input(images)).float()
         plain = enlarged(logits, masks.shape[1:])
         loss = F.cross_entropy(plain, masks.long(), self.weights, ignore_index=self.spec.labels.ignore_id)
-        self.val_losses.append(float(loss))
+        if bool(loss.isfinite()):  # a frame of void, or of classes that weigh nothing, says nothing
+            self.val_losses.append(float(loss))
         logits = enlarged(logits + self.shift.to(logits.device).view(1, -1, 1, 1), images.shape[1:3])
         guesses = logits.argmax(1).to(torch.uint8).cpu().numpy()
         for guess, truth in zip(guesses, masks.cpu().numpy(), strict=True):
@@ -182,7 +183,7 @@ class Segmenter(L.LightningModule):
         self._updated_at = self.global_step
         if self.average is not None and stepped:
             self.average.update_parameters(self.net)
-        self.watch.did_batch(len(batch[0]) * world_size())
+        self.watch.did_batch(len(batch[0]) * self.trainer.world_size)
         if self._trainer is not None and self.trainer.progress_bar_callback is not None:
             rate, waiting = self.watch.read()
             self.log("frames/s", rate, prog_bar=True)
@@ -209,7 +210,7 @@ class Segmenter(L.LightningModule):
 
     def _summed(self, counts: Tensor) -> Any:
         """Counts added up over the processes, as NumPy."""
-        if world_size() > 1:
+        if self.trainer.world_size > 1:
             counts = counts.to(self.device)
             dist.all_reduce(counts)
         return counts.cpu().numpy()
@@ -217,7 +218,7 @@ class Segmenter(L.LightningModule):
     def _mean(self, values: list[float]) -> float:
         """The mean of the numbers of all processes."""
         total = torch.tensor([sum(values), len(values)], dtype=torch.float64, device=self.device)
-        if world_size() > 1:
+        if self.trainer.world_size > 1:
             dist.all_reduce(total)
         return float(total[0] / total[1]) if total[1] else float("nan")
 
