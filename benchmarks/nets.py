@@ -5,31 +5,40 @@
 
 Each net is trained by the same short recipe (half size, flips, scales and crops; an encoder with ImageNet weights is
 frozen, where its weights are given), exported, calibrated on the training split and built in FP32, BF16 and INT8; then
-all is scored on ``val``. What is done is not done again (``edgeseg make``), so a long run can be cut into parts. These
-are not the nets' best scores: the table says how little each was trained. ``--gpu-recipes`` trains the recipes
+all is scored on ``val``, the nets that ship beside them, and in the end all engines are timed in turns. What is done is
+not done again (``edgeseg make``), so a long run can be cut into parts; its times are those of its last part. These are
+not the nets' best scores: the table says how little each was trained. ``--gpu-recipes`` trains the recipes
 ``segnet-camvid``, ``unet-resnet34-camvid`` and ``pspnet-camvid`` instead, in full; that wants a CUDA device.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from edgeseg.artifact import write_json
+from edgeseg.data import Dataset, open_dataset
 from edgeseg.errors import EdgesegError
 from edgeseg.make import Options, make
 from edgeseg.models import REGISTRY
 from edgeseg.models.summary import summarise
+from edgeseg.profiling.compare import compare
+from edgeseg.profiling.entry import open_entry
+from edgeseg.profiling.latency import measure_latency
 from edgeseg.profiling.machine import describe_machine
+from edgeseg.runtime import cpu
+from edgeseg.runtime.load import zoo
 from edgeseg.training.recipe import Recipe, load_recipe, with_changes
 
 ROOT = Path(__file__).resolve().parent.parent
 GPU_RECIPES = ("segnet-camvid", "unet-resnet34-camvid", "pspnet-camvid")
 RATES = {"enet": 5e-3, "segnet": 1e-3}
 DEFAULT_RATE = 5e-4
+FRAMES = 20  # to time engines on
 
 
 def short_recipe(name: str, address: str, size: tuple[int, int], epochs: int, encoder: str | None) -> Recipe:
@@ -51,27 +60,52 @@ def short_recipe(name: str, address: str, size: tuple[int, int], epochs: int, en
     })  # fmt: skip
 
 
-def row_of(recipe: Recipe, facts: dict[str, Any]) -> dict[str, Any]:
-    """One net of the table: what it is, how it was trained, what its engines do."""
-    name, size = recipe.model.architecture, recipe.model.input_size
+def row_of(name: str, size: tuple[int, int], trained: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """One net of the table: what it is, how it was trained, what its engines score. ``facts``: of a comparison."""
     counted = next(s for s in summarise(len(facts["data"]["classes"]), size) if s.architecture.name == name)
     return {
         "net": name,
-        "arguments": dict(recipe.model.arguments),
         "size": list(size),
-        "epochs": recipe.fit.epochs,
-        "encoder": "frozen, ImageNet"
-        if recipe.model.freeze_encoder_epochs
-        else "from scratch"
-        if not recipe.model.encoder
-        else "ImageNet",
+        "trained": trained,
         "parameters": counted.parameters,
         "multiply_adds": counted.multiply_adds,
         "engines": {
-            e["precision"]: {k: e[k] for k in ("miou", "pixel_accuracy", "latency_ms_p50", "size_bytes")}
-            for e in facts["engines"]
+            e["precision"]: {k: e[k] for k in ("miou", "pixel_accuracy", "size_bytes")} for e in facts["engines"]
         },
     }
+
+
+def training_of(recipe: Recipe) -> str:
+    """How a recipe trains, in a few words."""
+    if not recipe.model.encoder:
+        return f"{recipe.fit.epochs} epochs from scratch"
+    frozen = recipe.model.freeze_encoder_epochs >= recipe.fit.epochs
+    return f"{recipe.fit.epochs} epochs, encoder {'frozen, ' if frozen else ''}from ImageNet"
+
+
+def precisions() -> tuple[str, ...]:
+    """Of the engines this machine runs."""
+    return ("fp32", "bf16", "int8") if "BF16" in cpu.device()[1] else ("fp32", "int8")
+
+
+def shipped_rows(data: Dataset, console: Console) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """A row a shipped net, and what to open for each precision."""
+    for name in zoo():
+        console.rule(name)
+        names = {precision: f"{name}@{precision}" for precision in precisions()}
+        entries = [open_entry(n) for n in names.values()]
+        facts = compare(entries, data, rounds=1).to_dict()
+        spec = entries[0].engine.spec
+        yield row_of(spec.architecture, spec.input_size, f"ships as `{name}`", facts), names
+
+
+def time_in_turns(rows: Sequence[tuple[dict[str, Any], Mapping[str, str]]], data: Dataset, rounds: int) -> None:
+    """Put the median latency into every engine's facts: all engines take turns on the same frames."""
+    frames = [data[i].image for i in range(0, len(data), max(1, len(data) // FRAMES))][:FRAMES]
+    places = [(row["engines"][precision], name) for row, names in rows for precision, name in names.items()]
+    times = measure_latency([open_entry(name).engine for _, name in places], frames, rounds=rounds)
+    for (facts, _), latency in zip(places, times, strict=True):
+        facts.update(latency.to_dict())
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -88,11 +122,10 @@ def markdown(result: dict[str, Any]) -> str:
         engines = [row["engines"].get(p) for p in ("fp32", "bf16", "int8")]
         miou = " / ".join("-" if e is None else f"{100 * e['miou']:.1f}" for e in engines)
         fps = " / ".join("-" if e is None else f"{1e3 / e['latency_ms_p50']:.0f}" for e in engines)
-        trained = f"{row['epochs']} epochs, {row['encoder']}"
         accuracy = row["engines"]["fp32"]["pixel_accuracy"]
         lines.append(
             f"| `{row['net']}` | {row['parameters'] / 1e6:.2f} M | {row['multiply_adds'] / 1e9:.1f} G | "
-            f"{row['size'][1]}x{row['size'][0]} | {trained} | {miou} | {100 * accuracy:.1f} | {fps} |"
+            f"{row['size'][1]}x{row['size'][0]} | {row['trained']} | {miou} | {100 * accuracy:.1f} | {fps} |"
         )
     return "\n".join(lines)
 
@@ -101,7 +134,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Make every net asked for; one that fails is said and left out."""
     encoders = dict(text.partition("=")[::2] for text in options.encoder)
     height, _, width = options.size.partition("x")
-    rows, failed = [], []
+    rows: list[tuple[dict[str, Any], dict[str, str]]] = []
+    failed = []
     names = GPU_RECIPES if options.gpu_recipes else options.nets or list(REGISTRY)
     for name in names:
         console.rule(name)
@@ -124,12 +158,19 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             console.print(f"left out: {error}", markup=False, style="red")
             failed.append({"net": name, "why": str(error)})
             continue
-        rows.append(row_of(recipe, json.loads(made.read_text(encoding="utf-8"))))
+        facts = json.loads(made.read_text(encoding="utf-8"))
+        names = {e["precision"]: str(made.parent / f"{e['id'].replace('@', '.')}.cpu.engine") for e in facts["engines"]}
+        rows.append((row_of(recipe.model.architecture, recipe.model.input_size, training_of(recipe), facts), names))
+    data = open_dataset(options.data, "val")
+    rows += shipped_rows(data, console)
+    console.rule("times")
+    time_in_turns(rows, data, options.rounds)
     return {
         "benchmark": "nets",
         "machine": describe_machine(),
         "data": options.data.partition(":")[0],
-        "nets": rows,
+        "rounds": options.rounds,
+        "nets": [row for row, _ in rows],
         "left_out": failed,
     }
 
@@ -143,6 +184,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--size", default="180x240", help="HEIGHTxWIDTH")
     parser.add_argument("--encoder", action="append", default=[], help="vgg16=FILE, resnet34=FILE or resnet50=FILE")
     parser.add_argument("--runs", type=Path, default=Path("runs/nets"))
+    parser.add_argument("--rounds", type=int, default=5, help="turns an engine, to measure latency")
     parser.add_argument("--gpu-recipes", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--show", type=Path, help="print the table of a saved run")

@@ -3,7 +3,6 @@
 import inspect
 import json
 import shutil
-import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from commands import edgeseg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -558,14 +558,9 @@ def test_a_net_that_gives_nothing_is_told(network: Network, tmp_path: Path) -> N
 # --- the command
 
 
-def edgeseg(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeseg", "calibrate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-
-
 def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
     out, facts, plot = tmp_path / "n.ranges.json", tmp_path / "f.json", tmp_path / "p.png"
-    first = edgeseg(
+    first = edgeseg("calibrate",
         fragile_onnx, "--calib", DRIVE, "--count", 4, "--method", "mse", "--check", "--data", SHORT, "--plot", plot,
         "-o", out, "--json", facts,
     )  # fmt: skip
@@ -582,7 +577,7 @@ def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
     assert told["scored_on"].startswith("mIoU on 4 of the 4 frames of synthetic/val, evenly spread (float ")
     assert told["scored_on"] in " ".join(first.stdout.split())
     assert plot.stat().st_size > 10_000
-    again = edgeseg(fragile_onnx, "--calib", DRIVE, "--count", 4, "--method", "entropy")
+    again = edgeseg("calibrate", fragile_onnx, "--calib", DRIVE, "--count", 4, "--method", "entropy")
     assert again.returncode == 0, again.stderr
     assert "nothing was run" in again.stdout
 
@@ -590,7 +585,7 @@ def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
 def test_the_score_is_of_int8_with_the_ranges_of_the_stage(fragile_onnx: Path, tmp_path: Path) -> None:
     """Without data: labels that stay, frame by frame, of nets quantized with the ranges of 1, 2 and 3 frames."""
     facts = tmp_path / "f.json"
-    done = edgeseg(fragile_onnx, "--calib", DRIVE, "--count", 3, "--check", "--json", facts)
+    done = edgeseg("calibrate", fragile_onnx, "--calib", DRIVE, "--count", 3, "--check", "--json", facts)
     assert done.returncode == 0, done.stderr
     told = json.loads(facts.read_text())
     assert told["scored_on"] == "share of labels that stay as the float net's, on 3 of the 3 calibration frames"
@@ -606,7 +601,7 @@ def test_the_score_is_of_int8_with_the_ranges_of_the_stage(fragile_onnx: Path, t
 def test_ranges_of_a_file_are_built_with(fragile_onnx: Path, tmp_path: Path) -> None:
     """What calibrate writes, build-engine takes, tensor by tensor; a file of another net it leaves, and says so."""
     out = tmp_path / "n.ranges.json"
-    done = edgeseg(fragile_onnx, "--calib", FITTING, "--count", 3, "--method", "minmax", "-o", out)
+    done = edgeseg("calibrate", fragile_onnx, "--calib", FITTING, "--count", 3, "--method", "minmax", "-o", out)
     assert done.returncode == 0, done.stderr
     chosen = resolve_set(FITTING, count=3)
 
@@ -645,7 +640,7 @@ def test_ranges_of_a_net_whose_size_is_free(fragile_onnx: Path, tmp_path: Path) 
     model.graph.node[tail + len(nodes)].input[0] = "gated"
     path, out = tmp_path / "free.onnx", tmp_path / "r.json"
     onnx.save(model, path)
-    assert edgeseg(path, "--calib", FITTING, "--count", 2, "-o", out).returncode == 0
+    assert edgeseg("calibrate", path, "--calib", FITTING, "--count", 2, "-o", out).returncode == 0
     assert "pooled" not in read_ranges(out).amax
     said: list[str] = []
     options = Quantization(ranges=out, keep_float=("fragile",), least_agreement=0)
@@ -658,7 +653,7 @@ def test_a_net_that_is_quantized_is_refused(fragile_onnx: Path, tmp_path: Path) 
     made = prepare(load_network(fragile_onnx), resolve_set(DRIVE, count=1))
     path = tmp_path / "q.onnx"
     onnx.save(made.quantized(made.placement()).model, path)
-    done = edgeseg(path, "--calib", DRIVE)
+    done = edgeseg("calibrate", path, "--calib", DRIVE)
     assert done.returncode == 2
     assert "is quantized already" in done.stderr
 
@@ -694,7 +689,7 @@ def test_the_commands_default_to_the_quantizers_method() -> None:
     ],
 )
 def test_the_commands_errors_are_a_line(arguments: list[str], said: str) -> None:
-    done = edgeseg(*arguments)
+    done = edgeseg("calibrate", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1

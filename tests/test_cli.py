@@ -12,13 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import typer
+from commands import edgeseg
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def edgeseg(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeseg", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
 
 
 def test_help_lists_every_command() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from commands import edgeseg
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.boundary import BoundaryTruth, boundary_scores
@@ -442,19 +444,6 @@ def test_baseline_files(comparison: Comparison, tmp_path: Path) -> None:
         read_baseline(tmp_path / "absent.json")
 
 
-def edgeseg(*arguments: object, cwd: Path | None = None, columns: int = 80) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeseg", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL, env=_environment(columns)
-    )
-
-
-def _environment(columns: int) -> dict[str, str]:
-    import os
-
-    return {**os.environ, "COLUMNS": str(columns)}
-
-
 def test_command(small_onnx: Path, tmp_path: Path) -> None:
     """The whole way on ENet at two input forms: saved, held against itself, against a worse and a better baseline."""
     saved, again = tmp_path / "b.json", tmp_path / "again.json"
@@ -523,7 +512,8 @@ def test_command_errors(small_onnx: Path, tmp_path: Path, arguments: list[str], 
     linear_net(tmp_path / "tiny.onnx", classes=3)
     (tmp_path / "other.json").write_text('{"benchmark": "cpu"}')
     before = sorted(tmp_path.rglob("*"))
-    done = edgeseg("compare", *[a.replace("NET", str(small_onnx)) for a in arguments], cwd=tmp_path, columns=200)
+    wide = {**os.environ, "COLUMNS": "200"}
+    done = edgeseg("compare", *[a.replace("NET", str(small_onnx)) for a in arguments], cwd=tmp_path, env=wide)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("assumed:")]
     assert len(lines) == 1, done.stderr

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from commands import edgeseg
+from onnx import numpy_helper
 
 torch = pytest.importorskip("torch")
 
@@ -127,11 +129,6 @@ def test_bad_checkpoints_are_said(tmp_path: Path, fault: str) -> None:
 # -- nets that are not edgeseg's -------------------------------------------------------------------------------------
 
 
-def edgeseg(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeseg", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("factory", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
 def test_torchvisions_own_nets_are_exported(factory: str, tmp_path: Path) -> None:
@@ -155,6 +152,20 @@ def test_torchvisions_own_nets_are_exported(factory: str, tmp_path: Path) -> Non
     with torch.inference_mode():
         want = net(torch.from_numpy(to_input(image, engine.spec)))["out"][0].argmax(0).numpy()
     assert (engine(image) == want).mean() >= 0.999
+
+
+def test_a_module_beside_the_user_is_found(tmp_path: Path) -> None:
+    """By the installed program too, which does not look into the current folder by itself."""
+    program = Path(sys.executable).with_name("edgeseg")
+    if not program.is_file():
+        pytest.skip("edgeseg is not installed as a program")
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\ndef net(classes):\n    return nn.Conv2d(3, classes, 3, padding=1)\n"
+    )
+    command = [program, "export", "my_nets:net", "--arg", "classes=5", "--size", "32x48", "-o", "n.onnx"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(load_network(tmp_path / "n.onnx").spec.labels) == 5
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
@@ -184,5 +195,15 @@ def test_a_checkpoint_at_another_size(tmp_path: Path) -> None:
     assert load_network(export_checkpoint(tmp_path / "best.pt", size=(72, 40))).spec.input_size == (72, 40)
     with pytest.raises(InputError, match=r"divisible by 8: got \[70, 40\], expected \[72, 40\]"):
         export_checkpoint(tmp_path / "best.pt", size=(70, 40))
+    half = load_network(export_checkpoint(tmp_path / "best.pt", tmp_path / "h.onnx", half=True)).model
+    again = export_checkpoint(tmp_path / "best.pt", tmp_path / "again.pt", (72, 40), half=True)
+    assert again.stat().st_size < 0.75 * (tmp_path / "best.pt").stat().st_size
+    slim, its_spec, _ = load_checkpoint(again)
+    assert its_spec.input_size == (72, 40)
+    for mine, theirs in zip(slim.state_dict().values(), net.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+    matrices = [numpy_helper.to_array(t) for t in half.graph.initializer if len(t.dims) > 1]
+    assert len(matrices) > 50
+    assert all(np.array_equal(m, m.astype(np.float16)) for m in matrices)
     with pytest.raises(InputError, match="has its spec inside"):
         app(["export", str(tmp_path / "best.pt"), "--scale", "1"], standalone_mode=False)

@@ -1,14 +1,13 @@
 """INT8 engines as people build them: calibration, the agreement check, the budget, and what the passport says."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+from commands import edgeseg
 from conftest import FRAGILE_DRIVE
 
 from edgeseg.artifact import Passport
@@ -23,11 +22,6 @@ from edgeseg.runtime import build_engine, load_engine, resolve_engine
 from edgeseg.runtime.build import Quantization
 
 SET = "synthetic://?length=6&size=96x64&seed=5"
-
-
-def edgeseg(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeseg", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
 def test_an_int8_engine_says_how_it_was_made(small_onnx: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from commands import edgeseg
 
 from edgeseg.cli.sensitivity import print_sensitivity
 from edgeseg.data import Dataset, Sample, open_dataset
@@ -212,14 +213,9 @@ def test_a_picture_is_drawn(result: Sensitivity, tmp_path: Path, labelled: bool)
 # --- the command
 
 
-def edgeseg(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeseg", "sensitivity", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cwd)
-
-
 def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
     facts, plot = tmp_path / "s.json", tmp_path / "s.png"
-    done = edgeseg(
+    done = edgeseg("sensitivity",
         fragile_onnx, "--calib", DRIVE, "--count", 6, "--data", DRIVE, "--frames", 3, "--layers", 2,
         "--json", facts, "--plot", plot,
     )  # fmt: skip
@@ -254,7 +250,7 @@ def test_errors_are_a_line(
     quantized = tmp_path / "quantized.onnx"
     onnx.save(prepared.quantized(prepared.placement()).model, quantized)
     known = {"NET": str(fragile_onnx), "QUANTIZED": str(quantized)}
-    done = edgeseg(*[known.get(word, word) for word in arguments], cwd=tmp_path)
+    done = edgeseg("sensitivity", *[known.get(word, word) for word in arguments], cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert said in done.stderr

@@ -11,9 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from commands import edgeseg
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
+
+from tiny_recipe import TINY, tiny  # noqa: E402
 
 from edgeseg.data import open_dataset  # noqa: E402
 from edgeseg.errors import InputError  # noqa: E402
@@ -32,41 +35,8 @@ from edgeseg.training.recipe import (  # noqa: E402
     LossSection,
     OptimSection,
     Recipe,
-    load_recipe,
-    with_changes,
 )
 from edgeseg.training.schedule import lr_factor  # noqa: E402
-
-TINY = """
-name = "tiny"
-[model]
-architecture = "enet"
-input_size = [64, 96]
-[data]
-address = "synthetic://?length=24&size=96x64&seed=1"
-[augment]
-flip = 0.5
-scale = [0.8, 1.25]
-[optim]
-lr = 5e-3
-[fit]
-epochs = 4
-batch = 4
-workers = 0
-ema = 0.9
-"""
-
-
-def tiny(folder: Path, **changes: object) -> Recipe:
-    path = folder / "recipe.toml"
-    path.write_text(TINY)
-    return with_changes(load_recipe(path), {key.replace("__", "."): value for key, value in changes.items()})
-
-
-def edgeseg(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeseg", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
-
 
 # -- losses ----------------------------------------------------------------------------------------------------------
 

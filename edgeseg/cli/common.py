@@ -15,6 +15,7 @@ from edgeseg.errors import InputError, MissingDependencyError
 if TYPE_CHECKING:
     from edgeseg.export.network import Overrides
     from edgeseg.runtime import Engine
+    from edgeseg.training.recipe import Recipe
     from edgeseg.video import Source
 
 MAX_SIDE = 16384
@@ -53,6 +54,10 @@ Labels = Annotated[str | None, typer.Option(help="Label space: a known name, or 
 PrecisionOption = Annotated[Precision, typer.Option(help="auto: the fastest here that keeps the accuracy.")]
 Target = Annotated[str, typer.Option(help="auto or cpu.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON, too.")]
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as engines/enet-camvid.toml.")]
+RecipeData = Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")]
+Encoder = Annotated[str | None, typer.Option(help="Encoder weights: a file, or torchvision.")]
 EngineArgument = Annotated[str, typer.Argument(metavar="ENGINE", help="An .engine, an .onnx file, or a shipped net.")]
 
 
@@ -119,6 +124,16 @@ def needs(extra: str) -> Iterator[None]:
             f"this command needs {error.name}, which is not installed",
             hint=f'Install it: pip install "edgeseg[{extra}]".',
         ) from error
+
+
+def read_recipe(
+    path: Path, *, data: str | None = None, epochs: int | None = None, encoder: str | None = None
+) -> "Recipe":
+    """A recipe with what the command line gives instead of what it says."""
+    from edgeseg.training.recipe import load_recipe, with_changes
+
+    changes = {"data.address": data, "fit.epochs": epochs, "model.encoder": encoder}
+    return with_changes(load_recipe(path), {key: value for key, value in changes.items() if value is not None})
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -6,37 +6,35 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeseg.cli.common import app, escape, needs, stdout
+from edgeseg.cli.common import Encoder, Epochs, RecipeArgument, RecipeData, app, escape, needs, read_recipe, stdout
 
 
 @app.command()
 def make(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as engines/enet-camvid.toml.")],
-    data: Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")] = None,
+    recipe: RecipeArgument,
+    data: RecipeData = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of everything made (default runs/NAME).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Encoder weights: a file, or torchvision.")] = None,
+    epochs: Epochs = None,
+    encoder: Encoder = None,
     qat_epochs: Annotated[int, typer.Option(min=0, help="Fine-tune for INT8; 0: calibrate only.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, help="Turns an engine, to measure latency.")] = 3,
 ) -> None:
     """Train, export, fine-tune for INT8, build engines, compare them; what is done already is not done again."""
-    with needs("train"):
-        from edgeseg.make import Options
-        from edgeseg.make import make as run
-    from edgeseg.training.recipe import load_recipe, with_changes
+    from edgeseg.make import Options
+    from edgeseg.make import make as run
 
-    changes = {"data.address": data, "fit.epochs": epochs, "model.encoder": encoder}
-    plan = with_changes(load_recipe(recipe), {key: value for key, value in changes.items() if value is not None})
+    plan = read_recipe(recipe, data=data, epochs=epochs, encoder=encoder)
     console = stdout()
-    result = run(
-        plan,
-        out or Path("runs") / plan.name,
-        Options(qat_epochs, rounds),
-        say=lambda line: console.print(escape(line), soft_wrap=True),
-        progress=console.is_terminal,
-    )
+    with needs("train"):
+        result = run(
+            plan,
+            out or Path("runs") / plan.name,
+            Options(qat_epochs, rounds),
+            say=lambda line: console.print(escape(line), soft_wrap=True),
+            progress=console.is_terminal,
+        )
     _print(json.loads(result.read_text(encoding="utf-8")), result)
 
 

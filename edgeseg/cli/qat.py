@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli.common import app, escape, needs, stdout
+from edgeseg.cli.common import RecipeData, app, escape, needs, stdout
 
 
 @app.command()
 def qat(
     checkpoint: Annotated[Path, typer.Argument(help="A best.pt of edgeseg train.")],
-    data: Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")] = None,
+    data: RecipeData = None,
     epochs: Annotated[int, typer.Option(min=1, help="How long to fine-tune.")] = 5,
     lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls along a cosine.")] = 2e-5,
     batch: Annotated[int | None, typer.Option(min=1, help="Frames a step, instead of the recipe's.")] = None,

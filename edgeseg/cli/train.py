@@ -5,7 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.common import Size, app, escape, needs, parse_size, progress, spec_flags, stdout, waiting
+from edgeseg.cli.common import (
+    Encoder,
+    Epochs,
+    RecipeArgument,
+    RecipeData,
+    Size,
+    app,
+    escape,
+    needs,
+    parse_size,
+    progress,
+    read_recipe,
+    spec_flags,
+    stdout,
+    waiting,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from edgeseg.export.network import Overrides
@@ -44,21 +59,18 @@ def models(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as engines/enet-camvid.toml.")],
-    data: Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")] = None,
+    recipe: RecipeArgument,
+    data: RecipeData = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run (default runs/NAME).")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped.")] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Encoder weights: a file, or torchvision.")] = None,
+    epochs: Epochs = None,
+    encoder: Encoder = None,
 ) -> None:
     """Train a net by a recipe; leaves best.pt, curves and a panel of predictions."""
     with needs("train"):
         from edgeseg.training import processes
         from edgeseg.training.fit import train as run
-    from edgeseg.training.recipe import load_recipe, with_changes
-
-    changes = {"data.address": data, "fit.epochs": epochs, "model.encoder": encoder}
-    plan = with_changes(load_recipe(recipe), {key: value for key, value in changes.items() if value is not None})
+    plan = read_recipe(recipe, data=data, epochs=epochs, encoder=encoder)
     console = stdout()
     folder = out or Path("runs") / plan.name
     best = run(
@@ -74,9 +86,9 @@ def train(
 
 @app.command("lr-find")
 def lr_find(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as engines/enet-camvid.toml.")],
-    data: Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Encoder weights: a file, or torchvision.")] = None,
+    recipe: RecipeArgument,
+    data: RecipeData = None,
+    encoder: Encoder = None,
     low: Annotated[float, typer.Option(min=1e-12, help="First learning rate.")] = 1e-6,
     high: Annotated[float, typer.Option(min=1e-12, help="Last learning rate.")] = 1.0,
     steps: Annotated[int, typer.Option(min=10, help="Batches to train on.")] = 100,
@@ -87,13 +99,11 @@ def lr_find(
         from edgeseg.training.lr_find import draw, find_lr
     from edgeseg.artifact import require_writable
     from edgeseg.errors import InputError
-    from edgeseg.training.recipe import load_recipe, with_changes
 
     if not low < high:
         raise InputError("the rates do not rise", got=f"--low {low:g} --high {high:g}")
     require_writable(out)
-    changes = {"data.address": data, "model.encoder": encoder}
-    plan = with_changes(load_recipe(recipe), {key: value for key, value in changes.items() if value is not None})
+    plan = read_recipe(recipe, data=data, encoder=encoder)
     first = plan.of_stage(plan.stage[0]) if plan.stage else plan
     with progress("range test", steps) as step:
         test = find_lr(first, low=low, high=high, steps=steps, progress=step)
@@ -111,13 +121,16 @@ def export(
     net: Annotated[
         str, typer.Argument(metavar="NET", help="A best.pt of edgeseg train, or a PyTorch net: package.module:factory.")
     ],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The ONNX file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The ONNX file to write; a checkpoint again, if NAME.pt.")
+    ] = None,
     arg: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of the factory; may be repeated.")
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="State dict to load into the factory's net.")
     ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in FP16: half the file.")] = False,
     *,
     overrides: "Overrides",
 ) -> None:
@@ -129,14 +142,14 @@ def export(
         from edgeseg.export.foreign import is_factory
 
         if is_factory(net) and not Path(net).exists():
-            path = _export_foreign(net, arg or [], weights, out, overrides)
+            path = _export_foreign(net, arg or [], weights, out, overrides, half)
         else:
-            path = _export_checkpoint(net, arg, weights, out, overrides)
+            path = _export_checkpoint(net, arg, weights, out, overrides, half)
     stdout().print(f"wrote {escape(str(path))} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 def _export_checkpoint(
-    net: str, arg: list[str] | None, weights: Path | None, out: Path | None, overrides: "Overrides"
+    net: str, arg: list[str] | None, weights: Path | None, out: Path | None, overrides: "Overrides", half: bool
 ) -> Path:
     from edgeseg.errors import InputError
     from edgeseg.export.to_onnx import export_checkpoint
@@ -147,12 +160,14 @@ def _export_checkpoint(
             f"{net}: a checkpoint has its spec inside", got=f"--{next(iter(given), 'arg' if arg else 'weights')}",
             expected="at most --size", hint="For a net of your own give package.module:factory.",
         )  # fmt: skip
-    return export_checkpoint(net, out, overrides.size)
+    return export_checkpoint(net, out, overrides.size, half=half)
 
 
-def _export_foreign(name: str, arg: list[str], weights: Path | None, out: Path | None, overrides: "Overrides") -> Path:
+def _export_foreign(
+    name: str, arg: list[str], weights: Path | None, out: Path | None, overrides: "Overrides", half: bool
+) -> Path:
     from edgeseg.export.foreign import build_module, parse_arguments
     from edgeseg.export.to_onnx import export_foreign
 
     module = build_module(name, parse_arguments(arg), weights)
-    return export_foreign(module, name.partition(":")[2], overrides, out)
+    return export_foreign(module, name.partition(":")[2], overrides, out, half=half)

@@ -1,8 +1,10 @@
 """Any PyTorch segmentation module of a user's, by name: ``package.module:factory`` and what the factory takes."""
 
+import contextlib
 import importlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,7 +46,8 @@ def build_module(name: str, arguments: Mapping[str, Any], weights: Path | None =
     """
     where, _, attribute = name.partition(":")
     try:
-        factory: Any = importlib.import_module(where)
+        with _current_folder_first():
+            factory: Any = importlib.import_module(where)
     except ModuleNotFoundError as error:
         if error.name and (where == error.name or where.startswith(f"{error.name}.")):
             raise InputError(
@@ -75,6 +78,17 @@ def build_module(name: str, arguments: Mapping[str, Any], weights: Path | None =
     if weights is not None:
         _load(net, weights)
     return LogitsOnly(net).eval()
+
+
+@contextlib.contextmanager
+def _current_folder_first() -> Iterator[None]:
+    """Modules beside the user are found, as ``python -m`` finds them."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def parse_arguments(given: list[str]) -> dict[str, Any]:

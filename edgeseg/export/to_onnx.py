@@ -22,9 +22,10 @@ from torch import nn
 import edgeseg.models.pooling  # noqa: F401  registers the two operators, whatever net is exported
 from edgeseg.artifact import write_bytes
 from edgeseg.errors import GraphError, InputError
+from edgeseg.export.halves import store_halves
 from edgeseg.export.network import Overrides, read_labels
 from edgeseg.spec import METADATA_KEY, ModelSpec, check_input_size, first_problem, generic_space
-from edgeseg.training.checkpoint import load_checkpoint
+from edgeseg.training.checkpoint import load_checkpoint, save_checkpoint
 
 OPSET = 18  # TensorRT 10.3 (JetPack 6) reads 17 to 20
 # What float32 sums in another order may differ by: relative to the logits' own range, and in the labels they give.
@@ -33,11 +34,16 @@ SAME_LABELS = 0.999
 
 
 def export_checkpoint(
-    checkpoint: str | Path, out: str | Path | None = None, size: tuple[int, int] | None = None
+    checkpoint: str | Path,
+    out: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    *,
+    half: bool = False,
 ) -> Path:
     """Write ``checkpoint``'s net to ``out`` (default: its folder's name, ``.onnx``) and return the path.
 
-    ``size`` (H, W) is its input's instead of the one it was trained at.
+    ``size`` (H, W) is its input's instead of the one it was trained at. ``half`` stores the weights in FP16. Where
+    ``out`` ends in ``.pt`` it is a checkpoint again, at that size, with those weights.
     """
     checkpoint = Path(checkpoint)
     net, spec, notes = load_checkpoint(checkpoint)
@@ -45,16 +51,22 @@ def export_checkpoint(
         spec = spec.replace(input_size=size)
         check_input_size(spec)
     path = Path(out) if out else checkpoint.with_name(f"{checkpoint.resolve().parent.name}.onnx")
+    if path.suffix == ".pt":
+        return save_checkpoint(path, net, spec, notes, half=half)
     info = {f"edgeseg.{k}": str(v) for k, v in notes.items() if k != "recipe"}
-    return export_module(net, spec, path, info)
+    return export_module(net, spec, path, info, half=half)
 
 
-def export_foreign(net: nn.Module, name: str, overrides: Overrides, out: str | Path | None = None) -> Path:
+def export_foreign(
+    net: nn.Module, name: str, overrides: Overrides, out: str | Path | None = None, *, half: bool = False
+) -> Path:
     """Write a user's ``net`` with the spec that ``overrides`` give: its size, and what differs from ImageNet's habits.
 
     Its number of classes is found by running it. Raises ``InputError`` where it is no segmentation of frames of that
     size.
     """
+    if out is not None and Path(out).suffix == ".pt":
+        raise InputError(f"{name}: only edgeseg's own nets become checkpoints", got=str(out), expected="NAME.onnx")
     if overrides.size is None:
         raise InputError("a net that is not edgeseg's needs an input size", hint="Give --size HEIGHTxWIDTH.")
     frame = torch.zeros(1, 3, *overrides.size)
@@ -79,11 +91,16 @@ def export_foreign(net: nn.Module, name: str, overrides: Overrides, out: str | P
         spec = ModelSpec(**facts)
     except ValidationError as error:
         raise InputError(f"{name}: the facts given make no spec", got=first_problem(error)) from error
-    return export_module(net, spec, Path(out) if out else Path(f"{name}.onnx"))
+    return export_module(net, spec, Path(out) if out else Path(f"{name}.onnx"), half=half)
 
 
-def export_module(net: nn.Module, spec: ModelSpec, path: Path, info: dict[str, str] | None = None) -> Path:
-    """Write ``net`` ((N, 3, H, W) -> (N, classes, h, w)) as ONNX with a free batch size, spec inside, checked."""
+def export_module(
+    net: nn.Module, spec: ModelSpec, path: Path, info: dict[str, str] | None = None, *, half: bool = False
+) -> Path:
+    """Write ``net`` ((N, 3, H, W) -> (N, classes, h, w)) as ONNX with a free batch size, spec inside, checked.
+
+    ``half`` then stores its weights in FP16.
+    """
     net = net.eval()
     model = simplify(_translate(net, spec))
     for key, value in {METADATA_KEY: spec.to_json(), **(info or {})}.items():
@@ -91,7 +108,7 @@ def export_module(net: nn.Module, spec: ModelSpec, path: Path, info: dict[str, s
     model.producer_name = "edgeseg"
     onnx.checker.check_model(model, full_check=True)
     check_against(net, model, spec)
-    return write_bytes(path, model.SerializeToString())
+    return write_bytes(path, (store_halves(model) if half else model).SerializeToString())
 
 
 def _pool_to_onnx(x: Any) -> Any:
