@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parent.parent
 BUDGET_S = 0.15
 
 
@@ -73,6 +75,41 @@ def test_commands_import_no_torch(command: str, small_onnx: object, tmp_path: ob
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models"],
+        ["train", "RECIPE"],
+        ["lr-find", "RECIPE", "-o", "FOLDER/lr.png"],
+        ["make", "RECIPE", "-o", "FOLDER/made"],
+        ["export", "CHECKPOINT", "-o", "FOLDER/n.onnx"],
+        ["qat", "CHECKPOINT", "-o", "FOLDER/n.onnx"],
+    ],
+    ids=lambda a: a[0],
+)
+def test_training_without_torch_says_how_to_install_it(arguments: list[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        'name = "r"\n[model]\narchitecture = "enet"\ninput_size = [64, 96]\n'
+        '[data]\naddress = "synthetic://?length=9"\n[optim]\nlr = 1e-3\n[fit]\nepochs = 1\nbatch = 2\n'
+    )
+    known = {"RECIPE": str(recipe), "CHECKPOINT": str(ROOT / "engines" / "enet-camvid.pt")}
+    given = [known.get(word, word.replace("FOLDER", str(tmp_path / "new"))) for word in arguments]
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'lightning', 'torchvision'):\n"
+        "    sys.modules[name] = None\n"
+        f"sys.argv = ['edgeseg', *{given!r}]\n"
+        "from edgeseg.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert 'pip install "edgeseg[train]"' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "new").rglob("*.*"))
 
 
 def test_opening_an_engine_starts_no_telemetry() -> None:

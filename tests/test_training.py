@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from commands import edgeseg
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
@@ -296,3 +297,27 @@ def test_drive_sampler() -> None:
 def test_label_spaces_must_agree() -> None:
     with pytest.raises(DataError, match="21 classes"):
         check_labels(VOC_21, CAMVID_11, "camvid/val")
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    """Where files may only be half as large as last.ckpt is, the next one cannot be written."""
+    import resource
+
+    path = write(tmp_path, TINY.replace("epochs = 4", "epochs = 2"))
+    assert edgeseg("train", path, "-o", tmp_path / "run").returncode == 0
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("last.ckpt", "best.pt")}
+    path.write_text(TINY)
+    limit = len(kept["last.ckpt"]) // 2
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        done = edgeseg("train", path, "-o", tmp_path / "run", "--resume")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.returncode == 2, done.stderr
+    assert "last.ckpt: cannot be written: got File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == kept["last.ckpt"]
+    assert not list((tmp_path / "run").glob(".*"))
+    assert edgeseg("train", path, "-o", tmp_path / "run", "--resume").returncode == 0

@@ -1,5 +1,6 @@
 """A checkpoint: weights and spec in one file, loadable without running any code from it."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeseg.artifact import atomic_path
+from edgeseg.artifact import write_bytes
 from edgeseg.errors import InputError
 from edgeseg.models import create
 from edgeseg.spec import ModelSpec
@@ -23,9 +24,9 @@ def save_checkpoint(path: Path, net: nn.Module, spec: ModelSpec, notes: dict[str
     state = {name: value.detach().cpu() for name, value in net.state_dict().items()}
     if half:
         state = {name: value.half() if value.ndim > 1 else value for name, value in state.items()}
-    with atomic_path(path) as temporary:
-        torch.save({"format": _FORMAT, "spec": spec.to_json(), "state": state, "notes": notes}, temporary)
-    return path
+    content = io.BytesIO()  # not the file itself: torch's writer does not say what kept it from writing
+    torch.save({"format": _FORMAT, "spec": spec.to_json(), "state": state, "notes": notes}, content)
+    return write_bytes(path, content.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:

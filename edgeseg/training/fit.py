@@ -1,5 +1,6 @@
 """One recipe to one checkpoint: ``train(recipe, out)`` runs Lightning and leaves ``best.pt``, curves and a panel."""
 
+import io
 import os
 import shutil
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -166,6 +168,16 @@ def _gather(out: Path, stages: Sequence[Path]) -> None:
     draw_curves(whole, out / "curves.png")
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are written whole or not at all: a full disk, or a kill, leaves the one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` to ``path``; raises ``OutputError``."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_bytes(Path(path), content.getbuffer())
+
+
 def _trainer(recipe: Recipe, out: Path, say: Any, progress: bool) -> L.Trainer:
     fit = recipe.fit
     callbacks: list[Callback] = [
@@ -192,6 +204,7 @@ def _trainer(recipe: Recipe, out: Path, say: Any, progress: bool) -> L.Trainer:
         gradient_clip_val=recipe.optim.clip_norm or None,
         use_distributed_sampler=False,  # ours share an epoch so that together they are what one process sees
         default_root_dir=out,
+        plugins=[WholeFiles()],
         **_processes(recipe),
     )
 
