@@ -323,7 +323,7 @@ def test_unwritable_output(small_onnx: Path, tmp_path: Path) -> None:
         ("damaged passport", "cannot be read"),
         ("library", "another OpenVINO"),
         ("processor", "lacks FP64"),
-        ("target", "built for target tensorrt"),
+        ("target", "built for target tpu"),
         ("stale", "has changed since"),
     ],
 )
@@ -336,7 +336,7 @@ def test_engines_that_do_not_fit_are_refused(small_onnx: Path, tmp_path: Path, f
     changes = {
         "library": {"library_version": "2020.1"},
         "processor": {"device_features": ["FP64"]},
-        "target": {"target": "tensorrt"},
+        "target": {"target": "tpu"},
     }
     if fault == "truncated":
         engine.write_bytes(engine.read_bytes()[:-1000])

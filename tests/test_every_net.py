@@ -15,7 +15,6 @@ from onnx_tools import assert_builds  # noqa: E402
 
 from edgeseg.data import open_dataset  # noqa: E402
 from edgeseg.errors import InputError  # noqa: E402
-from edgeseg.export.deploy import deploy  # noqa: E402
 from edgeseg.export.network import Overrides, load_network  # noqa: E402
 from edgeseg.export.to_onnx import export_module  # noqa: E402
 from edgeseg.models import REGISTRY, create  # noqa: E402
@@ -24,6 +23,7 @@ from edgeseg.quantize.ptq import prepare  # noqa: E402
 from edgeseg.quantize.sets import resolve_set  # noqa: E402
 from edgeseg.runtime import build_engine, load_engine  # noqa: E402
 from edgeseg.runtime.build import Quantization  # noqa: E402
+from edgeseg.runtime.tensorrt.target import graph_for  # noqa: E402
 from edgeseg.spec import CAMVID_11, ModelSpec  # noqa: E402
 from edgeseg.training.quantizer import Quantizer  # noqa: E402
 from edgeseg.training.segmenter import enlarged  # noqa: E402
@@ -132,4 +132,6 @@ def test_int8_is_what_was_quantized(case: Case, tmp_path: Path, tensorrt_rtx: Mo
     # ENet gives next to nothing after six steps: its scores all but tie.
     assert np.mean(agree) >= (0.7 if case.name == "enet" else 0.93)
     assert np.mean(trained) >= (0.7 if case.name == "enet" else 0.95)
-    assert_builds(tensorrt_rtx, deploy(load_network(tmp_path / "q.onnx"), for_openvino=False))
+    for source, precision in ((case.path, "fp32"), (case.path, "fp16"), (tmp_path / "q.onnx", "int8")):
+        graph, _ = graph_for(load_network(source), precision, case.frames[:2], print)
+        assert_builds(tensorrt_rtx, graph)

@@ -65,6 +65,34 @@ def build_engine(
         Path | None, typer.Option(metavar="FILE", help="Write the Q/DQ file of an INT8 engine, too.")
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The .engine file to write.")] = None,
+    sm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="75,86,...", help="TensorRT-RTX: build for these compute capabilities.", rich_help_panel="TensorRT"
+        ),
+    ] = None,
+    unpool: Annotated[
+        str, typer.Option(help="native, plugin or auto: how values are unpooled.", rich_help_panel="TensorRT")
+    ] = "auto",
+    workspace: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Limit scratch memory.", rich_help_panel="TensorRT")
+    ] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(min=0, max=5, help="How long to search for fast kernels.", rich_help_panel="TensorRT"),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep measured kernels there (not RTX).", rich_help_panel="TensorRT"),
+    ] = None,
+    print_trtexec: Annotated[
+        bool,
+        typer.Option(
+            "--print-trtexec",
+            help="Write the graph TensorRT is given beside the engine, and the commands for it.",
+            rich_help_panel="TensorRT",
+        ),
+    ] = False,
     *,
     overrides: "Overrides",
 ) -> None:
@@ -76,6 +104,7 @@ def build_engine(
     from edgeseg.artifact import Passport
     from edgeseg.runtime import build_engine as build
     from edgeseg.runtime.build import Quantization
+    from edgeseg.runtime.target import PlanOptions
 
     if int8 and precision not in (Precision.auto, Precision.int8):
         raise InputError("--int8 and --precision disagree", got=f"--precision {precision.value}")
@@ -92,6 +121,7 @@ def build_engine(
         least_agreement=min_agreement,
         ranges=ranges,
     )
+    plan = PlanOptions(unpool, _capabilities(sm), workspace, level, timing_cache)
     console = stderr()
     with console.status(escape(f"compiling {onnx}")) as status:
 
@@ -110,6 +140,8 @@ def build_engine(
             overrides=overrides,
             quantization=options,
             save_onnx=save_onnx,
+            plan=plan,
+            save_graph=print_trtexec,
             say=say,
         )
     passport = Passport.read(path)
@@ -121,6 +153,17 @@ def build_engine(
         f"{height}x{width}, {len(passport.spec.labels)} classes; {passport.build_seconds:.1f} s)",
         soft_wrap=True,
     )
+    if print_trtexec:
+        for key in ("trtexec_build", "trtexec_run"):
+            stdout().print(passport.settings[key], soft_wrap=True, highlight=False, markup=False)
+
+
+def _capabilities(text: str | None) -> tuple[int, ...]:
+    """``75,8.6`` -> (75, 86)."""
+    words = (text or "").replace(".", "").replace("sm", "").split(",") if text else []
+    if not all(w.strip().isascii() and w.strip().isdecimal() for w in words):
+        raise InputError("not compute capabilities", got=repr(text), expected="such as 75,86,89 or 8.6")
+    return tuple(int(w) for w in words)
 
 
 def _print_candidates(int8: "dict[str, Any]") -> None:

@@ -35,6 +35,7 @@ class Precision(str, Enum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
+    fp16 = "fp16"
     int8 = "int8"
 
 
@@ -52,7 +53,7 @@ Scale = Annotated[float | None, typer.Option(help="Factor on the 0..255 pixel be
 ColourOption = Annotated[Colour | None, typer.Option(help="Colour order of the net's input.")]
 Labels = Annotated[str | None, typer.Option(help="Label space: a known name, or a file (JSON, or a name a line).")]
 PrecisionOption = Annotated[Precision, typer.Option(help="auto: the fastest here that keeps the accuracy.")]
-Target = Annotated[str, typer.Option(help="auto or cpu.")]
+Target = Annotated[str, typer.Option(help="cpu, tensorrt, tensorrt-rtx, or auto.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON, too.")]
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, such as engines/enet-camvid.toml.")]
 RecipeData = Annotated[str | None, typer.Option(help="Where the data is, instead of the recipe's: camvid:PATH.")]

@@ -18,6 +18,7 @@ import onnx
 from edgeseg.errors import GraphError, InputError
 
 Float = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
 Vector = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
@@ -141,7 +142,7 @@ def _statistics(tensors: Sequence[str], tallies: Sequence[Tally], frames: int) -
 def collect(
     model: onnx.ModelProto,
     tensors: Sequence[str],
-    inputs: Iterable[Float],
+    inputs: Iterable[Float | Image],
     *,
     on_frame: Callable[[int], None] | None = None,
 ) -> Statistics:
@@ -151,7 +152,8 @@ def collect(
     ----------
     model : a float net with one image input; standard ``MaxPool`` with indices and ``MaxUnpool`` are fine.
     tensors : names of float activations; the image input may be one of them.
-    inputs : what ``edgeseg.preprocess.to_input`` gives, one frame at a time: (1, 3, H, W) float32, or (1, H, W, 3).
+    inputs : what ``edgeseg.preprocess.to_input`` gives, one frame at a time: (1, 3, H, W) float32, or (1, H, W, 3);
+        of a deployed graph (1, H, W, 3) uint8.
     on_frame : called with the number of frames done.
 
     Raises
@@ -165,7 +167,7 @@ def collect(
 def collect_parts(
     model: onnx.ModelProto,
     tensors: Sequence[str],
-    inputs: Iterable[Float],
+    inputs: Iterable[Float | Image],
     part_of: Callable[[int], int],
     *,
     on_frame: Callable[[int], None] | None = None,
@@ -199,7 +201,7 @@ def collect_parts(
 class _Runner:
     """The net with the tensors as its outputs; in groups, each a session of its own, where they would fill memory."""
 
-    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], image: Float) -> None:
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], image: Float | Image) -> None:
         constants = {t.name for t in model.graph.initializer}
         sources = [i for i in model.graph.input if i.name not in constants]
         if len(sources) != 1:
@@ -214,9 +216,9 @@ class _Runner:
         sizes = _bytes_of(model, self._input, image.shape)
         self._sessions = [(group, _session(model, group)) for group in _groups(inner, sizes)]
 
-    def __call__(self, image: Float) -> "Iterable[tuple[str, Float]]":
+    def __call__(self, image: Float | Image) -> "Iterable[tuple[str, Float]]":
         if self._watch_input:
-            yield self._input, image
+            yield self._input, np.asarray(image, np.float32)
         for group, session in self._sessions:
             try:
                 outputs = session.run(None, {self._input: image})

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.artifact import Passport, atomic_path, require_writable, sha256_bytes, write_bytes
 from edgeseg.errors import InputError
-from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network, Overrides, load_network
-from edgeseg.runtime import cpu
+from edgeseg.runtime.target import INT8, PlanOptions, Target, graph_file
+from edgeseg.runtime.targets import find_target
 from edgeseg.spec import METADATA_KEY
 
 if TYPE_CHECKING:
     from edgeseg.quantize.choose import Say
     from edgeseg.quantize.sets import CalibrationSet
 
-TARGETS = (cpu.TARGET,)
 LEAST_AGREEMENT = 0.9
+SEEN_FRAMES = 8  # of a calibration set, to see what FP16 has to hold
 INT8_KEY = "edgeseg.int8"  # of metadata_props: how a Q/DQ file was made
 
 
@@ -50,15 +50,7 @@ class _Made:
     network: Network
     precision: str
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-def check_target(target: str) -> str:
-    """Settle ``auto``: the CPU, the default that works everywhere."""
-    if target == "auto":
-        return cpu.TARGET
-    if target not in TARGETS:
-        raise InputError("unknown target", got=repr(target), expected=f"auto or {', '.join(TARGETS)}")
-    return target
+    calibration: "CalibrationSet | None" = None
 
 
 def build_engine(
@@ -71,20 +63,27 @@ def build_engine(
     overrides: Overrides | None = None,
     quantization: Quantization | None = None,
     save_onnx: str | Path | None = None,
+    plan: PlanOptions | None = None,
+    save_graph: bool = False,
     say: "Say | None" = None,
 ) -> Path:
     """Compile ``onnx`` to ``NAME.PRECISION.TARGET.engine`` beside it (or to ``out``) with its passport.
 
-    Returns the engine's path. ``precision`` is ``fp32``, ``bf16``, ``int8`` or ``auto``: the fastest float precision
-    this machine computes natively, or, where ``quantization`` has labelled data and ``calib`` is given, the fastest of
-    all within the budget. A file with Q/DQ nodes is INT8 as it is. ``calib`` is a calibration set (see
-    ``edgeseg.quantize.sets.resolve_set``). ``overrides`` completes or corrects the spec; a foreign file needs it.
-    ``save_onnx`` writes the Q/DQ file an INT8 engine is compiled from, spec inside, for other targets and tools.
-    ``say`` is told what is found on the way. Raises ``EdgesegError``.
+    Returns the engine's path. ``precision`` is ``int8``, a float one of the target (cpu: ``fp32``, ``bf16``; TensorRT:
+    ``fp32``, ``fp16``) or ``auto``: the fastest float precision this machine computes natively, or, where
+    ``quantization`` has labelled data and ``calib`` is given, the fastest of all within the budget. A file with Q/DQ
+    nodes is INT8 as it is. ``calib`` is a calibration set (see ``edgeseg.quantize.sets.resolve_set``). ``overrides``
+    completes or corrects the spec; a foreign file needs it. ``save_onnx`` writes the Q/DQ file an INT8 engine is
+    compiled from, spec inside, for other targets and tools. ``plan`` is how TensorRT builds; ``save_graph``
+    keeps the graph it is given beside the engine, for trtexec. ``say`` is told what is found on the way. Raises
+    ``EdgesegError``.
     """
-    target = check_target(target)
+    aim, plan = find_target(target), plan or PlanOptions()
+    aim.check_options(plan)
+    if save_graph and not aim.keeps_graph:
+        raise InputError(f"the {aim.name} target has no graph for trtexec", hint="Give a TensorRT --target.")
     if precision != "auto":
-        precision = cpu.check_precision(precision)
+        precision = aim.check_precision(precision)
     path = Path(onnx)
     network = load_network(path, overrides)
     final = Path(out) if out else None
@@ -92,12 +91,17 @@ def build_engine(
         _require_engine_name(final)
     if save_onnx is not None:
         _require_onnx_name(Path(save_onnx), path)
-    made = _made(network, precision, calib, quantization or Quantization(), say or (lambda _: None))
+    say = say or _silent
+    made = _made(network, precision, calib, quantization or Quantization(), aim, say)
     if save_onnx is not None:
-        _save_onnx(made, Path(save_onnx))
-    final = final or path.with_name(f"{path.stem}.{made.precision}.{target}.engine")
+        _save_onnx(made, Path(save_onnx), aim)
+    final = final or path.with_name(f"{path.stem}.{made.precision}.{aim.name}.engine")
     _require_engine_name(final)
-    return _write(made, target, final)
+    return _write(made, aim, final, plan, save_graph, say)
+
+
+def _silent(_: str) -> None:
+    """Where nobody listens."""
 
 
 def _require_engine_name(final: Path) -> None:
@@ -112,11 +116,11 @@ def _require_onnx_name(path: Path, source: Path) -> None:
     require_writable(path)
 
 
-def _save_onnx(made: _Made, path: Path) -> None:
+def _save_onnx(made: _Made, path: Path, aim: Target) -> None:
     """The quantized net as a file of its own, its spec and how it was made inside."""
     import onnx
 
-    if made.precision in cpu.FLOATS:
+    if made.precision in aim.floats:
         raise InputError(f"{path}: nothing to write", got=f"a {made.precision} engine, which has no Q/DQ file")
     model = onnx.ModelProto()
     model.CopyFrom(made.network.model)
@@ -138,16 +142,21 @@ def _save_onnx(made: _Made, path: Path) -> None:
 
 
 def _made(
-    network: Network, precision: str, calib: "str | CalibrationSet | None", options: Quantization, say: "Say"
+    network: Network,
+    precision: str,
+    calib: "str | CalibrationSet | None",
+    options: Quantization,
+    aim: Target,
+    say: "Say",
 ) -> _Made:
     """Quantize where that is asked for, or settle the float precision."""
     from edgeseg.quantize.placement import is_quantized
 
     if is_quantized(network.model):
-        return _as_it_is(network, precision, calib)
+        return _as_it_is(network, precision, calib, aim)
     if precision == "auto" and calib is None:
-        return _Made(network, cpu.best_precision())
-    if precision in cpu.FLOATS:
+        return _Made(network, aim.best_precision())
+    if precision in aim.floats:
         if calib is not None:
             raise InputError(
                 f"{network.name}: a {precision} engine is not calibrated",
@@ -155,13 +164,15 @@ def _made(
                 hint="Build with --int8, or leave --calib out.",
             )
         return _Made(network, precision)
+    from edgeseg.quantize.sets import CalibrationSet, resolve_set
     from edgeseg.runtime.quantized import quantize
 
-    quantized, found, facts = quantize(network, precision, calib, options, say)
-    return _Made(quantized, found, facts)
+    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib or "")
+    quantized, found, facts = quantize(network, precision, calibration, options, aim, say)
+    return _Made(quantized, found, facts, calibration)
 
 
-def _as_it_is(network: Network, precision: str, calib: object) -> _Made:
+def _as_it_is(network: Network, precision: str, calib: object, aim: Target) -> _Made:
     """A Q/DQ file: INT8 is in the graph."""
     if calib is not None:
         raise InputError(
@@ -169,43 +180,38 @@ def _as_it_is(network: Network, precision: str, calib: object) -> _Made:
             got="--calib",
             hint="Build it as it is, without --calib; or give the float file.",
         )
-    if precision in cpu.FLOATS:
+    if precision in aim.floats:
         raise InputError(f"{network.name}: is quantized, so INT8", got=precision, hint="Leave --precision out.")
     from edgeseg.quantize.qdq import describe
 
     inside, layers = describe(network.model)
     origin = next((p.value for p in network.model.metadata_props if p.key == INT8_KEY), "Q/DQ nodes of the file")
-    return _Made(network, "int8", {"origin": origin, "int8_layers": inside, "layers": layers})
+    return _Made(network, INT8, {"origin": origin, "int8_layers": inside, "layers": layers})
 
 
-def _write(made: _Made, target: str, final: Path) -> Path:
+def _write(made: _Made, aim: Target, final: Path, plan: PlanOptions, save_graph: bool, say: "Say") -> Path:
     import edgeseg
 
     started = time.perf_counter()
     network = made.network
-    config = cpu.settings(made.precision)
-    has_scores = network.form != "labels"
-    forms = {"search": deploy(network)}
-    if has_scores:
-        forms["compare"] = deploy(network, compare=True)
-    form, labels, times = cpu.compile_fastest(forms, network.name, config)
-    scores = cpu.Compiled(deploy(network, scores=True), network.name, config).blob() if has_scores else None
-    blob = cpu.pack(labels.blob(), scores)
-    name, features = cpu.device()
+    frames = made.calibration.subset(SEEN_FRAMES).images() if made.calibration is not None else None
+    built = aim.compile(network, made.precision, final, plan, frames, say)
+    if save_graph:
+        write_bytes(graph_file(final), built.graph)
     passport = Passport(
         name=network.name,
-        target=target,
+        target=aim.name,
         precision=made.precision,
         spec=network.spec,
         onnx_sha256=network.sha256,
-        engine_sha256=sha256_bytes(blob),
+        engine_sha256=sha256_bytes(built.data),
         edgeseg=edgeseg.__version__,
-        library=cpu.LIBRARY,
-        library_version=cpu.library_version(),
-        device=name,
-        device_features=features,
-        settings=config,
-        form={"argmax": form, **{f"latency_ms_{key}": f"{value:.3f}" for key, value in times.items()}},
+        library=built.library,
+        library_version=built.library_version,
+        device=built.device,
+        device_features=built.device_features,
+        settings=built.settings,
+        form=built.form,
         int8=made.facts,
         assumed=network.assumed,
         build_seconds=round(time.perf_counter() - started, 3),
@@ -213,6 +219,6 @@ def _write(made: _Made, target: str, final: Path) -> Path:
     )
     # Both are complete before either gets its name, and the names come one right after the other.
     with atomic_path(final) as engine, atomic_path(Passport.path_for(final)) as beside:
-        engine.write_bytes(blob)
+        engine.write_bytes(built.data)
         beside.write_text(passport.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return final

@@ -8,7 +8,8 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ import onnx
 
 from edgeseg.artifact import Passport
 from edgeseg.errors import EngineError, GraphError, InputError
+from edgeseg.export.deploy import deploy
+from edgeseg.export.network import Network
 from edgeseg.runtime.engine import Engine, Float, Image
+from edgeseg.runtime.target import INT8, Built, PlanOptions, Target
 
 TARGET = "cpu"
 LIBRARY = "openvino"
 FLOATS = ("fp32", "bf16")
-PRECISIONS = (*FLOATS, "int8")  # what can be asked for; an INT8 engine with layers left in float is called "mixed"
+PRECISIONS = (*FLOATS, INT8)
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _TRIAL_CALLS, _TRIAL_SECONDS = 15, 0.5  # of each form of a graph that is tried at building
 
@@ -64,22 +68,6 @@ def device() -> tuple[str, tuple[str, ...]]:
 def best_precision() -> str:
     """BF16 where the processor computes it natively, FP32 elsewhere (there OpenVINO would only emulate it)."""
     return "bf16" if "BF16" in device()[1] else "fp32"
-
-
-def check_precision(precision: str) -> str:
-    """Settle ``auto``; raise ``InputError`` for a precision this target or this processor lacks."""
-    if precision == "auto":
-        return best_precision()
-    if precision not in PRECISIONS:
-        raise InputError("the cpu target has no such precision", got=repr(precision), expected=", ".join(PRECISIONS))
-    if precision == "bf16" and "BF16" not in device()[1]:
-        raise InputError(
-            "this processor does not compute in bf16",
-            got=device()[0],
-            expected="AVX512_BF16 or AMX",
-            hint="Build with --precision fp32.",
-        )
-    return precision
 
 
 def settings(precision: str) -> dict[str, str]:
@@ -251,3 +239,71 @@ def _open(passport: Passport, blob: bytes) -> Any:
             hint="Build it again: edgeseg build-engine NAME.onnx.",
         ) from error
     return compiled.create_infer_request()
+
+
+class CpuTarget(Target):
+    """OpenVINO on the processor."""
+
+    name, floats = TARGET, FLOATS
+
+    def best_precision(self) -> str:
+        return best_precision()
+
+    def check_precision(self, precision: str) -> str:
+        if precision == "bf16" and "BF16" not in device()[1]:
+            raise InputError(
+                "this processor does not compute in bf16",
+                got=device()[0],
+                expected="AVX512_BF16 or AMX",
+                hint="Build with --precision fp32.",
+            )
+        return super().check_precision(precision)
+
+    def compile(
+        self,
+        network: Network,
+        precision: str,
+        final: Path,
+        options: PlanOptions,
+        frames: Iterable[Image] | None,
+        say: Callable[[str], None],
+    ) -> Built:
+        """The label map's blob and the scores', in the faster form of argmax."""
+        config = settings(precision)
+        has_scores = network.form != "labels"
+        forms = {"search": deploy(network)}
+        if has_scores:
+            forms["compare"] = deploy(network, compare=True)
+        form, labels, times = compile_fastest(forms, network.name, config)
+        scores = Compiled(deploy(network, scores=True), network.name, config).blob() if has_scores else None
+        name, features = device()
+        return Built(
+            data=pack(labels.blob(), scores),
+            library=LIBRARY,
+            library_version=library_version(),
+            device=name,
+            device_features=features,
+            settings=config,
+            form={"argmax": form, **{f"latency_ms_{key}": f"{value:.3f}" for key, value in times.items()}},
+        )
+
+    def fingerprint(self) -> tuple[str, ...]:
+        return (library_version(), *device()[1], device()[0])
+
+    def check(self, path: Path, passport: Passport, rebuild: str) -> None:
+        version = library_version()
+        if passport.library_version != version:
+            raise EngineError(
+                f"{path}: was built with another OpenVINO", got=passport.library_version, expected=version, hint=rebuild
+            )
+        name, features = device()
+        missing = sorted(set(passport.device_features) - set(features))
+        if missing:
+            raise EngineError(
+                f"{path}: was built for {passport.device}, and this processor lacks {', '.join(missing)}",
+                got=name,
+                hint=rebuild,
+            )
+
+    def open(self, passport: Passport, data: bytes) -> Engine:
+        return CpuEngine(passport, data)

@@ -11,9 +11,10 @@ import numpy as np
 from edgeseg.artifact import Passport, sha256_bytes, sha256_file, write_json
 from edgeseg.errors import EngineError, InputError, OutputError
 from edgeseg.export.network import Overrides, digest_onnx
-from edgeseg.runtime import cpu
-from edgeseg.runtime.build import build_engine, check_target
+from edgeseg.runtime.build import build_engine
 from edgeseg.runtime.engine import Engine
+from edgeseg.runtime.target import INT8, Target
+from edgeseg.runtime.targets import TARGETS, find_target
 
 _SET_CACHE = "Set EDGESEG_CACHE to a folder that can be written."
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
@@ -42,7 +43,7 @@ def load_engine(path: str | Path) -> Engine:
     passport = Passport.read(path)
     blob = path.read_bytes()
     _check(path, passport, blob)
-    return cpu.CpuEngine(passport, blob)
+    return TARGETS[passport.target].open(passport, blob)
 
 
 def _check(path: Path, passport: Passport, blob: bytes) -> None:
@@ -52,29 +53,17 @@ def _check(path: Path, passport: Passport, blob: bytes) -> None:
     if passport.int8:
         how = "--int8 --calib SET" if "calibration" in passport.int8 else "--int8"
     rebuild = f"Build it again: edgeseg build-engine {source.name} {how}."
-    if passport.target != cpu.TARGET:
-        raise EngineError(
-            f"{path}: built for target {passport.target}", expected=cpu.TARGET, hint="Run it where it was built."
-        )
+    if passport.target not in TARGETS:
+        known = ", ".join(TARGETS)
+        raise EngineError(f"{path}: built for target {passport.target}", expected=known, hint="Update edgeseg.")
+    rebuild = rebuild if passport.target == "cpu" else rebuild.replace(" --", f" --target {passport.target} --", 1)
     if sha256_bytes(blob) != passport.engine_sha256:
         raise EngineError(
             f"{path}: is not the engine its passport describes (truncated or replaced)",
             got=f"{len(blob):,} bytes with another hash",
             hint=rebuild,
         )
-    version = cpu.library_version()
-    if passport.library_version != version:
-        raise EngineError(
-            f"{path}: was built with another OpenVINO", got=passport.library_version, expected=version, hint=rebuild
-        )
-    name, features = cpu.device()
-    missing = sorted(set(passport.device_features) - set(features))
-    if missing:
-        raise EngineError(
-            f"{path}: was built for {passport.device}, and this processor lacks {', '.join(missing)}",
-            got=name,
-            hint=rebuild,
-        )
+    TARGETS[passport.target].check(path, passport, rebuild)
     if source.is_file() and digest_onnx(source) != passport.onnx_sha256:
         raise EngineError(f"{path}: {source.name} has changed since it was built", hint=rebuild)
 
@@ -107,17 +96,18 @@ def resolve_engine(
         return engine
     shipped = zoo()
     if not path.is_file() and str(name) in shipped:
-        return _shipped(str(name), shipped[str(name)], check_target(target), precision, overrides or Overrides())
+        return _shipped(str(name), shipped[str(name)], find_target(target), precision, overrides or Overrides())
     if not path.is_file():
         raise InputError(
             "no such engine",
             got=repr(str(name)),
             expected=f"an .engine file, an .onnx file or a net that ships ({', '.join(shipped) or 'none'})",
         )
-    return _cached(path, check_target(target), _settle(path, precision), overrides or Overrides())
+    aim = find_target(target)
+    return _cached(path, aim, _settle(path, precision, aim), overrides or Overrides())
 
 
-def _settle(path: Path, precision: str) -> str:
+def _settle(path: Path, precision: str, aim: Target) -> str:
     """The precision a file is built in: what its graph says, or what was asked for. Raises ``InputError``."""
     if b"QuantizeLinear" in path.read_bytes():
         if precision not in ("auto", "int8"):
@@ -128,20 +118,20 @@ def _settle(path: Path, precision: str) -> str:
             f"{path}: an INT8 engine needs a calibration set",
             hint=f"Build it: edgeseg build-engine {path} --int8 --calib SET.",
         )
-    return cpu.check_precision(precision)
+    return aim.check_precision(precision)
 
 
-def _shipped(name: str, path: Path, target: str, precision: str, overrides: Overrides) -> Engine:
+def _shipped(name: str, path: Path, aim: Target, precision: str, overrides: Overrides) -> Engine:
     """A net that ships: in INT8 from its quantized file; ``auto`` is the faster of float and INT8 on this machine."""
     quantized = zoo_int8(name)
     if precision == "int8":
         if quantized is None:
-            raise InputError(f"{name} does not ship in INT8", expected=", ".join(cpu.FLOATS))
-        return _cached(quantized, target, "int8", overrides)
-    floating = _cached(path, target, cpu.check_precision(precision), overrides)
+            raise InputError(f"{name} does not ship in INT8", expected=", ".join(aim.floats))
+        return _cached(quantized, aim, INT8, overrides)
+    floating = _cached(path, aim, aim.check_precision(precision), overrides)
     if precision != "auto" or quantized is None or overrides.given():
         return floating
-    return _faster(floating, _cached(quantized, target, "int8", overrides))
+    return _faster(floating, _cached(quantized, aim, INT8, overrides))
 
 
 def _faster(one: Engine, other: Engine) -> Engine:
@@ -167,32 +157,30 @@ def _faster(one: Engine, other: Engine) -> Engine:
     return one if winner == one.passport.precision else other
 
 
-def _cached(path: Path, target: str, precision: str, overrides: Overrides) -> Engine:
+def _cached(path: Path, aim: Target, precision: str, overrides: Overrides) -> Engine:
     """An engine from the cache, keyed by everything it depends on; built where it is not there or does not open."""
     import edgeseg
 
     facts = "\n".join(
         [
             digest_onnx(path),
-            target,
+            aim.name,
             precision,
             repr(overrides),
             _labels_content(overrides),
             edgeseg.__version__,
-            cpu.library_version(),
-            *cpu.device()[1],
-            cpu.device()[0],
+            *aim.fingerprint(),
         ]
     )
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]
-    engine = cache_folder() / f"{path.stem}-{key}.{precision}.{target}.engine"
+    engine = cache_folder() / f"{path.stem}-{key}.{precision}.{aim.name}.engine"
     if engine.is_file():
         try:
             return load_engine(engine)
         except EngineError:
             pass  # damaged in the cache: made again below
     try:
-        return load_engine(build_engine(path, precision=precision, target=target, out=engine, overrides=overrides))
+        return load_engine(build_engine(path, precision=precision, target=aim.name, out=engine, overrides=overrides))
     except OutputError as error:
         raise OutputError(error.what, got=error.got, expected=error.expected, hint=_SET_CACHE) from error
 

@@ -20,18 +20,22 @@ from edgeseg.quantize.choose import (
 from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.ptq import DEFAULT_METHOD, Prepared, folded, prepare, tensors_to_range
 from edgeseg.quantize.ranges import Ranges, fitting_ranges
-from edgeseg.quantize.sets import CalibrationSet, frame_digest, resolve_set
+from edgeseg.quantize.sets import CalibrationSet, frame_digest
 from edgeseg.runtime import cpu
 from edgeseg.runtime.build import Quantization
+from edgeseg.runtime.target import Target
 
 DEFAULT_DROP = 0.5  # points of mIoU, where --precision auto is given no budget
 
 
 def quantize(
-    network: Network, precision: str, calib: str | CalibrationSet | None, options: Quantization, say: Say
+    network: Network, precision: str, calibration: CalibrationSet, options: Quantization, aim: Target, say: Say
 ) -> tuple[Network, str, dict[str, Any]]:
-    """The net to compile, its precision (``int8``, ``mixed``; with ``auto`` also a float one), the passport's facts."""
-    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib or "")
+    """The net to compile, its precision (``int8``, ``mixed``; with ``auto`` also a float one), the passport's facts.
+
+    Accuracy is measured on this CPU, whose engine computes the same Q/DQ graph. Time is too: for another target no
+    layer is left in float for being slow, and ``auto`` is refused.
+    """
     for warning in calibration.aspect_warnings(network.spec.input_size):
         say(f"warning: {warning}")
     dataset = open_dataset(options.data, options.split) if options.data else None
@@ -41,6 +45,11 @@ def quantize(
         raise InputError(
             "--precision auto cannot tell what INT8 costs without labelled data",
             hint="Give it: --data camvid:PATH; or build with --int8, or without --calib.",
+        )
+    if precision == "auto" and aim.name != cpu.TARGET:
+        raise InputError(
+            f"--precision auto measures speed, and not that of the target {aim.name}",
+            hint="Build --precision fp16 and --int8 --max-miou-drop 0.5, and compare them there.",
         )
     prepared = _prepared(network, calibration, options, say)
     facts: dict[str, Any] = {
@@ -56,7 +65,7 @@ def quantize(
         if overlap:
             say(f"warning: {overlap} calibration frames are frames of {dataset.name}: its score flatters")
             facts["frames_shared_with_data"] = overlap
-        made, found, placement = _budgeted(prepared, calibration, dataset, precision, options, facts, say)
+        made, found, placement = _budgeted(prepared, calibration, dataset, precision, options, aim, facts, say)
     if placement is not None:
         facts |= {"int8_layers": len(placement.layers), "float_layers": placement.floats}
     return made, found, facts
@@ -104,6 +113,7 @@ def _budgeted(
     dataset: Dataset,
     precision: str,
     options: Quantization,
+    aim: Target,
     facts: dict[str, Any],
     say: Say,
 ) -> tuple[Network, str, Placement | None]:
@@ -123,7 +133,8 @@ def _budgeted(
             expected=f"at most {require}",
             hint="Give a larger --max-miou-drop, or a better calibration set.",
         )
-    candidates += _paying(search, prepared, floor)
+    if aim.name == cpu.TARGET:
+        candidates += _paying(search, prepared, floor)
     if precision == "auto":
         candidates += [search.float_candidate(p) for p in {"fp32", cpu.best_precision()}]
     timed = _timed(candidates)

@@ -1,0 +1,106 @@
+"""What a target is to the rest: precisions, a compiler, a check of what was compiled, an engine."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from edgeseg.artifact import Passport
+from edgeseg.errors import InputError
+from edgeseg.export.network import Network
+from edgeseg.runtime.engine import Engine, Image
+
+INT8, MIXED = "int8", "mixed"  # an INT8 engine with layers left in float is called "mixed"
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How TensorRT builds.
+
+    ``unpool`` is ``native`` (standard operators), ``plugin`` (edgeseg's CUDA library) or ``auto``: the plugin where it
+    is built. ``sm`` are compute capabilities (86: 8.6) to build for ahead of time, TensorRT-RTX only; without them the
+    plan is portable from RTX 30 on. ``workspace_mib`` limits scratch memory, ``level`` (0 to 5) is how long tactics are
+    searched. ``timing_cache`` is a file of measured tactics, read where it is there and written: TensorRT only.
+    """
+
+    unpool: str = "auto"
+    sm: tuple[int, ...] = ()
+    workspace_mib: int | None = None
+    level: int | None = None
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine's bytes and what its passport says of them. ``graph`` is the ONNX graph the target was given."""
+
+    data: bytes
+    library: str
+    library_version: str
+    device: str
+    device_features: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    form: dict[str, str] = field(default_factory=dict)
+    graph: bytes = b""
+
+
+def graph_file(engine: Path) -> Path:
+    """Where the graph that an engine is built from is kept, if it is."""
+    return engine.with_suffix(".graph.onnx")
+
+
+class Target(ABC):
+    """One way to run a net. ``floats`` are its precisions without INT8; ``keeps_graph``: ``Built.graph`` is there."""
+
+    name: ClassVar[str]
+    floats: ClassVar[tuple[str, ...]]
+    keeps_graph: ClassVar[bool] = False
+
+    @abstractmethod
+    def best_precision(self) -> str:
+        """The fastest float precision that is exact enough, here."""
+
+    def check_precision(self, precision: str) -> str:
+        """Settle ``auto``; raise ``InputError`` for a precision this target or this machine lacks."""
+        if precision == "auto":
+            return self.best_precision()
+        if precision not in (*self.floats, INT8):
+            known = ", ".join((*self.floats, INT8))
+            raise InputError(f"the {self.name} target has no such precision", got=repr(precision), expected=known)
+        return precision
+
+    def check_options(self, options: PlanOptions) -> None:
+        """Raise ``InputError`` for an option this target has no use for."""
+        if options != PlanOptions():
+            given = [k for k, v in vars(options).items() if v != getattr(PlanOptions(), k)]
+            raise InputError(
+                f"the {self.name} target has no such option", got=", ".join(given), hint="Give a TensorRT --target."
+            )
+
+    @abstractmethod
+    def compile(
+        self,
+        network: Network,
+        precision: str,
+        final: Path,
+        options: PlanOptions,
+        frames: Iterable[Image] | None,
+        say: Callable[[str], None],
+    ) -> Built:
+        """Compile ``network`` for the engine file ``final``; ``frames`` are some it will see, if there are any.
+
+        Raises ``EdgesegError``.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> tuple[str, ...]:
+        """What an engine built here depends on, beside its file: library and device."""
+
+    @abstractmethod
+    def check(self, path: Path, passport: Passport, rebuild: str) -> None:
+        """Raise ``EngineError`` where an engine does not fit this machine; ``rebuild`` is what to do."""
+
+    @abstractmethod
+    def open(self, passport: Passport, data: bytes) -> Engine:
+        """An engine from the bytes of its file."""

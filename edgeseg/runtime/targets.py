@@ -1,0 +1,20 @@
+"""The targets there are, and which one ``auto`` is here."""
+
+from edgeseg.errors import InputError
+from edgeseg.runtime import cpu
+from edgeseg.runtime.target import Target
+from edgeseg.runtime.tensorrt import target as tensorrt
+from edgeseg.runtime.tensorrt.cuda import has_gpu
+from edgeseg.runtime.tensorrt.library import is_installed
+
+TARGETS: dict[str, Target] = {t.name: t for t in (cpu.CpuTarget(), *tensorrt.TARGETS)}
+
+
+def find_target(name: str) -> Target:
+    """The target of that name. ``auto``: a TensorRT that is installed where there is an NVIDIA GPU, else the CPU."""
+    if name == "auto":
+        gpu = [t for t in TARGETS if t != cpu.TARGET and is_installed(t)] if has_gpu() else []
+        return TARGETS[gpu[0] if gpu else cpu.TARGET]
+    if name not in TARGETS:
+        raise InputError("unknown target", got=repr(name), expected=f"auto or {', '.join(TARGETS)}")
+    return TARGETS[name]

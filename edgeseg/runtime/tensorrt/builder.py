@@ -1,0 +1,223 @@
+"""An ONNX graph to a TensorRT plan. The plan stays as TensorRT writes it: trtexec and DeepStream load it too."""
+
+import ast
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnx import ModelProto, NodeProto
+
+from edgeseg.errors import EngineError, GraphError, InputError
+from edgeseg.runtime.target import PlanOptions
+from edgeseg.runtime.tensorrt.cuda import has_gpu, why_no_gpu
+from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, Library, library
+
+# Compute capabilities that TensorRT-RTX builds for ahead of time, and what they are.
+GPUS = {75: "RTX 20", 80: "A100", 86: "RTX 30", 89: "RTX 40", 120: "RTX 50", 121: "DGX Spark"}
+_LOUD = ("error", "warning")
+_SCOPE = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter says which module a node comes from
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A serialized engine and what is known of it. ``sm`` is empty where no compute capabilities were given."""
+
+    data: bytes
+    library: str
+    version: str
+    sm: tuple[int, ...]
+    layers: int
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def build_plan(
+    model: ModelProto,
+    name: str,
+    target: str,
+    options: PlanOptions | None = None,
+    *,
+    on_step: Callable[[str, int, int], None] | None = None,
+) -> Plan:
+    """Compile ``model``, a deployed graph whose types say its precision, strongly typed.
+
+    ``on_step`` is told (phase, step, steps) as the builder goes on. Raises ``MissingDependencyError`` without the
+    library, ``InputError`` for options the target lacks, ``GraphError`` naming the node TensorRT cannot take, and
+    ``EngineError`` where it takes the graph and fails to build it.
+    """
+    options = options or PlanOptions()
+    found = library(target)
+    trt, started = found.trt, time.perf_counter()
+    sm = _capabilities(found, options)
+    if target == TENSORRT:
+        _require_gpu(name)
+    with found.log.heard() as said:
+        builder = trt.Builder(found.log.logger)
+        if builder is None:  # TensorRT's Python module gives None where its own constructor failed
+            raise EngineError(f"{found.target} does not start", got=found.log.last_error() or "no reason given")
+        network = builder.create_network(_strongly_typed(trt))
+        parser = trt.OnnxParser(network, found.log.logger)
+        if not parser.parse(model.SerializeToString()):
+            raise _unparsed(parser, model, name, found)
+        config = _config(builder, found, options, sm)
+        if on_step is not None:
+            config.progress_monitor = _monitor(trt, on_step)
+        cache = _timing_cache(config, options) if target == TENSORRT else None
+        serialized = builder.build_serialized_network(network, config)
+        if serialized is None:
+            raise EngineError(
+                f"{name}: {found.target} cannot build the engine",
+                got=found.log.last_error() or "no reason given",
+                hint="With --verbose it says more; a larger --workspace may help.",
+            )
+        if cache is not None and options.timing_cache is not None:
+            from edgeseg.artifact import write_bytes
+
+            write_bytes(options.timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
+        warnings = tuple(dict.fromkeys(m.text.strip() for m in said if m.severity in _LOUD))
+        layers = int(network.num_layers)
+    return Plan(
+        bytes(memoryview(serialized)), found.target, found.version, sm, layers, time.perf_counter() - started, warnings
+    )
+
+
+def _strongly_typed(trt: Any) -> int:
+    """The network's flags. By name: the bit is another in TensorRT 10 than in 11, where it means something else."""
+    return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+def _capabilities(found: Library, options: PlanOptions) -> tuple[int, ...]:
+    """What to build for ahead of time; empty: for the GPU that is here, or portably (TensorRT-RTX)."""
+    if found.target != RTX:
+        if options.sm:
+            raise InputError(
+                "a TensorRT engine is built on the GPU it runs on",
+                got=f"--sm {','.join(map(str, options.sm))}",
+                hint=f"Build there; or ahead of time with --target {RTX}.",
+            )
+        return ()
+    known = tuple(sm for sm in GPUS if hasattr(found.trt.ComputeCapability, f"SM{sm}"))
+    unknown = [sm for sm in options.sm if sm not in known]
+    if unknown:
+        listed = ", ".join(f"{sm} ({GPUS[sm]})" for sm in known)
+        raise InputError(
+            f"{RTX} {found.version} does not build for these GPUs", got=", ".join(map(str, unknown)), expected=listed
+        )
+    return tuple(sorted(set(options.sm)))
+
+
+def _require_gpu(name: str) -> None:
+    if not has_gpu():
+        raise EngineError(
+            f"{name}: a TensorRT engine is built on the GPU it runs on, and there is none here",
+            got=why_no_gpu(),
+            hint=f"Build on the device; or ahead of time with --target {RTX}; or for this CPU with --target cpu.",
+        )
+
+
+def _config(builder: Any, found: Library, options: PlanOptions, sm: Sequence[int]) -> Any:
+    trt = found.trt
+    config = builder.create_builder_config()
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    if options.level is not None:
+        config.builder_optimization_level = options.level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names for the profiler; costs nothing to run
+    if sm:
+        config.num_compute_capabilities = len(sm)
+        for place, capability in enumerate(sm):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), place)
+    return config
+
+
+def _timing_cache(config: Any, options: PlanOptions) -> Any:
+    if options.timing_cache is None:
+        return None
+    path = options.timing_cache
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    if not config.set_timing_cache(cache, False):
+        raise InputError(f"{path}: is a timing cache of another GPU or TensorRT", hint="Delete it, or give another.")
+    return cache
+
+
+def _monitor(trt: Any, on_step: Callable[[str, int, int], None]) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+            on_step(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            on_step(phase_name, step + 1, self.steps.get(phase_name, 0))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+# -- what the parser cannot take ---------------------------------------------------------------------------------------
+
+
+def _unparsed(parser: Any, model: ModelProto, name: str, found: Library) -> GraphError:
+    """The parser's first error, about the node it names, with what to do."""
+    if not parser.num_errors:
+        return GraphError(f"{name}: {found.target} cannot read the graph", got=found.log.last_error() or "no reason")
+    error = parser.get_error(0)
+    index = int(error.node())
+    node = model.graph.node[index] if 0 <= index < len(model.graph.node) else None
+    others = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
+    where = f"node {index}" if node is None else f"{node.op_type} node {node.name or node.output[0]!r}"
+    layer = _source_layer(node)
+    reason = re.sub(r"\s+", " ", str(error.desc())).strip()[:300]
+    return GraphError(
+        f"{name}: {found.target} {found.version} cannot take {where}{f' of layer {layer}' if layer else ''}{others}",
+        got=reason,
+        hint=_advice(node, reason),
+    )
+
+
+def _source_layer(node: NodeProto | None) -> str:
+    """The PyTorch module a node was exported from, where the file says so."""
+    scopes = next((p.value for p in getattr(node, "metadata_props", ()) if p.key == _SCOPE), "")
+    try:
+        path = ast.literal_eval(scopes) if scopes else []
+    except (ValueError, SyntaxError):
+        return ""
+    return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""  # the last is the node's own
+
+
+def _advice(node: NodeProto | None, reason: str) -> str:
+    if node is not None and node.domain not in ("", "ai.onnx"):
+        return f"{node.op_type} is of the domain {node.domain!r}, no standard operator: export without it."
+    about_types = re.search(r"type|float|half|int8", reason, re.I)
+    if about_types and re.search(r"mismatch|same|must|expect", reason, re.I):
+        return "Types meet there that TensorRT does not mix: build with --precision fp32 to see whether it is the cast."
+    if re.search(r"no importer|not supported|unsupported|plugin", reason, re.I):
+        return "TensorRT lacks the operator in this form: export the net without it; --target cpu may run it as it is."
+    return "Export the net with fixed sizes and opset 17 to 20; --target cpu may run it as it is."
+
+
+def trtexec(plan: str, graph: str, target: str, options: PlanOptions, sm: Sequence[int]) -> tuple[str, str]:
+    """The commands of NVIDIA's tool that build the same plan from the same graph, and that time the plan."""
+    program = "tensorrt_rtx" if target == RTX else "trtexec"
+    words = [program, f"--onnx={graph}", f"--saveEngine={plan}", "--skipInference"]
+    if target == TENSORRT:
+        words.append("--stronglyTyped")
+    if options.workspace_mib is not None:
+        words.append(f"--memPoolSize=workspace:{options.workspace_mib}M")
+    if options.level is not None:
+        words.append(f"--builderOptimizationLevel={options.level}")
+    if options.timing_cache is not None:
+        words.append(f"--timingCacheFile={options.timing_cache}")
+    if sm:
+        words.append("--computeCapabilities=" + ",".join(map(str, sm)))
+    run = [program, f"--loadEngine={plan}", "--useCudaGraph", "--noDataTransfers"]
+    return shlex.join(words), shlex.join(run)

@@ -1,0 +1,263 @@
+"""A TensorRT plan, open: buffers that stay, a ring of slots so that copies overlap computing, a CUDA graph a slot."""
+
+import contextlib
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeseg.artifact import Passport
+from edgeseg.errors import EngineError, InputError
+from edgeseg.preprocess import check_frame, resize_frame, resize_labels
+from edgeseg.runtime.engine import Engine, Float, Image
+from edgeseg.runtime.tensorrt import cuda
+from edgeseg.runtime.tensorrt.library import Library
+
+SLOTS = 3  # one is filled, one computed, one read
+
+
+@dataclass
+class Slot:
+    """The buffers of one frame on its way: page-locked host memory and what the device reads and writes.
+
+    On an integrated GPU these are the same memory, and nothing is copied. ``graph`` replays the slot's whole way.
+    """
+
+    context: Any
+    stream: Any
+    host_frame: Image
+    host_labels: Image
+    frame: int
+    labels: int
+    begun: Any
+    done: Any
+    graph: Any = None
+
+
+class Memory:
+    """What an engine holds, given back with it."""
+
+    def __init__(self, gpu: cuda.Cuda) -> None:
+        self._gpu = gpu
+        self._device: list[int] = []
+        self._host: list[Image] = []
+
+    def on_device(self, size: int) -> int:
+        """The address of ``size`` bytes of device memory."""
+        self._device.append(self._gpu.allocate(size))
+        return self._device[-1]
+
+    def on_host(self, size: int) -> Image:
+        """``size`` bytes of page-locked memory."""
+        self._host.append(self._gpu.allocate_host(size))
+        return self._host[-1]
+
+    def release(self) -> None:
+        """Give it all back."""
+        while self._device:
+            self._gpu.free(self._device.pop())
+        while self._host:
+            self._gpu.free_host(self._host.pop())
+
+
+class TensorRTEngine(Engine):
+    """A plan on the GPU. Calls from several threads take turns.
+
+    ``stream`` labels many frames with copies and computing overlapped; ``on_device`` takes and gives device arrays.
+    """
+
+    def __init__(
+        self,
+        passport: Passport,
+        plan: bytes,
+        library: Library,
+        *,
+        device: cuda.Cuda | None = None,
+        zero_copy: bool | None = None,
+    ) -> None:
+        super().__init__(passport)
+        self._streaming = False
+        self._cuda = device or cuda.binding()
+        self._zero_copy = cuda.is_integrated() if zero_copy is None else zero_copy
+        with library.log.heard():
+            self._runtime = library.trt.Runtime(library.log.logger)
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            if self._engine is None:
+                raise EngineError(
+                    f"{passport.name}: {library.target} cannot open the engine",
+                    got=library.log.last_error() or "no reason given",
+                    hint=f"Build it again: edgeseg build-engine {passport.name}.onnx --target {library.target}.",
+                )
+            height, width = passport.spec.input_size
+            self._check_tensors({"frame": (1, height, width, 3), "labels": (1, height, width)})
+            self._gpu_ms = float("nan")
+            self._memory = Memory(self._cuda)
+            weakref.finalize(self, self._memory.release)
+            self._slots = [self._slot(height, width) for _ in range(SLOTS)]
+
+    @property
+    def gpu_milliseconds(self) -> float:
+        """What the last frame took on the device, copies included; NaN before the first."""
+        return self._gpu_ms
+
+    def _check_tensors(self, expected: dict[str, tuple[int, ...]]) -> None:
+        engine = self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        found = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+        if found != expected:
+            raise EngineError(f"{self.passport.name}: is no edgeseg plan", got=found, expected=expected)
+
+    def _slot(self, height: int, width: int) -> Slot:
+        """Buffers, a context and a stream; run once so that everything is loaded, then captured."""
+        gpu, pixels = self._cuda, height * width
+        context = self._engine.create_execution_context()
+        if context is None:
+            hint = "Close what else runs on it."
+            raise EngineError(f"{self.passport.name}: the GPU has no room for the engine", hint=hint)
+        host_frame, host_labels = self._memory.on_host(3 * pixels), self._memory.on_host(pixels)
+        if self._zero_copy:
+            frame, labels = gpu.mapped(host_frame), gpu.mapped(host_labels)
+        else:
+            frame, labels = self._memory.on_device(3 * pixels), self._memory.on_device(pixels)
+        slot = Slot(context, gpu.stream(), host_frame, host_labels, frame, labels, gpu.event(), gpu.event())
+        context.set_tensor_address("frame", frame)
+        context.set_tensor_address("labels", labels)
+        host_frame[:] = 0
+        self._begin(slot)
+        gpu.wait(slot.done)
+        if gpu.has_graphs:
+            self._capture(slot)
+        return slot
+
+    def _capture(self, slot: Slot) -> None:
+        """Keep a slot's way as a graph; where the plan cannot be captured it is enqueued each time."""
+        gpu = self._cuda
+        gpu.begin_capture(slot.stream)
+        with contextlib.suppress(EngineError):  # the capture is ended either way, and gives an error of its own then
+            self._enqueue(slot)
+        with contextlib.suppress(EngineError):
+            slot.graph = gpu.end_capture(slot.stream)
+
+    def _enqueue(self, slot: Slot) -> None:
+        if not self._zero_copy:
+            self._cuda.to_device(slot.frame, slot.host_frame, slot.stream)
+        if not slot.context.execute_async_v3(self._cuda.handle(slot.stream)):
+            raise EngineError(f"{self.passport.name}: TensorRT could not run the engine")
+        if not self._zero_copy:
+            self._cuda.to_host(slot.host_labels, slot.labels, slot.stream)
+
+    def _begin(self, slot: Slot) -> None:
+        """Start what is in the slot's frame on its way."""
+        self._cuda.record(slot.begun, slot.stream)
+        if slot.graph is not None:
+            self._cuda.launch(slot.graph, slot.stream)
+        else:
+            self._enqueue(slot)
+        self._cuda.record(slot.done, slot.stream)
+
+    def _fetch(self, slot: Slot) -> Image:
+        """Wait for a slot; (H, W) uint8, the caller's to keep."""
+        self._cuda.wait(slot.done)
+        self._gpu_ms = self._cuda.milliseconds(slot.begun, slot.done)
+        return np.array(slot.host_labels.reshape(self.spec.input_size))
+
+    def _fill(self, slot: Slot, frame: Image) -> None:
+        slot.host_frame.reshape(*self.spec.input_size, 3)[:] = frame
+        self._begin(slot)
+
+    def _labels(self, frame: Image) -> Image:
+        self._require_idle()
+        slot = self._slots[0]
+        self._fill(slot, frame)
+        return self._fetch(slot)
+
+    def _logits(self, frame: Image) -> Float:
+        raise EngineError(
+            f"{self.passport.name}: a TensorRT plan gives label maps, no scores",
+            hint=f"Score with the CPU engine: edgeseg build-engine {self.passport.name}.onnx --target cpu.",
+        )
+
+    def stream(self, frames: Iterable[Image]) -> Iterator[Image]:
+        """Label frames of any size, in their order, ``SLOTS`` of them on their way at a time.
+
+        Frames are (H, W, 3) uint8 BGR; yields (H, W) uint8. The engine is this iterator's until it is exhausted or
+        closed: other calls raise ``EngineError``.
+        """
+        with self._turn:
+            self._require_idle()
+            self._streaming = True
+        waiting: deque[tuple[Slot, tuple[int, int]]] = deque()
+        free = list(self._slots)
+        try:
+            for frame in frames:
+                check_frame(frame)
+                if free:
+                    slot, labelled = free.pop(), None
+                else:
+                    slot, shape = waiting.popleft()
+                    labelled = self._fetch(slot), shape
+                self._fill(slot, resize_frame(frame, self.spec.input_size))
+                waiting.append((slot, (frame.shape[0], frame.shape[1])))
+                if labelled is not None:
+                    yield resize_labels(*labelled)
+            while waiting:
+                slot, shape = waiting.popleft()
+                yield resize_labels(self._fetch(slot), shape)
+        finally:
+            for slot, _ in waiting:  # closed early: what is on its way must not write into a reused slot
+                self._cuda.wait(slot.done)
+            self._streaming = False
+
+    def _require_idle(self) -> None:
+        if self._streaming:
+            raise EngineError(
+                f"{self.passport.name}: is busy with a stream",
+                hint="Exhaust or close the stream first, or open the engine twice.",
+            )
+
+    def on_device(self, frame: Any) -> "DeviceLabels":
+        """Label a frame that is on the device: (H, W, 3) uint8 BGR of the input size, C-contiguous.
+
+        ``frame`` has ``__cuda_array_interface__`` (torch, cupy, numba, pycuda), and must be complete: its own stream is
+        waited for by whoever made it. The result has it too, and is overwritten by the next call.
+        """
+        height, width = self.spec.input_size
+        facts = getattr(frame, "__cuda_array_interface__", None)
+        if facts is None:
+            raise InputError("not a device array", got=type(frame).__name__, expected="__cuda_array_interface__")
+        got = (tuple(facts["shape"]), facts["typestr"], facts.get("strides"))
+        if got[:2] != ((height, width, 3), "|u1") or got[2] not in (None, (3 * width, 3, 1)):
+            raise InputError(
+                "not a frame for this engine", got=f"{got[0]} {got[1]}, strides {got[2]}",
+                expected=f"({height}, {width}, 3) |u1, contiguous",
+            )  # fmt: skip
+        with self._turn:
+            self._require_idle()
+            slot = self._slots[0]
+            slot.context.set_tensor_address("frame", int(facts["data"][0]))
+            try:
+                self._cuda.record(slot.begun, slot.stream)
+                if not slot.context.execute_async_v3(self._cuda.handle(slot.stream)):
+                    raise EngineError(f"{self.passport.name}: TensorRT could not run the engine")
+                self._cuda.record(slot.done, slot.stream)
+                self._cuda.wait(slot.done)
+                self._gpu_ms = self._cuda.milliseconds(slot.begun, slot.done)
+            finally:
+                slot.context.set_tensor_address("frame", slot.frame)
+            return DeviceLabels(slot.labels, (height, width), self)
+
+
+@dataclass(frozen=True)
+class DeviceLabels:
+    """A label map on the device, (H, W) uint8: ``torch.as_tensor``, ``cupy.asarray`` and others take it as it is."""
+
+    pointer: int
+    shape: tuple[int, int]
+    owner: TensorRTEngine  # keeps the memory
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "typestr": "|u1", "data": (self.pointer, False), "version": 3, "strides": None}

@@ -1,0 +1,164 @@
+"""TensorRT as a target: the graph it is given, the plan it makes of it, and whether a plan fits where it is opened."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from edgeseg.artifact import Passport, sha256_bytes
+from edgeseg.errors import EngineError, InputError
+from edgeseg.export.deploy import deploy
+from edgeseg.export.fp16 import activations, to_fp16
+from edgeseg.export.network import Network
+from edgeseg.preprocess import resize_frame
+from edgeseg.runtime.engine import Engine, Image
+from edgeseg.runtime.target import Built, PlanOptions, Target, graph_file
+from edgeseg.runtime.tensorrt import cuda
+from edgeseg.runtime.tensorrt.builder import GPUS, build_plan, trtexec
+from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library
+
+FP32, FP16 = "fp32", "fp16"
+PORTABLE = "portable"  # among a passport's features: from RTX 30 on, whatever the GPU
+_OLDEST_PORTABLE = 80
+_DRIVE = "synthetic://?length=8&seed=3"  # frames to look at where there are no others
+
+
+class TensorRTTarget(Target):
+    """``tensorrt``: a plan for the GPU it is built on."""
+
+    name, floats, keeps_graph = TENSORRT, (FP32, FP16), True
+
+    def best_precision(self) -> str:
+        return FP16
+
+    def check_options(self, options: PlanOptions) -> None:
+        if options.unpool not in ("auto", "native"):
+            raise InputError(f"the {self.name} target cannot unpool so", got=options.unpool, expected="auto or native")
+
+    def compile(
+        self,
+        network: Network,
+        precision: str,
+        final: Path,
+        options: PlanOptions,
+        frames: Iterable[Image] | None,
+        say: Callable[[str], None],
+    ) -> Built:
+        """A plan of the graph with its precision written into it."""
+        library(self.name)  # a library that is missing is told before the work
+        model, form = graph_for(network, precision, frames, say)
+        data = model.SerializeToString()
+        plan = build_plan(model, network.name, self.name, options)
+        for warning in plan.warnings:
+            say(f"warning: {self.name}: {warning}")
+        device, features = self._built_for(plan.sm)
+        build, run = trtexec(final.name, graph_file(final).name, self.name, options, plan.sm)
+        settings = {
+            "workspace_mib": str(options.workspace_mib or ""),
+            "level": str("" if options.level is None else options.level),
+            "layers": str(plan.layers),
+            "warnings": "; ".join(plan.warnings),
+            "trtexec_build": build,
+            "trtexec_run": run,
+        }
+        form |= {"graph_sha256": sha256_bytes(data)}
+        return Built(plan.data, self.name, plan.version, device, features, settings, form, data)
+
+    def _built_for(self, sm: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
+        """The device and its features, for the passport."""
+        name, capability = cuda.device()
+        return name, (f"sm{capability}",)
+
+    def fingerprint(self) -> tuple[str, ...]:
+        return (library(self.name).version, *(map(str, cuda.device()) if cuda.has_gpu() else ("no GPU",)))
+
+    def check(self, path: Path, passport: Passport, rebuild: str) -> None:
+        version = library(self.name).version
+        if passport.library_version != version:
+            raise EngineError(
+                f"{path}: was built with another {self.name}", got=passport.library_version, expected=version,
+                hint=rebuild,
+            )  # fmt: skip
+        if not cuda.has_gpu():
+            raise EngineError(
+                f"{path}: is a {self.name} engine and needs an NVIDIA GPU", got=cuda.why_no_gpu(),
+                hint=f"Run it where there is one; or build for this CPU: edgeseg build-engine {passport.name}.onnx.",
+            )  # fmt: skip
+        name, capability = cuda.device()
+        features = set(passport.device_features)
+        if f"sm{capability}" in features or (PORTABLE in features and capability >= _OLDEST_PORTABLE):
+            return
+        listed = ", ".join(_gpu(f) for f in passport.device_features)
+        raise EngineError(
+            f"{path}: was built for {listed}", got=f"{name} (compute capability {capability / 10:.1f})", hint=rebuild
+        )
+
+    def open(self, passport: Passport, data: bytes) -> Engine:
+        from edgeseg.runtime.tensorrt.runner import TensorRTEngine
+
+        return TensorRTEngine(passport, data, library(self.name))
+
+
+class TensorRTRTXTarget(TensorRTTarget):
+    """``tensorrt-rtx``: a plan for several GPUs, built without one and finished where it is opened."""
+
+    name = RTX
+
+    def _built_for(self, sm: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
+        if not sm:
+            return "any RTX GPU from the RTX 30 on", (PORTABLE,)
+        return ", ".join(f"{GPUS[s]} (sm{s})" for s in sm), tuple(f"sm{s}" for s in sm)
+
+    def fingerprint(self) -> tuple[str, ...]:
+        return (library(self.name).version, PORTABLE)
+
+
+TARGETS: tuple[Target, ...] = (TensorRTTarget(), TensorRTRTXTarget())
+
+
+def _gpu(feature: str) -> str:
+    if feature == PORTABLE:
+        return "an RTX 30 or newer"
+    sm = int(feature.removeprefix("sm"))
+    return f"compute capability {sm / 10:.1f}" + (f" ({GPUS[sm]})" if sm in GPUS else "")
+
+
+def graph_for(
+    network: Network, precision: str, frames: Iterable[Image] | None, say: Callable[[str], None]
+) -> tuple[ModelProto, dict[str, str]]:
+    """The graph TensorRT is given: uint8 frame in, uint8 labels out, its types saying its precision.
+
+    In FP16, and where INT8 leaves layers in float, what FP16 cannot hold stays in FP32: ``frames`` are run to see
+    (edgeseg's own drive, noise, black and white where there are none). Also returns what the passport says of it.
+    """
+    model = deploy(network, for_openvino=False)
+    if precision == FP32:
+        return model, {"unpool": "native"}
+    from edgeseg.quantize.observe import collect
+
+    given = [resize_frame(frame, network.spec.input_size) for frame in frames] if frames is not None else []
+    seen = given or list(_any_frames(network.spec.input_size))
+    names = activations(model)
+    found = collect(model, names, (np.ascontiguousarray(frame)[None] for frame in seen))
+    halved = to_fp16(model, dict(zip(found.tensors, map(float, found.largest), strict=True)))
+    for node, why in halved.floats.items():
+        say(f"{node} stays in FP32: {why}")
+    source = "calibration frames" if given else "frames of the synthetic drive, noise, black and white"
+    return halved.model, {
+        "unpool": "native",
+        "fp16_seen": f"{len(seen)} {source}",
+        "fp32_nodes": ", ".join(halved.floats),
+    }
+
+
+def _any_frames(size: tuple[int, int]) -> Iterator[Image]:
+    """(H, W, 3) uint8: two of the synthetic drive, noise, black, white."""
+    from edgeseg.data import open_dataset
+
+    drive = open_dataset(_DRIVE, "train")
+    for index in (0, len(drive) - 1):
+        yield resize_frame(drive[index].image, size)
+    yield np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    for value in (0, 255):
+        yield np.full((*size, 3), value, np.uint8)

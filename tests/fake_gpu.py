@@ -1,0 +1,159 @@
+"""A GPU of NumPy for the runner's tests: memory, streams that run late, and an "engine" that is ONNX Runtime.
+
+A stream keeps what it is given and runs it only when it is waited for, so that a buffer that is reused too early gives
+wrong labels. Everything else is the runner's real code.
+"""
+
+import ctypes
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from edgeseg.errors import EngineError
+from edgeseg.runtime.tensorrt.library import Library, Log, Message
+
+
+def bytes_at(pointer: int, size: int) -> np.ndarray:
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
+
+
+class FakeCuda:
+    """``edgeseg.runtime.tensorrt.cuda.Cuda`` on the host."""
+
+    name = "fake"
+
+    def __init__(self, *, has_graphs: bool = True, capture_fails: bool = False) -> None:
+        self.has_graphs, self.capture_fails = has_graphs, capture_fails
+        self.memory: dict[int, np.ndarray] = {}
+        self.copied = self.launched = 0
+        self.capturing: list[Callable[[], None]] | None = None
+
+    def allocate(self, size: int) -> int:
+        block = np.full(size, 77, np.uint8)
+        self.memory[block.ctypes.data] = block
+        return block.ctypes.data
+
+    def free(self, pointer: int) -> None:
+        del self.memory[pointer]
+
+    def allocate_host(self, size: int) -> np.ndarray:
+        return self.memory[self.allocate(size)]
+
+    def free_host(self, host: np.ndarray) -> None:
+        del self.memory[host.ctypes.data]
+
+    def mapped(self, host: np.ndarray) -> int:
+        return host.ctypes.data
+
+    def stream(self) -> list[Callable[[], None]]:
+        STREAMS.append([])
+        return STREAMS[-1]
+
+    def handle(self, stream: list[Callable[[], None]]) -> int:
+        return next(i for i, s in enumerate(STREAMS) if s is stream)
+
+    def _put(self, stream: list[Callable[[], None]], work: Callable[[], None]) -> None:
+        (stream if self.capturing is None else self.capturing).append(work)
+
+    def to_device(self, pointer: int, host: np.ndarray, stream: Any) -> None:
+        self.copied += 1
+        self._put(stream, lambda: np.copyto(bytes_at(pointer, host.size), host))
+
+    def to_host(self, host: np.ndarray, pointer: int, stream: Any) -> None:
+        self.copied += 1
+        self._put(stream, lambda: np.copyto(host, bytes_at(pointer, host.size)))
+
+    def event(self) -> dict[str, Any]:
+        return {}
+
+    def record(self, event: dict[str, Any], stream: Any) -> None:
+        event["stream"] = stream
+
+    def wait(self, event: dict[str, Any]) -> None:
+        work = list(event["stream"])
+        event["stream"].clear()
+        for step in work:
+            step()
+
+    def milliseconds(self, start: dict[str, Any], end: dict[str, Any]) -> float:
+        return 1.5
+
+    def begin_capture(self, stream: Any) -> None:
+        self.capturing = []
+        CAPTURING.append(self.capturing)
+
+    def end_capture(self, stream: Any) -> list[Callable[[], None]]:
+        CAPTURING.clear()
+        captured, self.capturing = self.capturing, None
+        if self.capture_fails:
+            raise EngineError("CUDA failed", got="operation not permitted when stream is capturing")
+        assert captured is not None
+        return captured
+
+    def launch(self, graph: list[Callable[[], None]], stream: Any) -> None:
+        self.launched += 1
+        stream += graph
+
+
+STREAMS: list[list[Callable[[], None]]] = []
+CAPTURING: list[list[Callable[[], None]]] = []
+
+
+class FakeContext:
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session, self.addresses = session, dict[str, int]()
+
+    def set_tensor_address(self, name: str, pointer: int) -> None:
+        self.addresses[name] = pointer
+
+    def execute_async_v3(self, handle: int) -> bool:
+        addresses = dict(self.addresses)
+
+        def work() -> None:
+            shape = tuple(self.session.get_inputs()[0].shape)
+            frame = bytes_at(addresses["frame"], int(np.prod(shape))).reshape(shape).copy()
+            labels = self.session.run(None, {"frame": frame})[0]
+            bytes_at(addresses["labels"], labels.size)[:] = labels.ravel()
+
+        (CAPTURING[-1] if CAPTURING else STREAMS[handle]).append(work)
+        return True
+
+
+class FakeEngine:
+    """What ``deserialize_cuda_engine`` gives for the bytes of an ONNX graph."""
+
+    num_io_tensors = 2
+
+    def __init__(self, graph: bytes) -> None:
+        self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+    def get_tensor_name(self, index: int) -> str:
+        return ("frame", "labels")[index]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        ends = (*self.session.get_inputs(), *self.session.get_outputs())
+        return tuple(next(e.shape for e in ends if e.name == name))
+
+    def create_execution_context(self) -> FakeContext:
+        return FakeContext(self.session)
+
+
+class FakeRuntime:
+    def __init__(self, logger: list[Message]) -> None:
+        self.logger = logger
+
+    def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
+        if plan == b"damaged":
+            self.logger.append(Message("error", "[runtime.cpp::readHeader::765] Error Code 2: magicTag is wrong"))
+            return None
+        return FakeEngine(plan)
+
+
+def fake_library(target: str = "tensorrt-rtx") -> Library:
+    log = Log.__new__(Log)
+    log.messages = []
+    log.logger = log.messages
+    return Library(target, SimpleNamespace(Runtime=FakeRuntime), "0.0", log)
