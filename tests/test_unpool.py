@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from tiny_graphs import pool, unpool
 
 from edgeseg.errors import GraphError
 from edgeseg.export.graph import Graph
@@ -91,16 +92,6 @@ def make(
     )  # fmt: skip
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("local", 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=9, functions=functions)
-
-
-def pool(out: str = "p", indices: str = "i", x: str = "x", **geometry: Any) -> onnx.NodeProto:
-    geometry = {"kernel_shape": [2, 2], "strides": [2, 2], **geometry}
-    return helper.make_node("MaxPool", [x], [out, indices], f"pool_{out}", **geometry)
-
-
-def unpool(*inputs: str, out: str = "y", **geometry: Any) -> onnx.NodeProto:
-    geometry = {"kernel_shape": [2, 2], "strides": [2, 2], **geometry}
-    return helper.make_node("MaxUnpool", list(inputs), [out], f"unpool_{out}", **geometry)
 
 
 def changed(name: str = "p", out: str = "v") -> list[onnx.NodeProto]:

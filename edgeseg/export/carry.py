@@ -18,13 +18,17 @@ _OLDEST_OPSET = 13  # every move takes INT8 from there on
 _RESHAPES = ("Reshape", "Transpose", "Pad", "Squeeze", "Unsqueeze", "Flatten")
 
 
-def carry_int8(model: ModelProto) -> ModelProto:
-    """A copy of ``model`` in which every move between a DQ and a Q of the same scale works on the INT8 tensor."""
+def carry_int8(model: ModelProto, only: tuple[str, ...] | None = None) -> ModelProto:
+    """A copy of ``model`` in which every move between a DQ and a Q of the same scale works on the INT8 tensor.
+
+    ``only`` these operators, if given.
+    """
     copy = ModelProto()
     copy.CopyFrom(model)
     pairs = _Pairs(copy)
     for node in list(copy.graph.node):
-        pairs.carry(node)
+        if only is None or node.op_type in only:
+            pairs.carry(node)
     pairs.clean()
     return copy
 

@@ -27,19 +27,28 @@ _BYTE_POOL_OPSET = 12  # the first whose MaxPool takes uint8
 
 
 def deploy(
-    network: Network, *, scores: bool = False, for_openvino: bool = True, compare: bool = False
+    network: Network,
+    *,
+    scores: bool = False,
+    for_openvino: bool = True,
+    compare: bool = False,
+    plugin: bool = False,
 ) -> onnx.ModelProto:
     """The graph of ``network`` with unpooling lowered, preprocessing before it and argmax (or not) behind it.
 
     ``for_openvino`` writes the form that is fastest there: bytes are transposed, gathered and pooled (TensorRT does
     none of it on uint8) and INT8 tensors are moved as they are. ``compare`` finds the argmax there by comparing planes
     instead of by a search: the same labels, but where scores tie once they are rounded to BF16. Which of the two is
-    faster depends on precision and processor.
+    faster depends on precision and processor. ``plugin`` unpools by edgeseg's TensorRT plugin where it can.
     """
     network = _without_our_names(network)
     model = network.model
     fix_input(model, network.input, network.channels_last, network.spec.input_size)
-    model = lower_unpooling(carry_int8(model) if for_openvino else model)
+    if for_openvino:
+        model = carry_int8(model)
+    elif plugin:  # TensorRT does not take Q and DQ into a plugin
+        model = carry_int8(model, only=("MaxPool", "MaxUnpool"))
+    model = lower_unpooling(model, plugin=plugin)
     if for_openvino:
         model = dequantize_early(model)
         unshare_slopes(model)

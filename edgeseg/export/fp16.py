@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from edgeseg.errors import GraphError
 from edgeseg.export.append import PREFIX
 from edgeseg.export.graph import attributes, is_op, names_read, subgraphs
+from edgeseg.export.unpool.plugin import is_plugin
 
 LIMIT = 65504.0 / 4  # of what was seen on a few frames; other frames reach further
 
@@ -131,7 +132,8 @@ class _Writer:
         if is_op(node, "DequantizeLinear") or (self.int8 & set(node.input) and not self._is_float_layer(node)):
             self.int8 |= set(node.output)
             return False
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _BEARS or node.name.startswith(PREFIX + "frame"):
+        standard = node.domain in ("", "ai.onnx") and node.op_type in _BEARS
+        if not (standard or is_plugin(node)) or node.name.startswith(PREFIX + "frame"):
             return False
         data = [n for n in self._data(node) if self.types.get(n) == TensorProto.FLOAT]
         results = [n for n in node.output if self.types.get(n) == TensorProto.FLOAT]
