@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GPU_RECIPES = ("segnet-camvid", "unet-resnet34-camvid", "pspnet-camvid")
 RATES = {"enet": 5e-3, "segnet": 1e-3}
 DEFAULT_RATE = 5e-4
+MOST_EPOCHS = {"r2unet": 1}  # one takes as long as four of unet
 FRAMES = 20  # to time engines on
 
 
@@ -45,6 +46,7 @@ def short_recipe(name: str, address: str, size: tuple[int, int], epochs: int, en
     """The same few epochs for every net; two have a rate of their own."""
     stride = REGISTRY[name].stride
     fitted = tuple(-(-side // stride) * stride for side in size)
+    epochs = min(epochs, MOST_EPOCHS.get(name, epochs))
     return Recipe.model_validate({
         "name": f"{name}-short",
         "model": {
@@ -77,10 +79,11 @@ def row_of(name: str, size: tuple[int, int], trained: str, facts: Mapping[str, A
 
 def training_of(recipe: Recipe) -> str:
     """How a recipe trains, in a few words."""
+    epochs = f"{recipe.fit.epochs} epoch{'s' if recipe.fit.epochs > 1 else ''}"
     if not recipe.model.encoder:
-        return f"{recipe.fit.epochs} epochs from scratch"
+        return f"{epochs} from scratch"
     frozen = recipe.model.freeze_encoder_epochs >= recipe.fit.epochs
-    return f"{recipe.fit.epochs} epochs, encoder {'frozen, ' if frozen else ''}from ImageNet"
+    return f"{epochs}, encoder {'frozen, ' if frozen else ''}from ImageNet"
 
 
 def precisions() -> tuple[str, ...]:

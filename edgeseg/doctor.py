@@ -2,11 +2,12 @@
 
 import os
 import platform
-import shutil
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from edgeseg.errors import EdgesegError, MissingDependencyError
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,33 @@ def _cameras() -> Finding:
 
 
 def _gpu() -> Finding:
-    tool = shutil.which("nvidia-smi") or (shutil.which("tegrastats") if platform.machine() == "aarch64" else None)
-    return Finding(
-        "NVIDIA GPU",
-        tool is not None,
-        "driver found" if tool else "none found",
-        "" if tool else "the cpu target needs none",
-    )
+    from edgeseg.runtime.tensorrt import cuda
+
+    if not cuda.has_gpu():
+        return Finding("NVIDIA GPU", False, cuda.why_no_gpu(), "the cpu target needs none")
+    name, capability = cuda.device()
+    shares = ", shares the processor's memory" if cuda.is_integrated() else ""
+    return Finding("NVIDIA GPU", True, f"{name}, compute capability {capability / 10:.1f}{shares}")
+
+
+def _tensorrt(target: str, label: str) -> Finding:
+    """Imported, since what is installed may still lack its libraries or be too old."""
+    from edgeseg.runtime.tensorrt.library import library
+
+    try:
+        return Finding(label, True, library(target).version)
+    except MissingDependencyError as error:
+        return Finding(label, False, str(error.got), error.hint or "")
+
+
+def _plugin() -> Finding:
+    from edgeseg.plugin.build import plugin_library
+
+    try:
+        return Finding("plugin", True, str(plugin_library()))
+    except EdgesegError as error:
+        said = "not built" if isinstance(error, MissingDependencyError) else str(error.what)
+        return Finding("plugin", False, said, "edgeseg build-plugin; tensorrt unpools by standard operators without it")
 
 
 def examine() -> list[Finding]:
@@ -104,8 +125,10 @@ def examine() -> list[Finding]:
         _package("training", ("lightning",), "edgeseg[train]"),
         _package("torch", ("torch",), "edgeseg[train]"),
         _gpu(),
-        _package("TensorRT", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt"),
-        _package("TensorRT-RTX", ("tensorrt-rtx", "tensorrt-rtx-cu13-bindings"), "tensorrt-rtx"),
+        _tensorrt("tensorrt", "TensorRT"),
+        _tensorrt("tensorrt-rtx", "TensorRT-RTX"),
+        _package("CUDA binding", ("cuda-python", "cuda-bindings", "pycuda"), "edgeseg[tensorrt]"),
+        _plugin(),
         _display(),
         _cameras(),
     ]

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto, NodeProto
@@ -40,13 +41,14 @@ def build_plan(
     target: str,
     options: PlanOptions | None = None,
     *,
+    plugin: Path | None = None,
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """Compile ``model``, a deployed graph whose types say its precision, strongly typed.
 
-    ``on_step`` is told (phase, step, steps) as the builder goes on. Raises ``MissingDependencyError`` without the
-    library, ``InputError`` for options the target lacks, ``GraphError`` naming the node TensorRT cannot take, and
-    ``EngineError`` where it takes the graph and fails to build it.
+    ``plugin`` is a library with operators of the graph. ``on_step`` is told (phase, step, steps). Raises
+    ``MissingDependencyError`` without the library, ``InputError`` for options the target lacks, ``GraphError`` naming
+    the node TensorRT cannot take, and ``EngineError`` where it takes the graph and fails to build it.
     """
     options = options or PlanOptions()
     found = library(target)
@@ -58,6 +60,8 @@ def build_plan(
         builder = trt.Builder(found.log.logger)
         if builder is None:  # TensorRT's Python module gives None where its own constructor failed
             raise EngineError(f"{found.target} does not start", got=found.log.last_error() or "no reason given")
+        if plugin is not None:
+            load_plugin(found, plugin)
         network = builder.create_network(_strongly_typed(trt))
         parser = trt.OnnxParser(network, found.log.logger)
         if not parser.parse(model.SerializeToString()):
@@ -82,6 +86,22 @@ def build_plan(
     return Plan(
         bytes(memoryview(serialized)), found.target, found.version, sm, layers, time.perf_counter() - started, warnings
     )
+
+
+_LOADED: set[tuple[str, Path]] = set()
+
+
+def load_plugin(found: Library, path: Path) -> None:
+    """Make a plugin library's operators known to TensorRT in this process, once. Raises ``EngineError``."""
+    if (found.target, path) in _LOADED:
+        return
+    with found.log.heard():
+        if found.trt.get_plugin_registry().load_library(str(path)) is None:
+            raise EngineError(
+                f"{path}: {found.target} cannot load the plugin", got=found.log.last_error() or "no reason given",
+                hint="Build it again: edgeseg build-plugin.",
+            )  # fmt: skip
+    _LOADED.add((found.target, path))
 
 
 def _strongly_typed(trt: Any) -> int:
@@ -205,7 +225,9 @@ def _advice(node: NodeProto | None, reason: str) -> str:
     return "Export the net with fixed sizes and opset 17 to 20; --target cpu may run it as it is."
 
 
-def trtexec(plan: str, graph: str, target: str, options: PlanOptions, sm: Sequence[int]) -> tuple[str, str]:
+def trtexec(
+    plan: str, graph: str, target: str, options: PlanOptions, sm: Sequence[int], plugin: Path | None = None
+) -> tuple[str, str]:
     """The commands of NVIDIA's tool that build the same plan from the same graph, and that time the plan."""
     program = "tensorrt_rtx" if target == RTX else "trtexec"
     words = [program, f"--onnx={graph}", f"--saveEngine={plan}", "--skipInference"]
@@ -220,4 +242,5 @@ def trtexec(plan: str, graph: str, target: str, options: PlanOptions, sm: Sequen
     if sm:
         words.append("--computeCapabilities=" + ",".join(map(str, sm)))
     run = [program, f"--loadEngine={plan}", "--useCudaGraph", "--noDataTransfers"]
-    return shlex.join(words), shlex.join(run)
+    loads = [] if plugin is None else [f"--dynamicPlugins={plugin}"]
+    return shlex.join([*words, *loads]), shlex.join([*run, *loads])

@@ -2,23 +2,27 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from onnx import ModelProto
 
-from edgeseg.artifact import Passport, sha256_bytes
-from edgeseg.errors import EngineError, InputError
+from edgeseg.artifact import Passport, sha256_bytes, sha256_file
+from edgeseg.errors import EngineError, InputError, MissingDependencyError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.fp16 import activations, to_fp16
 from edgeseg.export.network import Network
+from edgeseg.export.unpool.plugin import is_plugin
 from edgeseg.preprocess import resize_frame
 from edgeseg.runtime.engine import Engine, Image
 from edgeseg.runtime.target import Built, PlanOptions, Target, graph_file
 from edgeseg.runtime.tensorrt import cuda
-from edgeseg.runtime.tensorrt.builder import GPUS, build_plan, trtexec
+from edgeseg.runtime.tensorrt.builder import GPUS, build_plan, load_plugin, trtexec
 from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library
 
 FP32, FP16 = "fp32", "fp16"
+AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool
+PLUGIN_SHA256 = "plugin_sha256"  # of a passport's settings
 PORTABLE = "portable"  # among a passport's features: from RTX 30 on, whatever the GPU
 _OLDEST_PORTABLE = 80
 _DRIVE = "synthetic://?length=8&seed=3"  # frames to look at where there are no others
@@ -28,13 +32,15 @@ class TensorRTTarget(Target):
     """``tensorrt``: a plan for the GPU it is built on."""
 
     name, floats, keeps_graph = TENSORRT, (FP32, FP16), True
+    _unpools: ClassVar[tuple[str, ...]] = (AUTO, NATIVE, PLUGIN)
 
     def best_precision(self) -> str:
         return FP16
 
     def check_options(self, options: PlanOptions) -> None:
-        if options.unpool not in ("auto", "native"):
-            raise InputError(f"the {self.name} target cannot unpool so", got=options.unpool, expected="auto or native")
+        if options.unpool not in self._unpools:
+            expected = " or ".join(self._unpools)
+            raise InputError(f"the {self.name} target cannot unpool so", got=options.unpool, expected=expected)
 
     def compile(
         self,
@@ -47,13 +53,14 @@ class TensorRTTarget(Target):
     ) -> Built:
         """A plan of the graph with its precision written into it."""
         library(self.name)  # a library that is missing is told before the work
-        model, form = graph_for(network, precision, frames, say)
+        plugin = self._plugin(network, options, say)
+        model, form = graph_for(network, precision, frames, say, plugin=plugin is not None)
         data = model.SerializeToString()
-        plan = build_plan(model, network.name, self.name, options)
+        plan = build_plan(model, network.name, self.name, options, plugin=plugin)
         for warning in plan.warnings:
             say(f"warning: {self.name}: {warning}")
         device, features = self._built_for(plan.sm)
-        build, run = trtexec(final.name, graph_file(final).name, self.name, options, plan.sm)
+        build, run = trtexec(final.name, graph_file(final).name, self.name, options, plan.sm, plugin)
         settings = {
             "workspace_mib": str(options.workspace_mib or ""),
             "level": str("" if options.level is None else options.level),
@@ -63,7 +70,25 @@ class TensorRTTarget(Target):
             "trtexec_run": run,
         }
         form |= {"graph_sha256": sha256_bytes(data)}
+        if plugin is not None:
+            settings |= {"plugin": plugin.name, PLUGIN_SHA256: sha256_file(plugin)}
         return Built(plan.data, self.name, plan.version, device, features, settings, form, data)
+
+    def _plugin(self, network: Network, options: PlanOptions, say: Callable[[str], None]) -> Path | None:
+        """The library to unpool with: the built one, where it was asked for or the net has something to unpool."""
+        from edgeseg.plugin.build import plugin_library
+
+        if PLUGIN not in self._unpools or options.unpool == NATIVE:
+            return None
+        if options.unpool == PLUGIN:
+            return plugin_library()
+        if not any(is_plugin(node) for node in deploy(network, for_openvino=False, plugin=True).graph.node):
+            return None
+        try:
+            return plugin_library()
+        except (MissingDependencyError, EngineError) as error:
+            say(f"unpooling by standard operators: {error}")
+            return None
 
     def _built_for(self, sm: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
         """The device and its features, for the passport."""
@@ -87,6 +112,7 @@ class TensorRTTarget(Target):
             )  # fmt: skip
         name, capability = cuda.device()
         features = set(passport.device_features)
+        self._check_plugin(path, passport, rebuild)
         if f"sm{capability}" in features or (PORTABLE in features and capability >= _OLDEST_PORTABLE):
             return
         listed = ", ".join(_gpu(f) for f in passport.device_features)
@@ -94,16 +120,35 @@ class TensorRTTarget(Target):
             f"{path}: was built for {listed}", got=f"{name} (compute capability {capability / 10:.1f})", hint=rebuild
         )
 
+    def _check_plugin(self, path: Path, passport: Passport, rebuild: str) -> None:
+        wanted = passport.settings.get(PLUGIN_SHA256)
+        if wanted is None:
+            return
+        from edgeseg.plugin.build import plugin_library
+
+        found = sha256_file(plugin_library())
+        if found != wanted:
+            raise EngineError(
+                f"{path}: was built with another {passport.settings.get('plugin')}",
+                got=found[:12], expected=wanted[:12], hint=rebuild,
+            )  # fmt: skip
+
     def open(self, passport: Passport, data: bytes) -> Engine:
         from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 
-        return TensorRTEngine(passport, data, library(self.name))
+        found = library(self.name)
+        if PLUGIN_SHA256 in passport.settings:
+            from edgeseg.plugin.build import plugin_library
+
+            load_plugin(found, plugin_library())
+        return TensorRTEngine(passport, data, found)
 
 
 class TensorRTRTXTarget(TensorRTTarget):
     """``tensorrt-rtx``: a plan for several GPUs, built without one and finished where it is opened."""
 
     name = RTX
+    _unpools = (AUTO, NATIVE)
 
     def _built_for(self, sm: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
         if not sm:
@@ -125,28 +170,35 @@ def _gpu(feature: str) -> str:
 
 
 def graph_for(
-    network: Network, precision: str, frames: Iterable[Image] | None, say: Callable[[str], None]
+    network: Network,
+    precision: str,
+    frames: Iterable[Image] | None,
+    say: Callable[[str], None],
+    *,
+    plugin: bool = False,
 ) -> tuple[ModelProto, dict[str, str]]:
     """The graph TensorRT is given: uint8 frame in, uint8 labels out, its types saying its precision.
 
     In FP16, and where INT8 leaves layers in float, what FP16 cannot hold stays in FP32: ``frames`` are run to see
-    (edgeseg's own drive, noise, black and white where there are none). Also returns what the passport says of it.
+    (edgeseg's own drive, noise, black and white where there are none). ``plugin`` unpools by edgeseg's library where it
+    can. Also returns what the passport says of it.
     """
-    model = deploy(network, for_openvino=False)
+    native = deploy(network, for_openvino=False)
+    model = deploy(network, for_openvino=False, plugin=True) if plugin else native
+    form = {"unpool": PLUGIN if any(is_plugin(n) for n in model.graph.node) else NATIVE}
     if precision == FP32:
-        return model, {"unpool": "native"}
+        return model, form
     from edgeseg.quantize.observe import collect
 
     given = [resize_frame(frame, network.spec.input_size) for frame in frames] if frames is not None else []
     seen = given or list(_any_frames(network.spec.input_size))
-    names = activations(model)
-    found = collect(model, names, (np.ascontiguousarray(frame)[None] for frame in seen))
+    names = activations(native)  # which ONNX Runtime runs; a tensor of both graphs has one name
+    found = collect(native, names, (np.ascontiguousarray(frame)[None] for frame in seen))
     halved = to_fp16(model, dict(zip(found.tensors, map(float, found.largest), strict=True)))
     for node, why in halved.floats.items():
         say(f"{node} stays in FP32: {why}")
     source = "calibration frames" if given else "frames of the synthetic drive, noise, black and white"
-    return halved.model, {
-        "unpool": "native",
+    return halved.model, form | {
         "fp16_seen": f"{len(seen)} {source}",
         "fp32_nodes": ", ".join(halved.floats),
     }
