@@ -242,6 +242,18 @@ def test_requirements_leave_the_systems_packages_alone() -> None:
     assert found == ["numpy>=1.24", "opencv-python>=4.8"]
 
 
+def test_the_systems_opencv_is_looked_for_outside_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = _module("requirements")
+    python = tmp_path / "python"
+    for found, code in ((True, 0), (False, 1)):
+        python.write_text(f"#!/bin/sh\nexit {code}\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "_base_executable", str(python))
+        assert module.has_system_cv2() is found
+
+
 # -- tegrastats ------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +312,16 @@ def test_cooling_waits_and_gives_up(board: ModuleType) -> None:
     found = board.cool_down(lambda: 60.0, 50, 5, clock=clock, sleep=sleep)
     assert (found["reached"], found["waited_s"]) == (False, 5.0)
     assert board.cool_down(lambda: None, 50, 5, clock=clock, sleep=sleep)["reached"] is None
+
+
+def test_readme_names_what_there_is() -> None:
+    text = (JETSON / "README.md").read_text()
+    for name in re.findall(r"`((?:jetson/)?[\w.-]+\.(?:sh|py|service|env))`", text):
+        assert (ROOT / name).exists() or (JETSON / name).exists(), name
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text.split("## Measuring")[1]))
+    shown = subprocess.run([sys.executable, str(JETSON / "bench.py"), "--help"], capture_output=True, text=True)
+    assert flags
+    assert all(flag in shown.stdout for flag in flags)
 
 
 # -- bench.sh --------------------------------------------------------------------------------------------------------
