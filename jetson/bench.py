@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from board import Board, Sampler, cool_down, full_clocks, power_mode, power_of
+from board import Board, Sampler, cool_down, full_clocks, power_mode, power_of, sudo_kept
 
 from edgeseg.artifact import require_writable, write_json
 from edgeseg.errors import EdgesegError, InputError, MissingDependencyError
@@ -219,7 +219,8 @@ def bench(given: argparse.Namespace, say: Callable[[str], None] = print) -> Path
         tuple(given.engines), given.data, given.runs, given.rounds, given.seconds, given.warm_up, given.cool_to,
         given.cool_patience,
     )  # fmt: skip
-    with power_mode(board, given.mode), full_clocks(board.jetson and given.clocks == "on"):
+    clocks = board.jetson and given.clocks == "on"
+    with sudo_kept(board.jetson), power_mode(board, given.mode), full_clocks(clocks):
         mode = board.power_mode()
         path = Path(given.out) / f"{given.name or _slug(board, mode)}.json"
         require_writable(path)
@@ -229,7 +230,7 @@ def bench(given: argparse.Namespace, say: Callable[[str], None] = print) -> Path
             "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": {**board.describe(), **_edgeseg_facts()},
             "power_mode": mode,
-            "clocks": {"jetson_clocks": board.jetson and given.clocks == "on", "shown": board.clocks()},
+            "clocks": {"jetson_clocks": clocks, "shown": board.clocks()},
             "power": "tegrastats" if tegrastats else "absent: not a Jetson (--anywhere)",
             "protocol": {
                 "engines": list(plan.engines), "data": plan.data, "runs": plan.runs, "rounds": plan.rounds,

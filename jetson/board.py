@@ -186,6 +186,24 @@ def _do(command: list[str], what: str, hint: str) -> None:
 
 
 @contextlib.contextmanager
+def sudo_kept(wanted: bool, every_s: float = 60.0) -> Iterator[None]:
+    """Keep sudo's permission alive: a measurement takes longer than it lasts, and the clocks want it at the end."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(every_s):
+            _output(["sudo", "-n", "-v"])
+
+    thread = threading.Thread(target=keep, daemon=True)
+    if wanted and os.geteuid() != 0:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+@contextlib.contextmanager
 def power_mode(board: Board, mode: int | None) -> Iterator[None]:
     """Set a power mode, and the one before when it is over."""
     before = board.power_mode()

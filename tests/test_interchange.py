@@ -28,7 +28,7 @@ from edgeseg.export.folder import write_folder
 from edgeseg.export.network import Overrides, load_network
 from edgeseg.export.triton import config_text, quoted, safe_name, triton_from_engine, triton_from_network
 from edgeseg.preprocess import to_input
-from edgeseg.runtime.load import zoo, zoo_int8
+from edgeseg.runtime.load import resolve_engine, zoo, zoo_int8
 from edgeseg.spec import CAMVID_11, ModelSpec
 
 SPECS = {
@@ -258,6 +258,12 @@ def test_nvinfer_gives_edgesegs_labels(overrides: Overrides, frames: list[np.nda
         # Other roundings of the same sums: a pixel between two classes may tip.
         assert (got == want[0]).mean() >= 0.9999
         assert len(np.unique(got)) > 3
+
+
+def test_nvinfer_and_the_cpu_engine_agree(frames: list[np.ndarray], tmp_path: Path) -> None:
+    nvinfer = Nvinfer(deepstream_from_network(load_network(zoo()["enet-camvid"]), tmp_path / "ds"))
+    engine = resolve_engine("enet-camvid", precision="fp32")
+    assert (nvinfer.labels(frames[1]) == engine(frames[1])).mean() >= 0.999
 
 
 def test_what_nvinfer_feeds_and_the_graph_multiplies_is_the_contract(frames: list[np.ndarray], tmp_path: Path) -> None:

@@ -170,11 +170,11 @@ Is it there, and what does it take?
   curl localhost:8000/v2/models/{name}/ready
   curl localhost:8000/v2/models/{name}/config
 
-A frame as raw bytes ({size} of them), the answer as JSON:
+A frame as raw bytes ({size} of them); the answer is a JSON header and, behind it, the label map:
 
   ffmpeg -i street.png -vf scale={width}:{height} -pix_fmt bgr24 -f rawvideo frame.raw
   curl -X POST localhost:8000/v2/models/{name}/infer -H "Content-Type: application/octet-stream" \\
-    -H "Inference-Header-Content-Length: 0" --data-binary @frame.raw
+    -H "Inference-Header-Content-Length: 0" --data-binary @frame.raw | tail -c {height * width} >labels.raw
 
 From Python (pip install 'tritonclient[http]' opencv-python):
 
