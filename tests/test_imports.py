@@ -35,6 +35,8 @@ def test_import_edgeseg_is_fast() -> None:
         "edgeseg.evaluation",
         "edgeseg.export.network",
         "edgeseg.export.deploy",
+        "edgeseg.export.triton",
+        "edgeseg.export.deepstream",
         "edgeseg.export.unpool",
         "edgeseg.data.camvid",
         "edgeseg.data.synthetic",

@@ -119,7 +119,12 @@ def lr_find(
 @spec_flags
 def export(
     net: Annotated[
-        str, typer.Argument(metavar="NET", help="A best.pt of edgeseg train, or a PyTorch net: package.module:factory.")
+        str,
+        typer.Argument(
+            metavar="NET",
+            help="A best.pt of edgeseg train, or a PyTorch net: package.module:factory. With --triton or --deepstream "
+            "also an ONNX file, a net that ships or, for Triton, a TensorRT engine.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The ONNX file to write; a checkpoint again, if NAME.pt.")
@@ -131,6 +136,12 @@ def export(
         Path | None, typer.Option(metavar="FILE", help="State dict to load into the factory's net.")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in FP16: half the file.")] = False,
+    triton: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Put the net into this model repository of Triton.")
+    ] = None,
+    deepstream: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the net for DeepStream's nvinfer into this folder.")
+    ] = None,
     *,
     overrides: "Overrides",
 ) -> None:
@@ -138,6 +149,14 @@ def export(
 
     A net that is not edgeseg's needs --size, and --labels where its classes have names.
     """
+    from edgeseg.cli import interchange
+
+    path = interchange.finished(net) if triton or deepstream else None
+    if path is not None:
+        flags = {"--out": out, "--arg": arg, "--weights": weights, "--half": half}
+        interchange.require_nothing_to_export(net, flags)
+        interchange.hand_over(path, triton, deepstream, overrides)
+        return
     with needs("train"), waiting(f"exporting {net}"):
         from edgeseg.export.foreign import is_factory
 
@@ -146,6 +165,8 @@ def export(
         else:
             path = _export_checkpoint(net, arg, weights, out, overrides, half)
     stdout().print(f"wrote {escape(str(path))} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+    if triton or deepstream:
+        interchange.hand_over(path, triton, deepstream, None)
 
 
 def _export_checkpoint(

@@ -41,7 +41,7 @@ def deploy(
     instead of by a search: the same labels, but where scores tie once they are rounded to BF16. Which of the two is
     faster depends on precision and processor. ``plugin`` unpools by edgeseg's TensorRT plugin where it can.
     """
-    network = _without_our_names(network)
+    network = without_names(network, _OURS)
     model = network.model
     fix_input(model, network.input, network.channels_last, network.spec.input_size)
     if for_openvino:
@@ -63,11 +63,11 @@ def deploy(
     return model
 
 
-def _without_our_names(network: Network) -> Network:
-    """A copy of ``network`` in which no tensor has the name of an input or output of the deployed graph."""
+def without_names(network: Network, names: tuple[str, ...]) -> Network:
+    """A copy of ``network`` in which no tensor has one of ``names``: those of the new graph's input and output."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
-    new = {name: f"{PREFIX}net/{name}" for name in _OURS}
+    new = {name: f"{PREFIX}net/{name}" for name in names}
     _rename(model.graph, new)
     source, output = (new.get(name, name) for name in (network.input, network.output))
     return replace(network, model=model, input=source, output=output)
@@ -152,7 +152,7 @@ def _attach_output(graph: Appender, network: Network, scores: bool, compare: boo
         flat = graph.constant("map_shape", np.array([1, height, width], np.int64))
         x = graph.node("Reshape", [x, flat], PREFIX + "map")
     elif scores:
-        x, nhwc = _full_size(graph, network, shape)
+        x, nhwc = full_size(graph, network, shape)
         x = x if nhwc else graph.node("Transpose", [x], PREFIX + "pixels", perm=[0, 2, 3, 1])
         graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)
         dims = [1, height, width, classes]
@@ -172,7 +172,7 @@ def _argmax(graph: Appender, network: Network, shape: list[int], compare: bool) 
         shuffled = shuffled_scores(graph, network.output, classes, (height, width))
         if shuffled is not None:
             return shuffled
-    x, nhwc = _full_size(graph, network, shape)
+    x, nhwc = full_size(graph, network, shape)
     if compare:
         x = graph.node("Transpose", [x], PREFIX + "score_planes", perm=[0, 3, 1, 2]) if nhwc else x
         x = compare_planes(graph, x, classes)
@@ -184,7 +184,7 @@ def _argmax(graph: Appender, network: Network, shape: list[int], compare: bool) 
     return graph.node("ArgMax", [x], PREFIX + "argmax", axis=3, keepdims=0)
 
 
-def _full_size(graph: Appender, network: Network, shape: list[int]) -> tuple[str, bool]:
+def full_size(graph: Appender, network: Network, shape: list[int]) -> tuple[str, bool]:
     """The scores at the input's size, and whether they are channels-last."""
     height, width = network.spec.input_size
     x, nhwc = network.output, network.form == "nhwc"

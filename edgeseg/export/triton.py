@@ -1,0 +1,189 @@
+"""A model for NVIDIA Triton Inference Server: ``NAME/config.pbtxt`` and the model, frame in, label map out.
+
+The fields are those of Triton's ``model_config.proto``. The deployed graph has a batch of one, which is written in its
+``dims``: ``max_batch_size`` is 0, so Triton puts no batch in front of them.
+"""
+
+import re
+from pathlib import Path
+
+from edgeseg.artifact import Passport, sha256_bytes
+from edgeseg.errors import EngineError, InputError
+from edgeseg.export.deploy import deploy
+from edgeseg.export.folder import require_ours, write_folder
+from edgeseg.export.network import Network
+from edgeseg.spec import METADATA_KEY, ModelSpec
+
+_TENSORRT = "tensorrt"
+_MODEL = {"onnxruntime_onnx": "1/model.onnx", "tensorrt_plan": "1/model.plan"}
+_FILES = ("config.pbtxt", "labels.txt", "README.txt", *_MODEL.values())
+
+
+def triton_from_network(network: Network, repository: str | Path) -> Path:
+    """Put ``network`` into the model ``repository`` for the ONNX Runtime backend; the model's folder.
+
+    Other models of the repository are left alone. Raises ``OutputError`` where the model's folder holds other files.
+    """
+    name = safe_name(network.name)
+    require_ours(Path(repository) / name, _FILES)
+    data = deploy(network, for_openvino=False).SerializeToString()
+    facts = {METADATA_KEY: network.spec.to_json(), "edgeseg.onnx_sha256": network.sha256}
+    return _write(Path(repository), name, "onnxruntime_onnx", data, network.spec, facts)
+
+
+def triton_from_engine(engine: str | Path, repository: str | Path) -> Path:
+    """Put a TensorRT ``engine`` (its passport beside it) into the model ``repository``; the model's folder.
+
+    Raises ``EngineError`` where it is not for TensorRT, or not the engine of its passport.
+    """
+    engine = Path(engine)
+    if not engine.is_file():
+        raise InputError("no such engine", got=repr(str(engine)))
+    passport = Passport.read(engine)
+    if passport.target != _TENSORRT:
+        raise EngineError(
+            f"{engine}: Triton does not run an engine of this target",
+            got=passport.target,
+            expected=_TENSORRT,
+            hint=f"Give the ONNX file it was built from: edgeseg export {passport.name}.onnx --triton FOLDER.",
+        )
+    name = safe_name(passport.name)
+    require_ours(Path(repository) / name, _FILES)
+    data = engine.read_bytes()
+    if sha256_bytes(data) != passport.engine_sha256:
+        raise EngineError(
+            f"{engine}: is not the engine its passport describes (truncated or replaced)",
+            got=f"{len(data):,} bytes with another hash",
+            hint="Build it again: edgeseg build-engine NAME.onnx --target tensorrt.",
+        )
+    facts = {
+        METADATA_KEY: passport.spec.to_json(),
+        "edgeseg.onnx_sha256": passport.onnx_sha256,
+        "edgeseg.precision": passport.precision,
+        "edgeseg.built_with": f"{passport.library} {passport.library_version}",
+        "edgeseg.built_for": passport.device,
+    }
+    return _write(Path(repository), name, "tensorrt_plan", data, passport.spec, facts)
+
+
+def safe_name(name: str) -> str:
+    """``name`` as that of a Triton model or a file in a configuration: letters, digits, ``_``, ``-`` and dots."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "net"
+
+
+def _write(repository: Path, name: str, platform: str, data: bytes, spec: ModelSpec, facts: dict[str, str]) -> Path:
+    files = {
+        "config.pbtxt": config_text(name, platform, spec, facts).encode(),
+        "labels.txt": "".join(f"{label}\n" for label in spec.labels.names).encode(),
+        "README.txt": _readme(name, platform, spec).encode(),
+        _MODEL[platform]: data,
+    }
+    return write_folder(repository / name, files)
+
+
+def config_text(name: str, platform: str, spec: ModelSpec, facts: dict[str, str]) -> str:
+    """``config.pbtxt``; ``facts`` become its parameters, which a client can ask the server for."""
+    height, width = spec.input_size
+    # A plan runs on a GPU; ONNX Runtime on a GPU where the server has one, else on the processor.
+    kind = "KIND_GPU" if platform == "tensorrt_plan" else "KIND_AUTO"
+    lines = [
+        "# Written by edgeseg export --triton. The label map is no classification: labels.txt is for the client, and",
+        "# label_filename, with which Triton answers in top-k strings, is left out.",
+        f"name: {quoted(name)}",
+    ]
+    if platform == "onnxruntime_onnx":
+        lines += [
+            '# For the OpenVINO backend instead of ONNX Runtime: backend: "openvino" and',
+            '# default_model_filename: "model.onnx" in place of the platform.',
+        ]
+    lines += [
+        f"platform: {quoted(platform)}",
+        "max_batch_size: 0",
+        *_tensor("input", "frame", [1, height, width, 3]),
+        *_tensor("output", "labels", [1, height, width]),
+        "instance_group [",
+        "  {",
+        "    count: 1",
+        f"    kind: {kind}",
+        "  }",
+        "]",
+    ]
+    for key, value in facts.items():
+        lines += [
+            "parameters {",
+            f"  key: {quoted(key)}",
+            "  value {",
+            f"    string_value: {quoted(value)}",
+            "  }",
+            "}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(side: str, name: str, dims: list[int]) -> list[str]:
+    said = ", ".join(map(str, dims))
+    return [
+        f"{side} [",
+        "  {",
+        f"    name: {quoted(name)}",
+        "    data_type: TYPE_UINT8",
+        f"    dims: [ {said} ]",
+        "  }",
+        "]",
+    ]
+
+
+def quoted(text: str) -> str:
+    """``text`` as a string of protobuf's text format: UTF-8, what is not printable ASCII in octal."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in text.encode())
+    return f'"{"".join(escaped)}"'
+
+
+def _readme(name: str, platform: str, spec: ModelSpec) -> str:
+    height, width = spec.input_size
+    size = height * width * 3
+    plan = platform == "tensorrt_plan"
+    gpus = "--gpus all " if plan else ""
+    return f"""{name}: a model for Triton Inference Server, written by edgeseg export --triton.
+
+frame   (1, {height}, {width}, 3) uint8, BGR, the camera's frame resized to {width}x{height}. Mean, std and colour order
+        are inside the model: send bytes.
+labels  (1, {height}, {width}) uint8, class ids; line i of labels.txt (from 0) is the name of id i.
+
+Serve the repository, the folder this one is in (YY.MM: a release of the server{
+        ", with the TensorRT version in edgeseg.built_with of config.pbtxt" if plan else ""
+    }):
+
+  docker run --rm {gpus}-p 8000:8000 -v "$PWD:/models" nvcr.io/nvidia/tritonserver:YY.MM-py3 \\
+    tritonserver --model-repository=/models{
+        '''
+
+An engine built with edgeseg's unpooling plugin needs it in the server: LD_PRELOAD=PLUGIN.so before tritonserver, or
+--backend-config=tensorrt,plugins=PLUGIN.so behind it.'''
+        if plan
+        else ""
+    }
+
+Is it there, and what does it take?
+
+  curl localhost:8000/v2/models/{name}/ready
+  curl localhost:8000/v2/models/{name}/config
+
+A frame as raw bytes ({size} of them); the answer is a JSON header and, behind it, the label map:
+
+  ffmpeg -i street.png -vf scale={width}:{height} -pix_fmt bgr24 -f rawvideo frame.raw
+  curl -X POST localhost:8000/v2/models/{name}/infer -H "Content-Type: application/octet-stream" \\
+    -H "Inference-Header-Content-Length: 0" --data-binary @frame.raw | tail -c {height * width} >labels.raw
+
+From Python (pip install 'tritonclient[http]' opencv-python):
+
+  import cv2
+  import tritonclient.http as triton
+
+  client = triton.InferenceServerClient("localhost:8000")
+  frame = cv2.resize(cv2.imread("street.png"), ({width}, {height}), interpolation=cv2.INTER_AREA)[None]
+  given = triton.InferInput("frame", list(frame.shape), "UINT8")
+  given.set_data_from_numpy(frame)
+  labels = client.infer("{name}", [given]).as_numpy("labels")[0]
+"""
