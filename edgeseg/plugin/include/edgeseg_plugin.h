@@ -63,7 +63,7 @@ typedef struct {
 int edgeseg_preprocess(const edgeseg_frame* frame, const edgeseg_input* input, void* out, void* stream);
 
 /* scores: (classes, height, width) float or half, of any size; a frame's pixel takes the class with the first maximum
-   at the nearest score (pixel centres). At most 256 classes. */
+   at the nearest score (pixel centres; the right or lower of two equally near). At most 256 classes. */
 int edgeseg_overlay_scores(const void* scores, int32_t is_half, int32_t classes, int32_t height, int32_t width,
                            const edgeseg_overlay* overlay, void* stream);
 

@@ -11,6 +11,7 @@ struct Pixel {
     float b, g, r;
 };
 
+// The nearest whole grey level; of two, the even one, as OpenCV rounds blends and colours.
 EDGESEG_HD float grey_level(float x) { return rintf(x < 0.f ? 0.f : x > 255.f ? 255.f : x); }
 
 struct BgrFrame {
@@ -49,7 +50,8 @@ struct Nv12Frame {
     EDGESEG_HD Pixel at(std::int32_t y, std::int32_t x) const
     {
         const std::uint8_t* uv = chroma + (y / 2) * chroma_pitch + x / 2 * 2;
-        const float grey = (static_cast<float>(luma[y * luma_pitch + x]) - black) * y_gain;
+        const float above = static_cast<float>(luma[y * luma_pitch + x]) - black;
+        const float grey = (above < 0.f ? 0.f : above) * y_gain;  // as OpenCV: nothing is blacker than black
         const float u = static_cast<float>(uv[0]) - 128.f, v = static_cast<float>(uv[1]) - 128.f;
         return {grey_level(grey + b_u * u), grey_level(grey + g_u * u + g_v * v), grey_level(grey + r_v * v)};
     }
@@ -79,7 +81,7 @@ EDGESEG_HD float covered(std::int32_t j, float begin, float end)
     return high > low ? high - low : 0.f;
 }
 
-// A thread makes one pixel of the input, three channels.
+// A thread makes one pixel of the input, three channels. Halves are rounded up, as OpenCV's resizes of bytes do.
 template <class Frame, class T>
 struct Preprocess {
     Frame frame;
@@ -96,7 +98,7 @@ struct Preprocess {
         const auto x = static_cast<std::int32_t>(item % static_cast<std::uint32_t>(width));
         const Pixel p = area ? mean(y, x) : between(y, x);
         const float channels[3] = {rgb ? p.r : p.b, p.g, rgb ? p.b : p.r};
-        for (int c = 0; c < 3; ++c) from_float(grey_level(channels[c]) * gain[c] + offset[c], out[c * plane + item]);
+        for (int c = 0; c < 3; ++c) from_float(floorf(channels[c] + 0.5f) * gain[c] + offset[c], out[c * plane + item]);
     }
 
     EDGESEG_HD Pixel between(std::int32_t y, std::int32_t x) const
@@ -192,7 +194,7 @@ struct Overlay {
         }
     }
 
-    // Source pixel of pixel centre i, exactly.
+    // Source pixel that pixel centre i falls into; the right or lower one where it falls between two.
     EDGESEG_HD static std::int32_t nearest(std::int32_t i, std::int32_t from, std::int32_t to)
     {
         return static_cast<std::int32_t>((2 * static_cast<std::int64_t>(i) + 1) * from / (2 * static_cast<std::int64_t>(to)));
