@@ -1,4 +1,4 @@
-"""The plugin's kernels on the CPU: building the host executable, TensorRT's formats in NumPy, and calls by the batch."""
+"""The plugin's kernels on the CPU: building the host executable, TensorRT's formats in NumPy, calls by the batch."""
 
 import shutil
 import subprocess
@@ -24,6 +24,8 @@ COMBINATIONS = [
     ("int8", "chw32", "chw32"),
     ("int8", "hwc16", "hwc16"),
 ]
+WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+SANITIZERS = ["-fsanitize=address", "-fsanitize=undefined", "-fno-sanitize-recover=all"]  # nvcc splits at commas
 _LANES = {"hwc8": 8, "hwc16": 16, "chw32": 32}
 
 
@@ -33,13 +35,10 @@ def build_host(folder: Path) -> Path:
     if compiler is None:
         pytest.skip("g++ is not here")
     out = folder / "edgeseg_host"
-    flags = "-std=c++17 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -fsanitize=address,undefined".split()
+    flags = ["-std=c++17", "-O1", "-g", *WARNINGS, "-ffp-contract=off", *SANITIZERS]
     includes = [f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}"]
     source = str(SOURCES / "host" / "main.cpp")
-    done = subprocess.run(
-        [compiler, *flags, "-fno-sanitize-recover=all", *includes, source, "-o", str(out)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = subprocess.run([compiler, *flags, *includes, source, "-o", str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out
 

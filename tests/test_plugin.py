@@ -166,10 +166,9 @@ def test_pool_and_unpool_are_onnx_runtimes(host: Path, tmp_path: Path) -> None:
         number, folder = TYPES[dtype], tmp_path / f"{dtype}-{kind}"
         xs = [inputs(kind, shape, number, rng) for shape in shapes]
         formats = {"type": dtype, "format": "linear", "code_format": "linear"}
-        pooled = run_calls(host, folder / "pool", [
-            Call("pool", {**formats, "shape": ",".join(map(str, x.shape))}, {"x": x}, {"value": number, "code": np.int8})
-            for x in xs
-        ])  # fmt: skip
+        writes: dict[str, type[np.generic]] = {"value": number, "code": np.int8}
+        calls = [Call("pool", {**formats, "shape": ",".join(map(str, x.shape))}, {"x": x}, writes) for x in xs]
+        pooled = run_calls(host, folder / "pool", calls)
         calls = []
         for x, p in zip(xs, pooled, strict=True):
             n, c, h, w = x.shape
@@ -224,7 +223,7 @@ def test_preprocessing_is_pythons(
 ) -> None:
     """Within a grey level of ``to_input``; equal where nothing is resized, nearly so where the frame shrinks.
 
-    OpenCV's bilinear resize is in fixed point, with 11-bit weights: an eighth of the pixels of noise come out a level off.
+    OpenCV's bilinear resize is in fixed point, with 11-bit weights: an eighth of noise's pixels come out a level off.
     """
     frame = np.random.default_rng(1).integers(0, 256, (*frame_size, 3), np.uint8)
     spec = ModelSpec(architecture="enet", input_size=size, labels=CAMVID_11, colour=colour)  # type: ignore[arg-type]

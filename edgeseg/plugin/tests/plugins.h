@@ -78,8 +78,10 @@ private:
             case nvinfer1::DimensionOperation::kSUM: return a + b;
             case nvinfer1::DimensionOperation::kPROD: return a * b;
             case nvinfer1::DimensionOperation::kFLOOR_DIV: return a / b;
-            default: std::fprintf(stderr, "an operation the test does not know\n"), std::abort();
+            default: break;
         }
+        std::fprintf(stderr, "an operation the test does not know\n");
+        std::abort();
     }
     std::deque<Dimension> dimensions_;
 };
