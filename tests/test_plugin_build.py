@@ -26,8 +26,8 @@ NO_DEVICE = 77  # the exit code of tests/gpu.cu
 # Answers as nvcc does; "compiles" by writing its arguments, or fails.
 FAKE_NVCC = """#!/bin/sh
 case "$*" in
-  *--list-gpu-arch*) printf 'compute_75\\ncompute_87\\ncompute_88\\ncompute_90\\n'; exit ;;
-  *--version*) echo 'Cuda compilation tools, release 12.6, V12.6.1'; exit ;;
+  --list-gpu-arch) printf 'compute_75\\ncompute_87\\ncompute_88\\ncompute_90\\n'; exit ;;
+  --version) echo 'Cuda compilation tools, release 12.6, V12.6.1'; exit ;;
 esac
 if [ -n "$FAKE_NVCC_FAILS" ]; then echo 'kernels.cu(3): error: no such thing' >&2; exit 2; fi
 out=; arguments="$*"

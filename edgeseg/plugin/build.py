@@ -23,7 +23,8 @@ ARCHITECTURES = ("75", "80", "86", "87", "89", "90", "100", "110", "120", "121")
 OLDEST_TENSORRT = (10, 0, 0)  # the first with IPluginV3
 # --fmad=false: the device rounds as the host and NumPy do; these kernels wait for memory anyway.
 FLAGS = ("-std=c++17", "-O3", "--fmad=false", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden")
-LINK_FLAGS = ("-shared", "-Xlinker", "--exclude-libs=ALL,--no-undefined")
+LINK_FLAGS = ("-shared", "-Xlinker", "--no-undefined")
+EXPORTS = SOURCES / "exports.map"
 STRICT = ("-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra,-Werror")
 
 _BUILD = "edgeseg build-plugin"
@@ -42,7 +43,7 @@ def sources_sha256() -> str:
     """One hash of everything the library is made from, the flags included."""
     digest = hashlib.sha256(repr((FLAGS, LINK_FLAGS)).encode())
     headers = [*SOURCES.glob("src/*.h"), *SOURCES.glob("include/*.h")]
-    for path in sorted({*source_files(), *headers}):
+    for path in sorted({*source_files(), *headers, EXPORTS}):
         digest.update(f"{path.relative_to(SOURCES)} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 
@@ -128,6 +129,7 @@ def compile_command(
     flags = [f"-gencode=arch=compute_{arch},code={kind}_{arch}" for kind, arch in targets]
     return [
         str(nvcc), *FLAGS, *LINK_FLAGS, *(STRICT if strict else ()), *flags, f"--threads={threads}",
+        "-Xlinker", f"--version-script={EXPORTS}",
         f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}", "-isystem", str(include),
         *map(str, source_files()), "-o", str(out),
     ]  # fmt: skip
