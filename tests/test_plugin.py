@@ -82,12 +82,12 @@ def garbage(dtype: type[np.generic]) -> float:
     return 127 if dtype is np.int8 else np.nan
 
 
-def variants(form: str) -> Iterator[dict[str, int]]:
-    """Index widths, orders, and, where rows are not packed, addresses off the 16 bytes of vector accesses."""
+def variants(form: str, number: type[np.generic]) -> Iterator[dict[str, int]]:
+    """Index widths, orders, and, where channels are not packed, addresses off the 16 bytes of vector accesses."""
     yield {"wide": 0}
     yield {"wide": 1, "reverse": 1}
     if form == "linear":
-        yield {"skew": 4}
+        yield {"skew": np.dtype(number).itemsize}
         yield {"skew": 16, "wide": 1}
 
 
@@ -98,7 +98,7 @@ def test_pooling_is_pytorchs(host: Path, tmp_path: Path, dtype: str, form: str, 
         pytest.skip("INT8 has no NaN")
     rng = np.random.default_rng(sum(map(ord, dtype + form + code_form + kind)))
     number = TYPES[dtype]
-    cases = [(shape, v) for shape in SHAPES for v in variants(form)] + [(LARGE, {})]
+    cases = [(shape, v) for shape in SHAPES for v in variants(form, TYPES[dtype])] + [(LARGE, {})]
     xs = [inputs(kind, shape, number, rng) for shape, _ in cases]
     formats = {"type": dtype, "format": form, "code_format": code_form}
     calls = [
@@ -127,7 +127,7 @@ def test_unpooling_is_pytorchs(
     number = TYPES[dtype]
     windows = [(n, c, h // 2, w // 2) for n, c, h, w in [*SHAPES, (1, 4, 12, 32), (2, 3, 6, 64)]]
     extras = list(itertools.product((0, 1), (0, 1)))
-    cases = [(s, e, v) for s in windows for e in extras for v in variants(form)]
+    cases = [(s, e, v) for s in windows for e in extras for v in variants(form, TYPES[dtype])]
     cases += [((2, 20, 45, 61), (1, 1), {}), ((2, 20, 45, 64), (1, 0), {})]
     calls, expected = [], []
     for index, (shape, extra, variant) in enumerate(cases):
