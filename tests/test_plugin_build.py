@@ -77,6 +77,9 @@ def test_a_built_library_is_found_until_something_changes(toolchain: Path, monke
     assert "arch=compute_87,code=sm_87" in call
     assert "arch=compute_90,code=compute_90" in call
 
+    assert build.plugin_library(tensorrt="10.16.2") == path
+    with pytest.raises(EngineError, match=r"another TensorRT: got 10.3.0, expected 11.1.0.*--tensorrt-include"):
+        build.plugin_library(tensorrt="11.1.0")
     with monkeypatch.context() as other:
         other.setattr(build, "sources_sha256", lambda: "another")
         with pytest.raises(EngineError, match="other sources"):

@@ -202,10 +202,17 @@ def facts_path(library: Path) -> Path:
     return library.with_name(library.name + ".json")
 
 
-def plugin_library(path: Path | None = None) -> Path:
+def plugin_library(path: Path | None = None, *, tensorrt: str | None = None) -> Path:
     """The library that was built, if it is whole and made from these sources.
 
-    Raises ``MissingDependencyError`` where there is none, ``EngineError`` where it is damaged or out of date.
+    Parameters
+    ----------
+    path : where it is; in edgeseg's cache where None.
+    tensorrt : version of the TensorRT that will load it. Its major must be that of the headers: between 10 and 11 the
+        objects that TensorRT and a plugin hand each other have changed.
+
+    Raises ``MissingDependencyError`` where there is none, ``EngineError`` where it is damaged, out of date, or made for
+    another TensorRT.
     """
     library = path or default_path()
     again = _BUILD if path is None else f"{_BUILD} -o {path}"
@@ -215,7 +222,7 @@ def plugin_library(path: Path | None = None) -> Path:
         )
     try:
         facts = json.loads(facts_path(library).read_bytes())
-        of_sources, of_library = facts["sources_sha256"], facts["library_sha256"]
+        of_sources, of_library, of_tensorrt = (facts[key] for key in ("sources_sha256", "library_sha256", "tensorrt"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(
             f"{library}: nothing says what it was built from", expected=f"{facts_path(library).name} beside it",
@@ -227,4 +234,9 @@ def plugin_library(path: Path | None = None) -> Path:
         raise EngineError(
             f"{library}: was built from other sources than this edgeseg has", hint=f"Build it again: {again}."
         )
+    if tensorrt is not None and tensorrt.split(".")[0] != str(of_tensorrt).split(".")[0]:
+        raise EngineError(
+            f"{library}: was built with the headers of another TensorRT", got=of_tensorrt, expected=tensorrt,
+            hint=f"Build it again with that version's headers: {again} --tensorrt-include DIR.",
+        )  # fmt: skip
     return library
