@@ -29,13 +29,22 @@ SANITIZERS = ["-fsanitize=address", "-fsanitize=undefined", "-fno-sanitize-recov
 _LANES = {"hwc8": 8, "hwc16": 16, "chw32": 32}
 
 
-def build_host(folder: Path) -> Path:
-    """Compile the bodies for the CPU, warnings as errors, under AddressSanitizer and UBSan."""
+def build_host(folder: Path, *, device_branches: bool = False) -> Path:
+    """Compile the bodies for the CPU, warnings as errors, under AddressSanitizer and UBSan.
+
+    With ``device_branches``, what nvcc would take for the device is compiled, CUDA's intrinsics in plain C++.
+    """
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ is not here")
-    out = folder / "edgeseg_host"
     flags = ["-std=c++17", "-O1", "-g", *WARNINGS, "-ffp-contract=off", *SANITIZERS]
+    if device_branches:
+        flags += ["-Wno-unknown-pragmas", "-fno-strict-aliasing", "-include", str(SOURCES / "host" / "device_words.h")]
+        probe = [compiler, "-x", "c++", "-fsyntax-only", "-"]
+        half = "#ifndef __aarch64__\n_Float16 half;\n#endif\n"
+        if subprocess.run(probe, input=half, capture_output=True, text=True).returncode:
+            pytest.skip("this g++ has no binary16")
+    out = folder / "edgeseg_host"
     includes = [f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}"]
     source = str(SOURCES / "host" / "main.cpp")
     done = subprocess.run([compiler, *flags, *includes, source, "-o", str(out)], capture_output=True, text=True)

@@ -202,6 +202,39 @@ def test_a_code_that_is_none_of_the_four_places_nothing(host: Path, tmp_path: Pa
     assert not any(out["out"].any() for out in run_calls(host, tmp_path, calls))
 
 
+def test_device_branches_give_the_same_bits(host: Path, tmp_path: Path) -> None:
+    """What nvcc compiles in place of the host's branches: vector accesses, shifts of words, conversions of halves."""
+    rng = np.random.default_rng(6)
+    calls = []
+    for dtype, form, code_form in COMBINATIONS:
+        number = TYPES[dtype]
+        common = {"type": dtype, "format": form, "code_format": code_form}
+        pooled: dict[str, type[np.generic]] = {"value": number, "code": np.int8}
+        for (n, c, h, w), kind in itertools.product(SHAPES, ("random", "extreme", "nan")):
+            if kind == "nan" and dtype == "int8":
+                continue
+            x = pack(inputs(kind, (n, c, h, w), number, rng), form)
+            skew = {"skew": np.dtype(number).itemsize} if form == "linear" and kind == "extreme" else {}
+            calls.append(Call("pool", {**common, "shape": f"{n},{c},{h},{w}", **skew}, {"x": x}, pooled))
+            shape = (n, c, h // 2, w // 2)
+            reads = {"value": pack(inputs(kind, shape, number, rng), form)}
+            reads["code"] = pack(rng.integers(0, 4, shape, np.int8), code_form)
+            if dtype != "int8" and kind == "random":
+                reads["addend"] = pack(inputs(kind, (n, c, h, w), number, rng), form)
+            settings = {**common, "shape": ",".join(map(str, shape)), "extra": f"{h % 2},{w % 2}", **skew}
+            calls.append(Call("unpool", settings, reads, {"out": number}))
+    patterns = np.arange(65536, dtype=np.uint16)
+    halves = {"value": patterns, "code": np.zeros(65536, np.int8), "addend": rng.permutation(np.repeat(patterns, 4))}
+    settings = {"type": "fp16", "format": "linear", "code_format": "linear", "shape": "1,1,256,256", "extra": "0,0"}
+    calls.append(Call("unpool", settings, halves, {"out": np.float16}))
+    expected = run_calls(host, tmp_path / "host", calls)
+    device = tmp_path / "device"
+    device.mkdir()
+    got = run_calls(build_host(device, device_branches=True), device, calls)
+    for one, other in zip(expected, got, strict=True):
+        assert all(same_bits(one[key], other[key]) for key in one)
+
+
 def preprocess_call(frame: Array, spec: ModelSpec, resize: int, half: bool = False) -> Call:
     gain, offset = coefficients(spec)
     settings = {
