@@ -7,7 +7,7 @@ VENV ?= .venv
 DEMO_VENV ?= .venv-demo
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench plugin-check clean
 
 demo: $(DEMO_VENV)/ready  ## segment a drive into out/demo.mp4 (no torch is installed)
 	$(DEMO_VENV)/bin/edgeseg demo -o out/demo.mp4
@@ -25,6 +25,11 @@ check: $(VENV)/ready  ## style and types only
 
 bench: $(VENV)/ready  ## the CPU benchmark against other runtimes, on an otherwise idle machine
 	$(VENV)/bin/python -m benchmarks.cpu
+
+# TENSORRT_INCLUDES: folders of TensorRT's headers with colons between them; without it, the system's.
+plugin-check: $(VENV)/ready  ## the TensorRT plugin for every GPU this nvcc knows, against each of those headers
+	EDGESEG_PLUGIN_ARCHS=all $(if $(TENSORRT_INCLUDES),EDGESEG_TENSORRT_INCLUDES=$(TENSORRT_INCLUDES)) \
+	  $(VENV)/bin/python -m pytest tests/test_plugin.py tests/test_plugin_build.py
 
 # The environment is complete when the file `ready` is newer than pyproject.toml.
 $(VENV)/ready: pyproject.toml

@@ -41,6 +41,7 @@ def test_import_edgeseg_is_fast() -> None:
         "edgeseg.data.camvid",
         "edgeseg.data.synthetic",
         "edgeseg.doctor",
+        "edgeseg.plugin.build",
         "edgeseg.postprocess",
         "edgeseg.quantize.check",
         "edgeseg.quantize.choose",

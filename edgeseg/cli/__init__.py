@@ -18,6 +18,7 @@ from edgeseg.cli import make as make
 from edgeseg.cli import calibrate as calibrate
 from edgeseg.cli import sensitivity as sensitivity
 from edgeseg.cli import build as build
+from edgeseg.cli import plugin as plugin
 from edgeseg.cli import run as run
 from edgeseg.cli import score as score
 from edgeseg.cli import compare as compare

@@ -1,0 +1,244 @@
+"""``edgeseg build-plugin``: what it finds, says and writes; and the library, with nvcc and TensorRT's headers.
+
+The headers are those of the folders in EDGESEG_TENSORRT_INCLUDES (a list with colons), or the system's.
+EDGESEG_PLUGIN_ARCHS is what is compiled for: a list with commas, or `all`; without it, one architecture.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import edgeseg
+from plugin_host import SANITIZERS, WARNINGS
+
+from edgeseg.cli.plugin import parse_archs
+from edgeseg.errors import EdgesegError, EngineError, InputError, MissingDependencyError, OutputError
+from edgeseg.plugin import build
+
+EXPORTED = {
+    "getCreators", "setLoggerFinder", "edgeseg_plugin_version", "edgeseg_plugin_build", "edgeseg_preprocess",
+    "edgeseg_overlay_scores", "edgeseg_overlay_labels",
+}  # fmt: skip
+NO_DEVICE = 77  # the exit code of tests/gpu.cu
+
+# Answers as nvcc does; "compiles" by writing its arguments, or fails.
+FAKE_NVCC = """#!/bin/sh
+case "$*" in
+  --list-gpu-arch) printf 'compute_75\\ncompute_87\\ncompute_88\\ncompute_90\\n'; exit ;;
+  --version) echo 'Cuda compilation tools, release 12.6, V12.6.1'; exit ;;
+esac
+if [ -n "$FAKE_NVCC_FAILS" ]; then echo 'kernels.cu(3): error: no such thing' >&2; exit 2; fi
+out=; arguments="$*"
+while [ $# -gt 0 ]; do if [ "$1" = -o ]; then out="$2"; fi; shift; done
+echo "$arguments" > "$out"
+"""
+
+
+def write_headers(folder: Path, version: tuple[int, int, int] = (10, 3, 0), *, twice: bool = False) -> Path:
+    """What stands for TensorRT's headers: a version, named as 10.3 does or, `twice`, as newer ones do."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "NvInferRuntime.h").write_text("")
+    lines = []
+    for part, number in zip(("MAJOR", "MINOR", "PATCH"), version, strict=True):
+        if twice:
+            lines += [
+                f"#define TRT_{part}_ENTERPRISE {number}",
+                f"#define NV_TENSORRT_{part} TRT_{part}_ENTERPRISE //!",
+            ]
+        else:
+            lines.append(f"#define NV_TENSORRT_{part} {number} //!< a comment")
+    (folder / "NvInferVersion.h").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a stand-in for nvcc and for the headers; returns the headers' folder."""
+    nvcc = tmp_path / "cuda" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text(FAKE_NVCC)
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{nvcc.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
+    return write_headers(tmp_path / "include")
+
+
+def test_a_built_library_is_found_until_something_changes(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingDependencyError, match=r"not built.*edgeseg build-plugin"):
+        build.plugin_library()
+    path = build.build_plugin(tensorrt_include=toolchain)
+    assert path == build.plugin_library() == build.default_path()
+    facts = json.loads(build.facts_path(path).read_bytes())
+    assert (facts["tensorrt"], facts["cuda"], facts["architectures"]) == ("10.3.0", "12.6", ["75", "87", "90"])
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name, f"{path.name}.json"]
+    call = path.read_text()
+    assert "arch=compute_87,code=sm_87" in call
+    assert "arch=compute_90,code=compute_90" in call
+
+    assert build.plugin_library(tensorrt="10.16.2") == path
+    with pytest.raises(EngineError, match=r"another TensorRT: got 10.3.0, expected 11.1.0.*--tensorrt-include"):
+        build.plugin_library(tensorrt="11.1.0")
+    with monkeypatch.context() as other:
+        other.setattr(build, "sources_sha256", lambda: "another")
+        with pytest.raises(EngineError, match="other sources"):
+            build.plugin_library()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EngineError, match=r"not the library its JSON describes.*edgeseg build-plugin"):
+        build.plugin_library()
+    build.facts_path(path).write_text("{")
+    with pytest.raises(EngineError, match="nothing says what it was built from"):
+        build.plugin_library()
+
+
+def test_a_failed_build_leaves_the_library_before(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = build.build_plugin(tensorrt_include=toolchain)
+    before = path.read_bytes()
+    monkeypatch.setenv("FAKE_NVCC_FAILS", "1")
+    with pytest.raises(EngineError, match=r"nvcc failed: got kernels.cu\(3\): error: no such thing"):
+        build.build_plugin(tensorrt_include=toolchain)
+    assert path.read_bytes() == before
+    assert build.plugin_library() == path
+
+
+def test_the_command(toolchain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "here.so"
+    done = edgeseg("build-plugin", "--tensorrt-include", toolchain, "--arch", "8.7,sm_75", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{out}  (TensorRT 10.3.0, CUDA 12.6, sm_75, sm_87)"
+    done = edgeseg("build-plugin", "--tensorrt-include", toolchain, "--arch", "33", "-o", out)
+    assert done.returncode == 2
+    assert "does not compile for 33: expected some of 75,87,88,90" in done.stderr
+
+
+def test_what_is_missing_is_named(toolchain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"no TensorRT headers.*libnvinfer-headers-dev"):
+        build.find_tensorrt_include(tmp_path)
+    monkeypatch.setenv("TENSORRT_INCLUDE", str(toolchain))
+    assert build.find_tensorrt_include() == toolchain
+    monkeypatch.delenv("TENSORRT_INCLUDE")
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    with pytest.raises(MissingDependencyError, match="libnvinfer-headers-dev"):
+        build.find_tensorrt_include()
+    monkeypatch.setattr(build.os, "access", lambda *_: False)
+    monkeypatch.setattr(build.shutil, "which", lambda _: None)
+    with pytest.raises(MissingDependencyError, match=r"nvcc.*cuda-nvcc-12-6"):
+        build.find_nvcc()
+
+
+def test_nvcc_is_found_in_cuda_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text(FAKE_NVCC)
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert build.find_nvcc() == nvcc
+
+
+def test_versions_are_read_from_the_headers(tmp_path: Path) -> None:
+    assert build.tensorrt_version(write_headers(tmp_path / "a", (10, 3, 0))) == "10.3.0"
+    assert build.tensorrt_version(write_headers(tmp_path / "b", (11, 1, 0), twice=True)) == "11.1.0"
+    with pytest.raises(EngineError, match=r"too old for the plugin: got 8.6.1, expected 10.0"):
+        build.tensorrt_version(write_headers(tmp_path / "c", (8, 6, 1)))
+    (tmp_path / "c" / "NvInferVersion.h").write_text("")
+    with pytest.raises(EngineError, match="does not say TensorRT's version"):
+        build.tensorrt_version(tmp_path / "c")
+
+
+@pytest.mark.parametrize("text", ["", "87,", "orin", "sm_", "8.7a", "-87"])
+def test_a_bad_list_of_architectures(text: str) -> None:
+    with pytest.raises(InputError, match="not a list of compute capabilities"):
+        parse_archs(text)
+
+
+def test_another_name_than_a_librarys_is_refused(toolchain: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="not the name of a library"):
+        build.build_plugin(tensorrt_include=toolchain, out=tmp_path / "plugin.txt")
+
+
+def test_every_source_is_in_the_package_and_listed() -> None:
+    assert {path.name for path in build.source_files()} == {path.name for path in build.SOURCES.glob("src/*.c*")}
+    assert all(path.is_file() for path in build.source_files())
+
+
+# ---- with nvcc and TensorRT's headers ----
+
+
+def _header_folders() -> list[Path]:
+    if listed := os.environ.get("EDGESEG_TENSORRT_INCLUDES"):
+        return [Path(folder) for folder in listed.split(":")]
+    try:
+        return [build.find_tensorrt_include()]
+    except EdgesegError:
+        return []
+
+
+_HEADERS = _header_folders() or [
+    pytest.param(None, marks=pytest.mark.skip("TensorRT's headers are not here (EDGESEG_TENSORRT_INCLUDES)"))
+]
+
+
+def _archs(nvcc: Path) -> list[str]:
+    known = build.architectures(nvcc)
+    asked = os.environ.get("EDGESEG_PLUGIN_ARCHS", "87")
+    return known if asked == "all" else [arch for arch in asked.split(",") if arch in known] or known[:1]
+
+
+@pytest.fixture(scope="module")
+def nvcc() -> Path:
+    try:
+        return build.find_nvcc()
+    except MissingDependencyError:
+        pytest.skip("nvcc is not here")
+
+
+def _compile(nvcc: Path, include: Path, source: str, out: Path, *flags: str) -> Path:
+    """A program of ``edgeseg/plugin/tests``; nvcc knows where CUDA's headers are."""
+    folders = [f"-I{build.SOURCES / part}" for part in ("include", "src", "tests")]
+    warnings = ["-Werror", "all-warnings", "-Xcompiler", ",".join(WARNINGS)]
+    command = [str(nvcc), "-std=c++17", *warnings, *flags, *folders, "-isystem", str(include)]
+    done = subprocess.run(
+        [*command, str(build.SOURCES / "tests" / source), "-o", str(out), "-ldl"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include", _HEADERS, ids=str)
+def test_the_library_without_tensorrt(nvcc: Path, include: Path, tmp_path: Path) -> None:
+    """Compiles with warnings as errors, exports what it should, needs no library of NVIDIA's, and passes the driver."""
+    library = build.build_plugin(
+        tensorrt_include=include, archs=_archs(nvcc), out=tmp_path / "libedgeseg_plugin.so", strict=True
+    )
+    assert build.plugin_library(library) == library
+    symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
+    assert {line.split()[-1] for line in symbols.splitlines()} == EXPORTED
+    dynamic = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
+    needed = [line for line in dynamic.splitlines() if "NEEDED" in line]
+    assert needed
+    assert not [line for line in needed if "nvinfer" in line or "cuda" in line]
+
+    sanitizers = ["-cudart", "none", "-Xcompiler", ",".join(SANITIZERS)]
+    driver = _compile(nvcc, include, "driver.cpp", tmp_path / "driver", "-O1", "-g", *sanitizers)
+    done = subprocess.run([driver, library], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(" checks, 0 failed\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include", _HEADERS[:1], ids=str)
+def test_on_a_device(nvcc: Path, include: Path, tmp_path: Path) -> None:
+    """Compiled wherever nvcc is; runs where there is a device: the same bits as on the host."""
+    archs = _archs(nvcc)
+    targets = [f"-gencode=arch=compute_{arch},code=[sm_{arch},compute_{arch}]" for arch in archs]
+    flags = ["-O2", "--fmad=false", "-Xcompiler", "-ffp-contract=off", *targets]
+    program = _compile(nvcc, include, "gpu.cu", tmp_path / "gpu", *flags)
+    library = tmp_path / "libedgeseg_plugin.so"
+    if subprocess.run([program, library], capture_output=True).returncode == NO_DEVICE:
+        pytest.skip("compiled; no CUDA device to run it")
+    build.build_plugin(tensorrt_include=include, archs=archs, out=library, strict=True)
+    done = subprocess.run([program, library], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
