@@ -7,7 +7,7 @@ VENV ?= .venv
 DEMO_VENV ?= .venv-demo
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench plugin-check clean
+.PHONY: demo test check bench plugin-check gpu-test clean
 
 demo: $(DEMO_VENV)/ready  ## segment a drive into out/demo.mp4 (no torch is installed)
 	$(DEMO_VENV)/bin/edgeseg demo -o out/demo.mp4
@@ -30,6 +30,9 @@ bench: $(VENV)/ready  ## the CPU benchmark against other runtimes, on an otherwi
 plugin-check: $(VENV)/ready  ## the TensorRT plugin for every GPU this nvcc knows, against each of those headers
 	EDGESEG_PLUGIN_ARCHS=all $(if $(TENSORRT_INCLUDES),EDGESEG_TENSORRT_INCLUDES=$(TENSORRT_INCLUDES)) \
 	  $(VENV)/bin/python -m pytest tests/test_plugin.py tests/test_plugin_build.py
+
+gpu-test: $(VENV)/ready  ## on a CUDA device: the plugin, engines and their speed; writes benchmarks/results/gpu-NAME.json
+	$(VENV)/bin/python -m benchmarks.gpu $(if $(DATA),--data $(DATA))
 
 # The environment is complete when the file `ready` is newer than pyproject.toml.
 $(VENV)/ready: pyproject.toml

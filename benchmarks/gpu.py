@@ -2,13 +2,13 @@
 
     python -m benchmarks.gpu [--tensorrt-include DIR] [--data camvid:PATH] [--out FOLDER]
 
-1. The plugin's kernels, called through ``IPluginV3`` on device memory, against the same source on the host, bit by bit;
-   their bandwidth at SegNet's five levels beside a device-to-device copy of as many bytes; beside PyTorch's pooling with
-   indices and unpooling, where torch sees the device.
+1. The plugin's kernels, called through ``IPluginV3`` on device memory, against the same source on the host, to the bit;
+   their bandwidth at SegNet's five levels beside a device-to-device copy of as many bytes, and PyTorch's pooling with
+   indices and unpooling where torch sees the device.
 2. Where TensorRT is installed: every net that ships, in FP16 and INT8, with the plugin and without: labels against the
    CPU engine, latency p50 and p99 with a CUDA graph and without, and what trtexec says of the same plan.
 
-Exits 1 where labels or bytes are not what they must be. Nothing here has a floor of speed: the numbers are written down.
+Exits 1 where labels or bytes are not what they must be. Speed has no floor here: the numbers are written down.
 """
 
 import argparse
@@ -29,7 +29,13 @@ from edgeseg.artifact import Passport, write_json
 from edgeseg.data import open_dataset
 from edgeseg.errors import EdgesegError, EngineError
 from edgeseg.plugin.build import (
-    FLAGS, SOURCES, build_plugin, find_nvcc, find_tensorrt_include, plugin_library, sources_sha256,
+    FLAGS,
+    SOURCES,
+    build_plugin,
+    find_nvcc,
+    find_tensorrt_include,
+    plugin_library,
+    sources_sha256,
 )  # fmt: skip
 from edgeseg.profiling.machine import describe_machine
 from edgeseg.runtime import build_engine, load_engine

@@ -80,12 +80,13 @@ class TensorRTTarget(Target):
 
         if PLUGIN not in self._unpools or options.unpool == NATIVE:
             return None
+        version = library(self.name).version
         if options.unpool == PLUGIN:
-            return plugin_library()
+            return plugin_library(tensorrt=version)
         if not any(is_plugin(node) for node in deploy(network, for_openvino=False, plugin=True).graph.node):
             return None
         try:
-            return plugin_library()
+            return plugin_library(tensorrt=version)
         except (MissingDependencyError, EngineError) as error:
             say(f"unpooling by standard operators: {error}")
             return None
@@ -126,7 +127,7 @@ class TensorRTTarget(Target):
             return
         from edgeseg.plugin.build import plugin_library
 
-        found = sha256_file(plugin_library())
+        found = sha256_file(plugin_library(tensorrt=library(self.name).version))
         if found != wanted:
             raise EngineError(
                 f"{path}: was built with another {passport.settings.get('plugin')}",
@@ -140,7 +141,7 @@ class TensorRTTarget(Target):
         if PLUGIN_SHA256 in passport.settings:
             from edgeseg.plugin.build import plugin_library
 
-            load_plugin(found, plugin_library())
+            load_plugin(found, plugin_library(tensorrt=found.version))
         return TensorRTEngine(passport, data, found)
 
 
