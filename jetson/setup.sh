@@ -189,8 +189,6 @@ fi
 if $plugin; then
   if $dry_run; then
     run "$venv/bin/edgeseg" build-plugin
-  elif ! "$venv/bin/edgeseg" build-plugin --help >/dev/null 2>&1; then
-    say "this edgeseg has no plugin to build: unpooling uses standard operators"
   else
     PATH=$PATH:/usr/local/cuda/bin "$venv/bin/edgeseg" build-plugin || fail "the unpooling plugin was not built" \
       "It needs nvcc and TensorRT's headers: sudo apt install nvidia-jetpack. Or go without it: --no-plugin"
