@@ -1,10 +1,11 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set everything up in a virtual environment first.
-# PYTHON chooses the interpreter (3.10 to 3.13); VENV the folder.
+# PYTHON chooses the interpreter (3.10 to 3.13); VENV the folder; JOBS how many tests run at a time.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
   $$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
+JOBS ?= 2
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
 .PHONY: demo test check bench plugin-check gpu-test clean
@@ -16,7 +17,7 @@ test: $(VENV)/ready  ## everything CI runs: style, types, tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(VENV)/ready  ## style and types only
 	$(VENV)/bin/ruff check .

@@ -13,6 +13,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time: threads that wait for each other would take turns spinning
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("EDGESEG_SHARED", ROOT.parent / "shared"))
