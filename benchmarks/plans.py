@@ -18,6 +18,7 @@ from rich.console import Console
 
 from edgeseg.artifact import write_json
 from edgeseg.data import open_dataset
+from edgeseg.errors import EngineError
 from edgeseg.export.network import Network, load_network
 from edgeseg.models import REGISTRY, architecture
 from edgeseg.profiling.machine import describe_machine
@@ -32,6 +33,7 @@ from edgeseg.spec import CAMVID_11, ModelSpec
 
 DRIVE = "synthetic://?length=8&seed=0"
 PRECISIONS = ("fp32", "fp16", "int8")
+TURING = 75
 
 
 def forms(name: str, size: tuple[int, int], folder: Path) -> Iterator[tuple[str, Network]]:
@@ -67,10 +69,16 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder, console.status(name):
             for precision, network in forms(name, (int(height), int(width)), Path(folder)):
                 graph, form = graph_for(network, precision, frames, lambda line: None)
-                plan = build_plan(graph, name, RTX, PlanOptions(sm=sm))
+                said, built_for = "", sm
+                try:
+                    plan = build_plan(graph, name, RTX, PlanOptions(sm=sm))
+                except EngineError as error:  # TensorRT-RTX has no FP32 matrix product for Turing
+                    said, built_for = str(error.got), tuple(s for s in sm if s != TURING)
+                    plan = build_plan(graph, name, RTX, PlanOptions(sm=built_for))
                 rows.append({
                     "net": name, "ships": name in zoo(), "precision": precision, "size": list(network.spec.input_size),
                     "seconds": round(plan.seconds, 2), "bytes": len(plan.data), "layers": plan.layers,
+                    "sm": list(built_for), "without_turing": said,
                     "warnings": list(plan.warnings), "fp32_nodes": form.get("fp32_nodes", ""),
                 })  # fmt: skip
         times = [f"{row['precision']} {row['seconds']} s" for row in rows if row["net"] == name]
@@ -90,7 +98,9 @@ def markdown(result: dict[str, Any]) -> str:
         seconds = " / ".join(f"{rows[p]['seconds']:.1f}" for p in PRECISIONS if p in rows)
         megabytes = " / ".join(f"{rows[p]['bytes'] / 1e6:.1f}" for p in PRECISIONS if p in rows)
         warnings = sum(len(row["warnings"]) for row in rows.values())
-        lines.append(f"| `{name}` | {width}x{height} | {seconds} | {megabytes} | {warnings or 'none'} |")
+        less = ", ".join(p for p in PRECISIONS if p in rows and rows[p]["without_turing"])
+        remark = f"; {less} not for RTX 20" if less else ""
+        lines.append(f"| `{name}` | {width}x{height} | {seconds} | {megabytes} | {warnings or 'none'}{remark} |")
     return "\n".join(lines)
 
 

@@ -134,4 +134,5 @@ def test_int8_is_what_was_quantized(case: Case, tmp_path: Path, tensorrt_rtx: Mo
     assert np.mean(trained) >= (0.7 if case.name == "enet" else 0.95)
     for source, precision in ((case.path, "fp32"), (case.path, "fp16"), (tmp_path / "q.onnx", "int8")):
         graph, _ = graph_for(load_network(source), precision, case.frames[:2], print)
-        assert_builds(tensorrt_rtx, graph)
+        # TensorRT-RTX has no FP32 matrix product for Turing, and PSPNet's pyramid is one.
+        assert_builds(tensorrt_rtx, graph, turing=(case.name, precision) != ("pspnet", "fp32"))

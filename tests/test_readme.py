@@ -1,5 +1,6 @@
 """What the README says is what there is: commands, flags, tables, examples."""
 
+import importlib
 import json
 import re
 import shlex
@@ -40,6 +41,14 @@ def test_speed_tables_are_the_saved_runs() -> None:
 
     result = json.loads((ROOT / "benchmarks" / "results" / "cpu-amx.json").read_text())
     for line in markdown(result).splitlines():
+        assert line in README
+
+
+@pytest.mark.parametrize("benchmark", ["nets", "plans"])
+def test_tables_of_every_net_are_the_saved_runs(benchmark: str) -> None:
+    pytest.importorskip("torch")
+    saved = json.loads((ROOT / "benchmarks" / "results" / f"{benchmark}.json").read_text())
+    for line in importlib.import_module(f"benchmarks.{benchmark}").markdown(saved).splitlines():
         assert line in README
 
 

@@ -75,7 +75,7 @@ def build_plan(
             raise EngineError(
                 f"{name}: {found.target} cannot build the engine",
                 got=found.log.last_error() or "no reason given",
-                hint="With --verbose it says more; a larger --workspace may help.",
+                hint="Another --precision, fewer GPUs in --sm or a larger --workspace may do; so does --target cpu.",
             )
         if cache is not None and options.timing_cache is not None:
             from edgeseg.artifact import write_bytes
