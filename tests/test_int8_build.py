@@ -19,7 +19,7 @@ from edgeseg.quantize.placement import is_quantized
 from edgeseg.quantize.ptq import prepare
 from edgeseg.quantize.sets import frame_digest, resolve_set
 from edgeseg.runtime import build_engine, load_engine, resolve_engine
-from edgeseg.runtime.build import Quantization
+from edgeseg.runtime.build import Quantization, _without_folders
 
 SET = "synthetic://?length=6&size=96x64&seed=5"
 
@@ -167,3 +167,16 @@ def test_any_layer_can_stay_in_float(small_onnx: Path, tmp_path: Path) -> None:
         placement = prepared.placement([layer])
         assert layer not in (*placement.layers, *placement.sums)
         onnx.checker.check_model(prepared.quantized(placement).model, full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("camvid:/home/someone/data/CamVid", "camvid:CamVid"),
+        ("/media/disk/drive.mp4", "drive.mp4"),
+        ("synthetic://?length=6&size=96x64", "synthetic://?length=6&size=96x64"),
+        ("voc:VOC2012", "voc:VOC2012"),
+    ],
+)
+def test_a_file_for_others_does_not_tell_where_the_frames_lay(source: str, told: str) -> None:
+    assert _without_folders(source) == told

@@ -125,9 +125,12 @@ def _save_onnx(made: _Made, path: Path, aim: Target) -> None:
     model = onnx.ModelProto()
     model.CopyFrom(made.network.model)
     calibration = made.facts.get("calibration", {})
+    told_of_set = {key: calibration.get(key) for key in ("source", "split", "choose", "seed", "digest")}
+    if calibration:
+        told_of_set["source"] = _without_folders(calibration["source"])
     told = {
         "method": made.facts.get("method"),
-        "calibration": {key: calibration.get(key) for key in ("source", "split", "choose", "seed", "digest")},
+        "calibration": told_of_set,
         "frames": len(calibration.get("frames", [])),
         "float_layers": made.facts.get("float_layers", {}),
         "from_onnx_sha256": made.network.sha256,
@@ -139,6 +142,14 @@ def _save_onnx(made: _Made, path: Path, aim: Target) -> None:
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
     write_bytes(path, model.SerializeToString())
+
+
+def _without_folders(source: str) -> str:
+    """A calibration set's address for a file that others get: where it lay on this machine is nobody's business."""
+    if "://" in source:
+        return source
+    kind, colon, path = source.rpartition(":")
+    return f"{kind}{colon}{Path(path).name}"
 
 
 def _made(
