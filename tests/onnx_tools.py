@@ -12,6 +12,8 @@ import onnxruntime
 import openvino
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeseg.runtime.tensorrt.library import Log, library
+
 onnxruntime.set_default_logger_severity(4)
 
 
@@ -91,18 +93,16 @@ COMPLAINTS = re.compile(
 )  # fmt: skip
 
 
+def rtx_log() -> Log:
+    """TensorRT-RTX's log: a process has one, the first that the library is given."""
+    return library("tensorrt-rtx").log
+
+
 def assert_builds(trt: ModuleType, model: onnx.ModelProto, *, turing: bool = True) -> None:
     """Parsed and built ahead of time, for RTX 20 (or 30) to 50; no warning or worse was said, and all pairs seen."""
-    said: list[tuple[Any, str]] = []
-
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            said.append((severity, message))
-
-    logger = Logger()
+    log = rtx_log()
+    log.messages.clear()
+    logger = log.logger
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
@@ -116,6 +116,5 @@ def assert_builds(trt: ModuleType, model: onnx.ModelProto, *, turing: bool = Tru
     for place_, capability in enumerate(gpus):
         config.set_compute_capability(getattr(trt.ComputeCapability, capability), place_)
     assert builder.build_serialized_network(network, config) is not None
-    loud = (trt.ILogger.Severity.WARNING, trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
-    assert said
-    assert not [m for severity, m in said if severity in loud or COMPLAINTS.search(m)]
+    assert log.messages
+    assert not [m.text for m in log.messages if m.severity in ("error", "warning") or COMPLAINTS.search(m.text)]

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx_tools import rtx_log
 
 from edgeseg.export.deploy import deploy
 from edgeseg.export.network import load_network
@@ -68,9 +69,9 @@ def test_tensorrt_rtx_builds_the_shipped_net(tensorrt_rtx: ModuleType) -> None:
     """Frame in, label map out, unpooling native: parsed and built ahead of time for two GPUs on a machine with none."""
     trt = tensorrt_rtx
     model = deploy(load_network(zoo()["enet-camvid"]), for_openvino=False)
-    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    builder = trt.Builder(rtx_log().logger)
     network = builder.create_network(0)
-    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+    parser = trt.OnnxParser(network, rtx_log().logger)
     assert parser.parse(model.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
     config = builder.create_builder_config()
     config.num_compute_capabilities = 2

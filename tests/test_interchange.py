@@ -18,6 +18,7 @@ import pytest
 from commands import edgeseg
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from onnx import TensorProto, helper, numpy_helper
+from onnx_tools import rtx_log
 
 from edgeseg.artifact import Passport, sha256_bytes
 from edgeseg.data import open_dataset
@@ -363,9 +364,9 @@ def test_tensorrt_rtx_builds_what_deepstream_gets(tensorrt_rtx: ModuleType, tmp_
     path = zoo_int8("enet-camvid")
     assert path is not None
     for source in (zoo()["enet-camvid"], path):
-        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+        builder = trt.Builder(rtx_log().logger)
         network = builder.create_network(0)
-        parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+        parser = trt.OnnxParser(network, rtx_log().logger)
         graph = nvinfer_graph(load_network(source))
         assert parser.parse(graph.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
         config = builder.create_builder_config()

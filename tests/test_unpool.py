@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx_tools import rtx_log
 from tiny_graphs import pool, unpool
 
 from edgeseg.errors import GraphError
@@ -598,9 +599,9 @@ def test_what_cannot_be_lowered_is_named(model: onnx.ModelProto, message: str) -
 def test_tensorrt_rtx_builds_it(tensorrt_rtx: ModuleType, shape: list[Any], geometry: dict[str, Any]) -> None:
     trt = tensorrt_rtx
     lowered = lower_unpooling(pair(shape, **geometry))
-    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    builder = trt.Builder(rtx_log().logger)
     network = builder.create_network(0)
-    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+    parser = trt.OnnxParser(network, rtx_log().logger)
     assert parser.parse(lowered.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1

@@ -148,8 +148,8 @@ class _Writer:
         return True
 
     def _is_float_layer(self, node: NodeProto) -> bool:
-        """Whether a layer's weights are no INT8 ones."""
-        return is_op(node, *_LAYERS) and node.input[1] not in self.int8
+        """Whether a layer is not between two dequantized operands."""
+        return is_op(node, *_LAYERS) and not {*node.input[:2]} <= self.int8
 
     @staticmethod
     def _data(node: NodeProto) -> list[str]:

@@ -19,6 +19,7 @@ from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, Library, library
 # Compute capabilities that TensorRT-RTX builds for ahead of time, and what they are.
 GPUS = {75: "RTX 20", 80: "A100", 86: "RTX 30", 89: "RTX 40", 120: "RTX 50", 121: "DGX Spark"}
 _LOUD = ("error", "warning")
+_ANOTHER_LOGGER = "differs from one already registered"  # an application had TensorRT before us: no fault of the net
 _SCOPE = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter says which module a node comes from
 
 
@@ -81,7 +82,8 @@ def build_plan(
             from edgeseg.artifact import write_bytes
 
             write_bytes(options.timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
-        warnings = tuple(dict.fromkeys(m.text.strip() for m in said if m.severity in _LOUD))
+        loud = (m.text.strip() for m in said if m.severity in _LOUD and _ANOTHER_LOGGER not in m.text)
+        warnings = tuple(dict.fromkeys(loud))
         layers = int(network.num_layers)
     return Plan(
         bytes(memoryview(serialized)), found.target, found.version, sm, layers, time.perf_counter() - started, warnings
