@@ -126,7 +126,7 @@ def build_engine(
     with console.status(escape(f"compiling {onnx}")) as status:
 
         def say(line: str) -> None:
-            if line.startswith("calibrating"):
+            if line.startswith(("calibrating", "building")):
                 status.update(escape(f"compiling {onnx}: {line}"))
             else:
                 console.print(escape(line), soft_wrap=True, highlight=False)

@@ -1,5 +1,6 @@
 """TensorRT as a target: the graph it is given, the plan it makes of it, and whether a plan fits where it is opened."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -24,6 +25,7 @@ FP32, FP16 = "fp32", "fp16"
 AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool
 PLUGIN_SHA256 = "plugin_sha256"  # of a passport's settings
 PORTABLE = "portable"  # among a passport's features: from RTX 30 on, whatever the GPU
+PROGRESS_S = 0.5
 _OLDEST_PORTABLE = 80
 _DRIVE = "synthetic://?length=8&seed=3"  # frames to look at where there are no others
 
@@ -56,7 +58,10 @@ class TensorRTTarget(Target):
         plugin = self._plugin(network, options, say)
         model, form = graph_for(network, precision, frames, say, plugin=plugin is not None)
         data = model.SerializeToString()
-        plan = build_plan(model, network.name, self.name, options, plugin=plugin)
+        plan = build_plan(
+            model, network.name, self.name, options, plugin=plugin,
+            on_step=_now_and_then(say),
+        )  # fmt: skip
         for warning in plan.warnings:
             say(f"warning: {self.name}: {warning}")
         device, features = self._built_for(plan.sm)
@@ -161,6 +166,19 @@ class TensorRTRTXTarget(TensorRTTarget):
 
 
 TARGETS: tuple[Target, ...] = (TensorRTTarget(), TensorRTRTXTarget())
+
+
+def _now_and_then(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
+    """Tell how far a build is, as often as somebody would look."""
+    last = time.monotonic()
+
+    def on_step(phase: str, step: int, steps: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PROGRESS_S:
+            last = time.monotonic()
+            say(f"building: {phase} {step}/{steps}")
+
+    return on_step
 
 
 def _gpu(feature: str) -> str:
