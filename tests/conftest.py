@@ -13,6 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+os.environ.setdefault("EDGESEG_TARGET", "cpu")  # what the tests are about where they name no target, GPU or not
 if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time: threads that wait for each other would take turns spinning
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

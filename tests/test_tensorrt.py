@@ -21,7 +21,7 @@ from edgeseg.errors import EdgesegError, EngineError, GraphError, InputError, Mi
 from edgeseg.export.deploy import deploy
 from edgeseg.export.fp16 import LIMIT, activations, to_fp16
 from edgeseg.export.network import load_network
-from edgeseg.runtime import build_engine, load_engine
+from edgeseg.runtime import build_engine, load_engine, targets
 from edgeseg.runtime.load import zoo, zoo_int8
 from edgeseg.runtime.target import PlanOptions
 from edgeseg.runtime.tensorrt import cuda, library
@@ -268,6 +268,35 @@ def test_command_errors(
 
 
 # -- libraries and devices that are not there --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gpu", "installed", "chosen", "wanted"),
+    [
+        (False, [RTX], None, "cpu"),
+        (True, [], None, "cpu"),
+        (True, [RTX], None, RTX),
+        (True, ["tensorrt", RTX], None, "tensorrt"),
+        (True, [RTX], "cpu", "cpu"),
+        (False, [], RTX, RTX),
+    ],
+)
+def test_auto_is_tensorrt_where_it_can_run(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, installed: list[str], chosen: str | None, wanted: str
+) -> None:
+    monkeypatch.setattr(targets, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(targets, "is_installed", lambda name: name in installed)
+    monkeypatch.delenv(targets.CHOICE, raising=False)
+    if chosen:
+        monkeypatch.setenv(targets.CHOICE, chosen)
+    assert targets.find_target("auto").name == wanted
+    assert targets.find_target("cpu").name == "cpu"
+
+
+def test_an_unknown_choice_of_target_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(targets.CHOICE, "tpu")
+    with pytest.raises(InputError, match="unknown target: got 'tpu'"):
+        targets.find_target("auto")
 
 
 def test_a_missing_tensorrt_is_told_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
