@@ -17,7 +17,7 @@ TARGETS: dict[str, Target] = {t.name: t for t in (cpu.CpuTarget(), *tensorrt.TAR
 def find_target(name: str) -> Target:
     """The target of that name.
 
-    ``auto``: what ``$EDGESEG_TARGET`` says; else a TensorRT that is installed where there is an NVIDIA GPU; else the CPU.
+    ``auto``: what ``$EDGESEG_TARGET`` says, else a TensorRT that is installed where there is a GPU, else the CPU.
     """
     if name == "auto" and os.environ.get(CHOICE, "auto") != "auto":
         return find_target(os.environ[CHOICE])
