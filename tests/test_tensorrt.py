@@ -253,6 +253,7 @@ def test_a_node_tensorrt_cannot_take_is_named(tensorrt_rtx: ModuleType) -> None:
         (["--target", RTX, "--precision", "bf16"], "the tensorrt-rtx target has no such precision: got 'bf16'"),
         (["--target", RTX, "--unpool", "magic"], "cannot unpool so: got magic"),
         (["--target", "cpu", "--precision", "fp16"], "the cpu target has no such precision: got 'fp16'"),
+        (["--target", RTX, "--timing-cache", "t.cache"], "measures nothing when it builds: got --timing-cache"),
         (["--sm", "86", "--target", "cpu"], "the cpu target has no such option: got sm"),
         (["--print-trtexec", "--target", "cpu"], "the cpu target has no graph"),
         (["--target", "gpu"], "unknown target: got 'gpu', expected auto or cpu, tensorrt, tensorrt-rtx"),
@@ -265,6 +266,17 @@ def test_command_errors(
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert says in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_graph_for_trtexec_is_not_written_over_the_net(
+    tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path
+) -> None:
+    net = tmp_path / "e.graph.onnx"
+    net.write_bytes(small_onnx.read_bytes())
+    with pytest.raises(InputError, match="not a place for the graph"):
+        build_engine(net, target=RTX, out=tmp_path / "e.engine", save_graph=True)
+    assert net.read_bytes() == small_onnx.read_bytes()
+    assert list(tmp_path.iterdir()) == [net]
 
 
 # -- libraries and devices that are not there --------------------------------------------------------------------------
@@ -295,7 +307,7 @@ def test_auto_is_tensorrt_where_it_can_run(
 
 def test_an_unknown_choice_of_target_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(targets.CHOICE, "tpu")
-    with pytest.raises(InputError, match="unknown target: got 'tpu'"):
+    with pytest.raises(InputError, match=r"unknown target: got 'tpu'.*\$EDGESEG_TARGET says so"):
         targets.find_target("auto")
 
 

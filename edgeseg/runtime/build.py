@@ -1,5 +1,6 @@
 """An ONNX file to an engine and its passport, for one target."""
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field
@@ -90,13 +91,15 @@ def build_engine(
     if final is not None:
         _require_engine_name(final)
     if save_onnx is not None:
-        _require_onnx_name(Path(save_onnx), path)
+        _require_onnx_name(Path(save_onnx), path, "the quantized file")
     say = say or _silent
     made = _made(network, precision, calib, quantization or Quantization(), aim, say)
     if save_onnx is not None:
         _save_onnx(made, Path(save_onnx), aim)
     final = final or path.with_name(f"{path.stem}.{made.precision}.{aim.name}.engine")
     _require_engine_name(final)
+    if save_graph:
+        _require_onnx_name(graph_file(final), path, "the graph")
     return _write(made, aim, final, plan, save_graph, say)
 
 
@@ -110,9 +113,9 @@ def _require_engine_name(final: Path) -> None:
     require_writable(final)
 
 
-def _require_onnx_name(path: Path, source: Path) -> None:
+def _require_onnx_name(path: Path, source: Path, what: str) -> None:
     if path.suffix != ".onnx" or path.resolve() == source.resolve():
-        raise InputError(f"{path}: not a place for the quantized file", expected=f"an .onnx file other than {source}")
+        raise InputError(f"{path}: not a place for {what}", expected=f"an .onnx file other than {source}")
     require_writable(path)
 
 
@@ -207,8 +210,6 @@ def _write(made: _Made, aim: Target, final: Path, plan: PlanOptions, save_graph:
     network = made.network
     frames = made.calibration.subset(SEEN_FRAMES).images() if made.calibration is not None else None
     built = aim.compile(network, made.precision, final, plan, frames, say)
-    if save_graph:
-        write_bytes(graph_file(final), built.graph)
     passport = Passport(
         name=network.name,
         target=aim.name,
@@ -228,8 +229,12 @@ def _write(made: _Made, aim: Target, final: Path, plan: PlanOptions, save_graph:
         build_seconds=round(time.perf_counter() - started, 3),
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    # Both are complete before either gets its name, and the names come one right after the other.
-    with atomic_path(final) as engine, atomic_path(Passport.path_for(final)) as beside:
+    # All are complete before any gets its name, and the names come one right after the other.
+    with contextlib.ExitStack() as files:
+        graph = files.enter_context(atomic_path(graph_file(final))) if save_graph else None
+        engine, beside = (files.enter_context(atomic_path(p)) for p in (final, Passport.path_for(final)))
+        if graph is not None:
+            graph.write_bytes(built.graph)
         engine.write_bytes(built.data)
         beside.write_text(passport.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return final

@@ -25,5 +25,6 @@ def find_target(name: str) -> Target:
         gpu = [t for t in TARGETS if t != cpu.TARGET and is_installed(t)] if has_gpu() else []
         return TARGETS[gpu[0] if gpu else cpu.TARGET]
     if name not in TARGETS:
-        raise InputError("unknown target", got=repr(name), expected=f"auto or {', '.join(TARGETS)}")
+        hint = f"${CHOICE} says so." if name == os.environ.get(CHOICE) else None
+        raise InputError("unknown target", got=repr(name), expected=f"auto or {', '.join(TARGETS)}", hint=hint)
     return TARGETS[name]

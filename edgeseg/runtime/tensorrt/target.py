@@ -156,6 +156,14 @@ class TensorRTRTXTarget(TensorRTTarget):
     name = RTX
     _unpools = (AUTO, NATIVE)
 
+    def check_options(self, options: PlanOptions) -> None:
+        super().check_options(options)
+        if options.timing_cache is not None:
+            raise InputError(
+                f"the {self.name} target measures nothing when it builds", got="--timing-cache",
+                hint="Leave it out; kernels are chosen where the plan is opened.",
+            )  # fmt: skip
+
     def _built_for(self, sm: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
         if not sm:
             return "any RTX GPU from the RTX 30 on", (PORTABLE,)
