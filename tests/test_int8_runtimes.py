@@ -1,13 +1,12 @@
 """One Q/DQ file, the same labels in every runtime; and TensorRT builds it without a complaint.
 
-What can be asked of two runtimes: a value that falls on the edge between two steps goes to one or the other by the last
-bit of a float, and behind some dozens of layers that is another sample of the rounding noise. So a runtime must label
-99.9 % of the pixels alike, or as many as ONNX Runtime does itself when every scale of the file is changed by less than
-float rounding.
+A value that falls on the edge between two steps goes to one or the other by the last bit of a float, and behind some
+dozens of layers that is another sample of the rounding noise: scales of any value cost some thousandths of the labels.
+With scales that are powers of two there is no last bit to differ in, and what is left is layers kept in float.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -33,7 +32,6 @@ from edgeseg.runtime.load import zoo
 from edgeseg.runtime.tensorrt.target import graph_for
 
 SAME = 0.999
-MARGIN = 0.005  # three samples do not show the worst of rounding noise
 SIZE = foreign_nets.SIZE
 DRIVE = f"synthetic://?length=5&size={SIZE[1]}x{SIZE[0]}&seed=7"
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("enet", "segnet")]  # exporting them is
@@ -147,20 +145,6 @@ def test_nothing_is_rounded_behind_a_move_in_the_deployed_graph(case: Case) -> N
 # -- the same labels -------------------------------------------------------------------------------------------------
 
 
-def nudged(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
-    """The file with every scale changed by up to 2 ** -22 of itself, two steps of a float at most."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    draw = np.random.default_rng(seed)
-    names = {n.input[1] for n in copy.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")}
-    for tensor in copy.graph.initializer:
-        if tensor.name in names:
-            value = numpy_helper.to_array(tensor)
-            off = value * (1 + draw.integers(-1, 2, value.shape) * 2.0**-22)
-            tensor.CopyFrom(numpy_helper.from_array(np.asarray(off, np.float32), tensor.name))
-    return copy
-
-
 def agreement(case: Case, run: Callable[[np.ndarray], np.ndarray], want: list[np.ndarray]) -> float:
     return float(np.mean([(run(f) == w).mean() for f, w in zip(case.frames, want, strict=True)]))
 
@@ -172,12 +156,19 @@ def assert_same_labels(case: Case) -> None:
     assert agreement(case, lambda f: run_ort(tensorrt_form, frame=f[None])[0], want) >= SAME
     forms = {"search": deploy(case.int8_net), "compare": deploy(case.int8_net, compare=True), "tensorrt": tensorrt_form}
     found = {k: agreement(case, lambda f, m=m: run_openvino(m, frame=f[None])[0], want) for k, m in forms.items()}
-    least = SAME
-    if min(found.values()) < SAME:
-        others = [nudged(tensorrt_form, seed) for seed in range(3)]
-        least = min(agreement(case, lambda f, m=m: run_ort(m, frame=f[None])[0], want) for m in others) - MARGIN
-    print(f"{case.float_net.name}: {found}, least {least:.5f}")
-    assert min(found.values()) >= least, found
+    print(f"{case.float_net.name}: {found}")
+    assert min(found.values()) >= SAME, found
+
+
+def test_every_scale_is_a_power_of_two_unless_any_is_asked_for(case: Case) -> None:
+    def mantissas(network: Network) -> set[float]:
+        constants = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer}
+        pairs = [n for n in network.model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        return {float(m) for n in pairs for m in np.unique(np.frexp(constants[n.input[1]])[0])}
+
+    assert mantissas(case.int8_net) == {0.5}
+    any_scales = replace(case.prepared, exact=False)
+    assert len(mantissas(any_scales.quantized(case.placement))) > len(case.placement.layers)
 
 
 def test_labels_are_the_same_in_onnx_runtime_and_openvino(case: Case) -> None:

@@ -13,7 +13,7 @@ from onnx_tools import find, kinds, make, maker, node, run_ort, values
 from edgeseg.errors import GraphError, InputError
 from edgeseg.quantize.fold import fold
 from edgeseg.quantize.noise import local_noise
-from edgeseg.quantize.placement import Placement, is_quantized, place, scales, tensors_to_calibrate
+from edgeseg.quantize.placement import Placement, is_quantized, place, power_of_two, scales, tensors_to_calibrate
 from edgeseg.quantize.qdq import OPSET, describe, output_axis, quantize_weight, raise_opset, write_qdq
 
 IMAGE = {"x": [1, 4, 8, 12]}
@@ -120,7 +120,11 @@ def test_matrix_products() -> None:
         weights = find(quantized, find(quantized, name).input[1])
         assert values(quantized)[weights.input[1]].shape == (channels,)
         assert [a.i for a in weights.attribute if a.name == "axis"] == [axis]
-    assert find(quantized, "g").input[2] == "c"
+    steps = values(quantized)[find(quantized, find(quantized, "g").input[1]).input[1]]  # of the weights
+    bias = values(quantized)[find(quantized, "g").input[2]]
+    scale = values(quantized)[maker(quantized, find(quantized, "g").input[0]).input[1]]
+    assert np.array_equal(bias % (steps * scale), np.zeros(6))
+    assert np.all(np.abs(bias - numbers(6)) <= steps * scale / 2)
 
 
 @pytest.mark.parametrize("kept", ["a", "b"])
@@ -318,9 +322,11 @@ def test_a_concat_has_one_scale() -> None:
     assert placement.scale_of == {"x": "x", **dict.fromkeys(("x/joined", "r", "z", "c"), "x/joined")}
     assert placement.sources == {"x": ("x",), "x/joined": ("x/joined", "r", "z")}
     assert tensors_to_calibrate(placement) == ("x", "x/joined", "r", "z")
-    found = scales(placement, {"x": 1.27, "x/joined": 1.27, "r": 12.7, "z": 3.0})
+    seen = {"x": 1.27, "x/joined": 1.27, "r": 12.7, "z": 3.0}
+    found = scales(placement, seen, exact=False)
     assert found.pop("x") == pytest.approx(0.01)
     assert found == dict.fromkeys(("x/joined", "r", "z", "c"), pytest.approx(0.1))
+    assert scales(placement, seen) == {"x": 2**-6, **dict.fromkeys(("x/joined", "r", "z", "c"), 2**-3)}
     quantized = written(model)
     assert len({n.input[1] for n in quantized.graph.node if n.op_type == "QuantizeLinear"}) == 2
 
@@ -472,13 +478,26 @@ def test_unknown_names_are_refused_with_those_there_are() -> None:
 @given(st.integers(0, 3), st.lists(st.sampled_from([1e-30, 1e-5, 0.3, 1.0, 1e4]), min_size=3, max_size=3))
 def test_weights_round_to_the_nearest_of_255_steps_a_channel(axis: int, sizes: list[float]) -> None:
     weight = numbers(3, 3, 3, 3) * np.float32(sizes).reshape([3 if i == axis else 1 for i in range(4)])
-    steps, scale = quantize_weight(weight, axis)
+    steps, scale = quantize_weight(weight, axis, exact=False)
     assert steps.dtype == np.int8
     assert steps.min() >= -127
     shape = [-1 if i == axis else 1 for i in range(4)]
     assert np.all(np.abs(steps * scale.reshape(shape) - weight) <= 0.501 * scale.reshape(shape))
     for channel in np.moveaxis(steps, axis, 0)[np.float32(sizes) > 1e-20]:
         assert np.abs(channel.astype(int)).max() == 127
+
+
+@pytest.mark.parametrize("step", [2.0**-40, 0.1, 0.125, np.nextafter(0.125, 1), 1.0, 3.0, 1e20])
+def test_a_power_of_two_is_the_next_that_holds_the_range(step: float) -> None:
+    found = power_of_two(step)
+    assert step <= found < 2 * step
+    assert np.frexp(found)[0] == 0.5
+    weight = np.float32(127 * step).reshape(1, 1)
+    steps, scale = quantize_weight(weight, 0)
+    assert np.frexp(scale[0])[0] == 0.5
+    assert 63 <= steps[0, 0] <= 127
+    assert abs(steps[0, 0] * scale[0] - weight[0, 0]) <= scale[0] / 2
+    assert scale[0] == np.float32(power_of_two(float(np.float32(weight[0, 0] / np.float32(127)))))
 
 
 def test_weights_of_zero_have_a_scale() -> None:

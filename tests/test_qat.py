@@ -25,6 +25,7 @@ from edgeseg.export.to_onnx import export_checkpoint, export_module  # noqa: E40
 from edgeseg.metrics import confusion_matrix, scores  # noqa: E402
 from edgeseg.models import REGISTRY, create  # noqa: E402
 from edgeseg.preprocess import to_input  # noqa: E402
+from edgeseg.quantize.placement import power_of_two  # noqa: E402
 from edgeseg.quantize.ptq import Prepared, prepare  # noqa: E402
 from edgeseg.quantize.qdq import quantize_weight  # noqa: E402
 from edgeseg.quantize.sets import resolve_set  # noqa: E402
@@ -107,7 +108,7 @@ def canonical(model: ModelProto) -> tuple[list[Any], Counter[int]]:
     """
     numbers = {value.name: place for place, value in enumerate(model.graph.input)}
     constants = {t.name: t for t in model.graph.initializer}
-    users: Counter[float] = Counter()
+    users: Counter[str] = Counter()
     nodes = []
     for node in model.graph.node:
         read = [
@@ -120,7 +121,7 @@ def canonical(model: ModelProto) -> tuple[list[Any], Counter[int]]:
         ]
         attrs = sorted((a.name, str(helper.get_attribute_value(a))) for a in node.attribute)
         if node.op_type == "QuantizeLinear":
-            users[float(numpy_helper.to_array(constants[node.input[1]]))] += 1
+            users[node.input[1]] += 1
         nodes.append((node.op_type, read, attrs))
         for name in node.output:
             numbers[name] = len(numbers)
@@ -173,8 +174,8 @@ def one_pair(step: float) -> ModelProto:
 
 def test_rounding_is_onnx_runtimes() -> None:
     """Ties, both ends of the range and beyond, a step that no power of two is."""
-    quantizer = ActivationQuantizer("t", 0.037)
-    step = float(quantizer.log_step.detach().exp())
+    quantizer = ActivationQuantizer("t", 0.037, exact=False)
+    step = float(quantizer.step().detach())
     halves = np.arange(-270, 271, dtype=np.float32) / 2 * np.float32(step)
     x = np.concatenate([halves, np.random.default_rng(0).normal(size=5000).astype(np.float32) * 3])
     got = quantizer(torch.from_numpy(x)).detach().numpy()
@@ -189,12 +190,12 @@ def test_rounding_is_onnx_runtimes() -> None:
 def test_the_step_learns_as_lsq_has_it() -> None:
     """Against the same function written out for autograd, rounding as the identity (Esser et al. 2020, eq. 2-3)."""
     torch.manual_seed(0)
-    quantizer = ActivationQuantizer("t", 0.7)
+    quantizer = ActivationQuantizer("t", 0.7, exact=False)
     x = (60 * torch.randn(2, 4, 9, 7)).requires_grad_()
     weight = torch.randn(2, 4, 9, 7)
     (quantizer(x) * weight).sum().backward()
     plain, log_step = x.detach().clone().requires_grad_(), quantizer.log_step.detach().clone().requires_grad_()
-    step = log_step.exp()
+    step = torch.exp2(log_step)
     clipped = (plain / step).clamp(-128, 127)
     (((clipped.round() - clipped).detach() + clipped) * step * weight).sum().backward()
     torch.testing.assert_close(x.grad, plain.grad)
@@ -202,12 +203,24 @@ def test_the_step_learns_as_lsq_has_it() -> None:
     assert 0.01 < float((x.detach().abs() > 127 * step).float().mean()) < 0.5  # some were clipped
 
 
-def test_weights_are_rounded_as_they_are_written() -> None:
+@pytest.mark.parametrize("step", [0.5, 0.7, 1.0, 2.0**-30])
+def test_an_exact_step_is_the_next_power_of_two_and_learns_as_if_it_were_not_rounded_up(step: float) -> None:
+    exact, at_it = ActivationQuantizer("t", step), ActivationQuantizer("t", power_of_two(step), exact=False)
+    assert float(exact.step().detach()) == power_of_two(step) == pytest.approx(float(at_it.step().detach()), rel=1e-6)
+    x, weight = 60 * torch.randn(2, 4, 9, 7) * step, torch.randn(2, 4, 9, 7)
+    for quantizer in (exact, at_it):
+        (quantizer(x) * weight).sum().backward()
+    assert float(exact.log_step.grad) == pytest.approx(float(at_it.log_step.grad), rel=1e-3)
+    assert float(exact.log_step.grad) != 0
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_weights_are_rounded_as_they_are_written(exact: bool) -> None:
     weight = torch.randn(5, 3, 3, 3)
     weight[2] = 0
-    quantizer = WeightQuantizer("w", weight, 0)
+    quantizer = WeightQuantizer("w", weight, 0, exact)
     out = quantizer()
-    steps, scale = quantize_weight(weight.numpy(), 0)
+    steps, scale = quantize_weight(weight.numpy(), 0, exact=exact)
     np.testing.assert_array_equal(out.detach().numpy(), steps * scale.reshape(-1, 1, 1, 1))
     out.square().sum().backward()
     torch.testing.assert_close(quantizer.weight.grad, 2 * out.detach())

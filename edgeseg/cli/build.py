@@ -36,6 +36,13 @@ class Method(str, Enum):
     mse = "mse"
 
 
+class Scales(str, Enum):
+    """What values the scales of INT8 may have."""
+
+    power_of_two = "power-of-two"
+    any = "any"
+
+
 @app.command("build-engine")
 @spec_flags
 def build_engine(
@@ -48,6 +55,9 @@ def build_engine(
         typer.Option(metavar="SET", help="Calibration set: camvid:PATH, a folder, a video, synthetic:// or a .toml."),
     ] = None,
     method: Annotated[Method, typer.Option(help="How INT8 ranges are chosen.")] = Method.mse,
+    scales: Annotated[
+        Scales, typer.Option(help="Of INT8. power-of-two: the same labels in every runtime.")
+    ] = Scales.power_of_two,
     ranges: Annotated[Path | None, typer.Option(metavar="FILE", help="Ranges that edgeseg calibrate wrote.")] = None,
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="Leave a layer in float; may be repeated.")
@@ -120,6 +130,7 @@ def build_engine(
         max_miou_drop=max_miou_drop,
         least_agreement=min_agreement,
         ranges=ranges,
+        scales=scales.value,
     )
     plan = PlanOptions(unpool, _capabilities(sm), workspace, level, timing_cache)
     console = stderr()

@@ -17,7 +17,7 @@ from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network
 from edgeseg.preprocess import Image, resize_frame, resize_labels
 from edgeseg.quantize.noise import local_noise
-from edgeseg.quantize.placement import Placement, scales
+from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.ptq import Prepared, network_input
 from edgeseg.quantize.sets import CalibrationSet
 from edgeseg.runtime import cpu
@@ -65,8 +65,8 @@ def layer_noise(prepared: Prepared, placement: Placement, calibration: Calibrati
     """The rounding noise of every layer and sum over a few frames of the set."""
     frames = calibration.subset(NOISE_FRAMES).images()
     inputs = (network_input(frame, prepared.network) for frame in frames)
-    steps = scales(placement, prepared.ranges.amax)
-    return local_noise(prepared.network.model, placement, steps, inputs)
+    steps = prepared.scales(placement)
+    return local_noise(prepared.network.model, placement, steps, inputs, exact=prepared.exact)
 
 
 def label_agreement(one: Network, other: Network, precisions: tuple[str, str], calibration: CalibrationSet) -> float:

@@ -26,16 +26,17 @@ def local_noise(
     scale: dict[str, float],
     inputs: Iterable[Float],
     *,
+    exact: bool = True,
     on_frame: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Noise power over signal power at the output of every layer and sum of ``placement``, the mean over ``inputs``.
 
     ``model`` is the folded float net, ``scale`` of every tensor that carries a pair, ``inputs`` the net's own input
-    tensors, one frame each. A layer whose output is constant counts as 0.
+    tensors, one frame each; ``exact`` as ``quantize_weight`` has it. A layer whose output is constant counts as 0.
     """
     import onnxruntime
 
-    measured = _with_noise(model, placement, scale)
+    measured = _with_noise(model, placement, scale, exact)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(measured.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -52,12 +53,12 @@ def local_noise(
     return dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
 
 
-def _with_noise(model: ModelProto, placement: Placement, scale: dict[str, float]) -> ModelProto:
+def _with_noise(model: ModelProto, placement: Placement, scale: dict[str, float], exact: bool) -> ModelProto:
     """``model`` with a second, rounded copy of each layer, and the ratio of powers as a scalar output for each."""
     copy = ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
-    twin = _Twin(copy, placement, scale)
+    twin = _Twin(copy, placement, scale, exact)
     for node in list(copy.graph.node):
         if node.name in twin.wanted:
             twin.add(node)
@@ -65,8 +66,8 @@ def _with_noise(model: ModelProto, placement: Placement, scale: dict[str, float]
 
 
 class _Twin:
-    def __init__(self, model: ModelProto, placement: Placement, scale: dict[str, float]) -> None:
-        self.model, self.scale = model, scale
+    def __init__(self, model: ModelProto, placement: Placement, scale: dict[str, float], exact: bool) -> None:
+        self.model, self.scale, self.exact = model, scale, exact
         self.layers = set(placement.layers)
         self.wanted = {*placement.layers, *placement.sums}
         self.values = {t.name: t for t in model.graph.initializer}
@@ -100,7 +101,8 @@ class _Twin:
         twin.output.append(out)
         if node.name in self.layers:
             twin.input[0] = self.rounded(node.input[0])
-            twin.input[1] = self._constant(f"{node.name}/weights", _rounded_weight(node, self.values[node.input[1]]))
+            weights = _rounded_weight(node, self.values[node.input[1]], self.exact)
+            twin.input[1] = self._constant(f"{node.name}/weights", weights)
         else:
             for place, name in enumerate(node.input):
                 twin.input[place] = self.rounded(name) if name in self.scale else name
@@ -118,10 +120,10 @@ class _Twin:
         )
 
 
-def _rounded_weight(node: NodeProto, tensor: TensorProto) -> Float:
+def _rounded_weight(node: NodeProto, tensor: TensorProto, exact: bool) -> Float:
     weight = np.asarray(numpy_helper.to_array(tensor), np.float32)
     axis = output_axis(node)
-    steps, scale = quantize_weight(weight, axis)
+    steps, scale = quantize_weight(weight, axis, exact=exact)
     shape = [1] * weight.ndim
     shape[axis] = -1
     return steps.astype(np.float32) * scale.reshape(shape)

@@ -14,6 +14,7 @@ The rules, for TensorRT's explicit quantization and OpenVINO's low-precision pas
   (squeeze-and-excitation: no time to win, much to lose), and the layers a caller names.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -284,7 +285,17 @@ def tensors_to_calibrate(placement: Placement) -> tuple[str, ...]:
     return tuple(name for name in placement.tensors if name in wanted)
 
 
-def scales(placement: Placement, amax: dict[str, float]) -> dict[str, float]:
-    """The scale of every tensor that carries a pair: the largest |value| of its group, on 127 steps."""
-    group = {key: max(amax[name] for name in names) for key, names in placement.sources.items()}
-    return {name: group[placement.scale_of[name]] / 127.0 for name in placement.tensors}
+def scales(placement: Placement, amax: dict[str, float], *, exact: bool = True) -> dict[str, float]:
+    """The scale of every tensor that carries a pair: the largest |value| of its group, on 127 steps.
+
+    ``exact``: the next power of two (``power_of_two``), so that every runtime computes the same.
+    """
+    group = {key: max(amax[name] for name in names) / 127.0 for key, names in placement.sources.items()}
+    steps = {key: power_of_two(step) if exact else step for key, step in group.items()}
+    return {name: steps[placement.scale_of[name]] for name in placement.tensors}
+
+
+def power_of_two(step: float) -> float:
+    """The smallest power of two that is not below ``step`` (> 0)."""
+    mantissa, exponent = math.frexp(step)  # mantissa in [0.5, 1)
+    return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)

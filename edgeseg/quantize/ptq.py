@@ -23,11 +23,15 @@ DEFAULT_METHOD = "mse"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A float net in the form quantization starts from, and the ranges of everything that can carry a Q/DQ pair."""
+    """A float net in the form quantization starts from, and the ranges of everything that can carry a Q/DQ pair.
+
+    ``exact``: scales are powers of two (``edgeseg.quantize.qdq``).
+    """
 
     network: Network
     ranges: Ranges
     from_cache: bool
+    exact: bool = True
 
     def placement(self, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None) -> Placement:
         """The placement with the layers and sums ``keep_float`` left in float."""
@@ -35,8 +39,12 @@ class Prepared:
 
     def quantized(self, placement: Placement) -> Network:
         """The net with the pairs of ``placement``."""
-        steps = scales(placement, self.ranges.amax)
-        return replace(self.network, model=write_qdq(self.network.model, placement, steps))
+        model = write_qdq(self.network.model, placement, self.scales(placement), exact=self.exact)
+        return replace(self.network, model=model)
+
+    def scales(self, placement: Placement) -> dict[str, float]:
+        """The scale of every tensor of ``placement`` that carries a pair."""
+        return scales(placement, self.ranges.amax, exact=self.exact)
 
 
 def folded(network: Network) -> Network:
@@ -60,15 +68,16 @@ def prepare(
     method: str = DEFAULT_METHOD,
     *,
     ranges: Ranges | None = None,
+    exact: bool = True,
     on_frame: Callable[[int], None] | None = None,
 ) -> Prepared:
     """Fold ``network`` and take its ranges over ``calibration`` by ``method``, from the cache where they are there.
 
-    ``ranges``, if given, are used as they are.
+    ``ranges``, if given, are used as they are. ``exact``: see ``Prepared``.
     """
     net = folded(network)
     if ranges is not None:
-        return Prepared(net, ranges, from_cache=True)
+        return Prepared(net, ranges, from_cache=True, exact=exact)
     found, from_cache = cached_ranges(
         net.model,
         net.sha256,
@@ -78,7 +87,7 @@ def prepare(
         partial(network_input, network=net),
         on_frame=on_frame,
     )
-    return Prepared(net, found, from_cache)
+    return Prepared(net, found, from_cache, exact)
 
 
 def tensors_to_range(network: Network) -> tuple[str, ...]:

@@ -2,6 +2,12 @@
 
 Weights are symmetric INT8 a channel of the output, activations symmetric INT8 a tensor; zero points are written out and
 zero (left out, ONNX reads UINT8 and TensorRT INT8). Biases stay in float.
+
+Unless the caller wants otherwise, the arithmetic is *exact*: every scale is a power of two and every bias a multiple of
+its layer's step (input scale times weight scale). Then a layer's sum of integers, its bias, the rescaling and sums with
+other layers are all without rounding in float32, and what is rounded to the next layer's INT8 is the same number in
+every runtime, whatever order it multiplies and adds in. With scales of any value the last bit decides ties, and behind
+some dozens of layers runtimes label pixels in some thousand differently. It costs up to a bit of range a tensor.
 """
 
 import numpy as np
@@ -35,23 +41,35 @@ def raise_opset(model: ModelProto) -> ModelProto:
         ) from error
 
 
-def quantize_weight(weight: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """INT8 weights and scales (channels,) float32, one a channel along ``axis``; an all-zero channel has scale 1."""
+def quantize_weight(
+    weight: npt.NDArray[np.float32], axis: int, *, exact: bool = True
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """INT8 weights and scales (channels,) float32, one a channel along ``axis``; an all-zero channel has scale 1.
+
+    ``exact``: scales are powers of two.
+    """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others).astype(np.float32)
     scale = np.where(largest > _TINY, largest / np.float32(LEVELS), np.float32(1)).astype(np.float32)
+    if exact:
+        mantissa, exponent = np.frexp(scale)  # mantissa in [0.5, 1)
+        scale = np.ldexp(np.float32(1), np.where(mantissa == 0.5, exponent - 1, exponent))
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = np.clip(np.rint(weight / scale.reshape(shape)), -LEVELS, LEVELS)
     return steps.astype(np.int8), scale
 
 
-def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float]) -> ModelProto:
-    """``model`` (folded, float) with the pairs of ``placement``; ``scale`` is of every tensor in it."""
+def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float], *, exact: bool = True) -> ModelProto:
+    """``model`` (folded, float) with the pairs of ``placement``; ``scale`` is of every tensor in it.
+
+    ``exact``: weights' scales are powers of two, biases multiples of their layer's step; ``scale`` has to be of powers
+    of two, too (``edgeseg.quantize.placement.scales``).
+    """
     copy = ModelProto()
     copy.CopyFrom(model)
     graph = Graph(copy)
-    writer = _Writer(graph, placement, scale)
+    writer = _Writer(graph, placement, scale, exact)
     nodes: list[NodeProto] = []
     for name in (v.name for v in copy.graph.input):
         nodes += writer.pair(name)
@@ -70,11 +88,12 @@ def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float]) 
 
 
 class _Writer:
-    def __init__(self, graph: Graph, placement: Placement, scale: dict[str, float]) -> None:
-        self.graph, self.placement, self.scale = graph, placement, scale
+    def __init__(self, graph: Graph, placement: Placement, scale: dict[str, float], exact: bool) -> None:
+        self.graph, self.placement, self.scale, self.exact = graph, placement, scale, exact
         self.zero = self._add("zero", np.int8(0))
-        self._scale_names: dict[float, str] = {}
-        self._written: dict[tuple[str, int], str] = {}  # weight initializer, channel axis -> its dequantized name
+        self._scale_names: dict[str, str] = {}
+        # Weight initializer, channel axis -> its dequantized name and its scales.
+        self._written: dict[tuple[str, int], tuple[str, npt.NDArray[np.float32]]] = {}
         self._layers, self._inside = set(placement.layers), {*placement.layers, *placement.sums, *placement.moves}
         self._paired = {name: graph.unique(f"{name}/dq") for name in placement.tensors}
         self._own = set[str]()  # nodes written here
@@ -85,10 +104,10 @@ class _Writer:
         return name
 
     def _scale_name(self, name: str) -> str:
-        value = self.scale[name]
-        if value not in self._scale_names:
-            self._scale_names[value] = self._add(f"{self.placement.scale_of[name]}/scale", np.float32(value))
-        return self._scale_names[value]
+        group = self.placement.scale_of[name]
+        if group not in self._scale_names:
+            self._scale_names[group] = self._add(f"{group}/scale", np.float32(self.scale[name]))
+        return self._scale_names[group]
 
     def pair(self, name: str) -> list[NodeProto]:
         """The Q and the DQ node behind a tensor, if it carries a pair."""
@@ -109,18 +128,32 @@ class _Writer:
             return []
         label, axis = node.input[1], output_axis(node)
         if (label, axis) in self._written:
-            node.input[1] = self._written[label, axis]
+            node.input[1], scale = self._written[label, axis]
+            self._bias(node, scale)
             return []
-        steps, scale = quantize_weight(np.asarray(self.graph.array(label), np.float32), axis)
+        steps, scale = quantize_weight(np.asarray(self.graph.array(label), np.float32), axis, exact=self.exact)
         inputs = [
             self._add(f"{label}", steps),
             self._add(f"{label}/scale", scale),
             self._add(f"{label}/zero", np.zeros(len(scale), np.int8)),
         ]
         out = self.graph.unique(f"{label}/dq")
-        self._written[label, axis] = out
+        self._written[label, axis] = out, scale
         node.input[1] = out
+        self._bias(node, scale)
         return [helper.make_node("DequantizeLinear", inputs, [out], f"{node.name}/weights/DQ", axis=axis)]
+
+    def _bias(self, node: NodeProto, scale: npt.NDArray[np.float32]) -> None:
+        """Round a layer's bias to whole steps of its sums: it moves by half a step at most, 1 / 127 of INT8's own."""
+        label = node.input[2] if len(node.input) > 2 else ""
+        bias = self.graph.array(label) if label else None
+        attrs = attributes(node)
+        scaled = any(attrs.get(key, 1.0) != 1.0 for key in ("alpha", "beta"))  # of Gemm
+        if not self.exact or bias is None or bias.shape != scale.shape or scaled:
+            return
+        step = scale.astype(np.float64) * self.scale[node.input[0]]
+        whole = np.rint(np.asarray(bias, np.float64) / step)
+        node.input[2] = self._add(label, (whole * step).astype(np.float32))
 
     def rewire(self, node: NodeProto) -> None:
         """Let a reader take the dequantized tensor, but for layers kept in float and for shapes."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeseg.quantize.sets import CalibrationSet
 
 LEAST_AGREEMENT = 0.9
+SCALES = ("power-of-two", "any")
 SEEN_FRAMES = 8  # of a calibration set, to see what FP16 has to hold
 INT8_KEY = "edgeseg.int8"  # of metadata_props: how a Q/DQ file was made
 
@@ -32,6 +33,8 @@ class Quantization:
     labelled data to keep a budget on: at most ``max_miou_drop`` points of mIoU under float, scored on ``frames`` of
     them, evenly spread (all unless given). Without data, at least ``least_agreement`` of the labels on calibration
     frames must stay as they are. ``ranges`` is a file of ``edgeseg calibrate``; one of another net or set is ignored.
+    ``scales`` is one of ``SCALES``: of powers of two every runtime computes the same (``edgeseg.quantize.qdq``), of any
+    value the ranges are used to the full.
     """
 
     method: str | None = None
@@ -42,6 +45,7 @@ class Quantization:
     max_miou_drop: float | None = None
     least_agreement: float = LEAST_AGREEMENT
     ranges: Path | None = None
+    scales: str = SCALES[0]
 
 
 @dataclass
@@ -133,6 +137,7 @@ def _save_onnx(made: _Made, path: Path, aim: Target) -> None:
         told_of_set["source"] = _without_folders(calibration["source"])
     told = {
         "method": made.facts.get("method"),
+        "scales": made.facts.get("scales"),
         "calibration": told_of_set,
         "frames": len(calibration.get("frames", [])),
         "float_layers": made.facts.get("float_layers", {}),

@@ -22,7 +22,7 @@ from edgeseg.quantize.ptq import DEFAULT_METHOD, Prepared, folded, prepare, tens
 from edgeseg.quantize.ranges import Ranges, fitting_ranges
 from edgeseg.quantize.sets import CalibrationSet, frame_digest
 from edgeseg.runtime import cpu
-from edgeseg.runtime.build import Quantization
+from edgeseg.runtime.build import SCALES, Quantization
 from edgeseg.runtime.target import Target
 
 DEFAULT_DROP = 0.5  # points of mIoU, where --precision auto is given no budget
@@ -36,6 +36,8 @@ def quantize(
     Accuracy is measured on this CPU, whose engine computes the same Q/DQ graph. Time is too: for another target no
     layer is left in float for being slow, and ``auto`` is refused.
     """
+    if options.scales not in SCALES:
+        raise InputError("INT8: unknown kind of scales", got=repr(options.scales), expected=" or ".join(SCALES))
     for warning in calibration.aspect_warnings(network.spec.input_size):
         say(f"warning: {warning}")
     dataset = open_dataset(options.data, options.split) if options.data else None
@@ -54,6 +56,7 @@ def quantize(
     prepared = _prepared(network, calibration, options, say)
     facts: dict[str, Any] = {
         "method": prepared.ranges.method,
+        "scales": options.scales,
         "calibration": calibration.to_dict(),
         "ranges_from_cache": prepared.from_cache,
     }
@@ -80,7 +83,14 @@ def _prepared(network: Network, calibration: CalibrationSet, options: Quantizati
         given, reason = fitting_ranges(options.ranges, network.sha256, calibration.digest, tensors)
         if given is None:
             say(f"warning: {reason}")
-    prepared = prepare(network, calibration, method, ranges=given, on_frame=lambda n: say(f"calibrating: frame {n}"))
+    prepared = prepare(
+        network,
+        calibration,
+        method,
+        ranges=given,
+        exact=options.scales == SCALES[0],
+        on_frame=lambda n: say(f"calibrating: frame {n}"),
+    )
     for tensor, note in prepared.ranges.notes.items():
         say(f"{tensor}: {note}")
     return prepared
