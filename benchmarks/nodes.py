@@ -31,7 +31,9 @@ class Profiled:
 
     def __init__(self, engine: Path) -> None:
         blob, _ = cpu_target.unpack(engine.read_bytes(), engine.name)
-        config = {**Passport.read(engine).settings, "PERF_COUNT": "YES"}
+        passport = Passport.read(engine)
+        cpu_target.prepare_to_open(passport)
+        config = {**passport.settings, "PERF_COUNT": "YES"}
         self._request = cpu_target.core().import_model(io.BytesIO(blob), "CPU", config).create_infer_request()
         self._calls = 0
         self._totals: list[float] = []

@@ -48,6 +48,15 @@ def _cpu() -> list[Finding]:
     return [Finding("cpu target", True, f"OpenVINO {_version('openvino')} on {can}", needed=True)]
 
 
+def _extension() -> Finding:
+    from edgeseg.extension import build
+
+    missing = build.why_not()
+    found = missing or ("built" if build.library_path().is_file() else "built with the first net that unpools in INT8")
+    hint = "nets that unpool run in INT8 without it, slower" if missing else ""
+    return Finding("CPU extension", not missing, found, hint)
+
+
 def _opencv() -> Finding:
     try:
         import cv2
@@ -116,6 +125,7 @@ def examine() -> list[Finding]:
     return [
         python,
         *_cpu(),
+        _extension(),
         _package("onnx", ("onnx",), "onnx>=1.17", needed=True),
         _opencv(),
         Finding(

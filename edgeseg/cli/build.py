@@ -82,7 +82,7 @@ def build_engine(
         ),
     ] = None,
     unpool: Annotated[
-        str, typer.Option(help="native, plugin or auto: how values are unpooled.", rich_help_panel="TensorRT")
+        str, typer.Option(help="How values are unpooled: native, plugin (our own operators) or auto.")
     ] = "auto",
     workspace: Annotated[
         int | None, typer.Option(min=1, metavar="MIB", help="Limit scratch memory.", rich_help_panel="TensorRT")

@@ -39,7 +39,8 @@ def deploy(
     ``for_openvino`` writes the form that is fastest there: bytes are transposed, gathered and pooled (TensorRT does
     none of it on uint8) and INT8 tensors are moved as they are. ``compare`` finds the argmax there by comparing planes
     instead of by a search: the same labels, but where scores tie once they are rounded to BF16. Which of the two is
-    faster depends on precision and processor. ``plugin`` unpools by edgeseg's TensorRT plugin where it can.
+    faster depends on precision and processor. ``plugin`` unpools by operators of our own where it can: those of the
+    OpenVINO extension, or of the TensorRT plugin.
     """
     network = without_names(network, _OURS)
     model = network.model
@@ -48,7 +49,7 @@ def deploy(
         model = carry_int8(model)
     elif plugin:  # TensorRT does not take Q and DQ into a plugin
         model = carry_int8(model, only=("MaxPool", "MaxUnpool"))
-    model = lower_unpooling(model, plugin=plugin)
+    model = lower_unpooling(model, plugin=plugin and not for_openvino, extension=plugin and for_openvino)
     if for_openvino:
         model = dequantize_early(model)
         unshare_slopes(model)

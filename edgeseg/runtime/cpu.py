@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ import numpy as np
 import onnx
 
 from edgeseg.artifact import Passport
-from edgeseg.errors import EngineError, GraphError, InputError
+from edgeseg.errors import EdgesegError, EngineError, GraphError, InputError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network
+from edgeseg.export.unpool.extension import is_extension
+from edgeseg.extension import build as extension
 from edgeseg.runtime.engine import Engine, Float, Image
 from edgeseg.runtime.target import INT8, Built, PlanOptions, Target
 
 TARGET = "cpu"
+AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool that can be asked for
+EXTENSION = "extension"  # what "plugin" is here
 LIBRARY = "openvino"
 FLOATS = ("fp32", "bf16")
 PRECISIONS = (*FLOATS, INT8)
@@ -268,14 +273,13 @@ class CpuTarget(Target):
         frames: Iterable[Image] | None,
         say: Callable[[str], None],
     ) -> Built:
-        """The label map's blob and the scores', in the faster form of argmax."""
+        """The label map's blob and the scores', in the fastest form of argmax and of unpooling."""
         config = settings(precision)
-        has_scores = network.form != "labels"
-        forms = {"search": deploy(network)}
-        if has_scores:
-            forms["compare"] = deploy(network, compare=True)
-        form, labels, times = compile_fastest(forms, network.name, config)
-        scores = Compiled(deploy(network, scores=True), network.name, config).blob() if has_scores else None
+        form, labels = compile_best(network, config, options.unpool, say)
+        scores = None
+        if network.form != "labels":
+            graph = deploy(network, scores=True, plugin=form["unpool"] == EXTENSION)
+            scores = Compiled(graph, network.name, config).blob()
         name, features = device()
         return Built(
             data=pack(labels.blob(), scores),
@@ -284,11 +288,18 @@ class CpuTarget(Target):
             device=name,
             device_features=features,
             settings=config,
-            form={"argmax": form, **{f"latency_ms_{key}": f"{value:.3f}" for key, value in times.items()}},
+            form=form,
         )
 
+    def check_options(self, options: PlanOptions) -> None:
+        if options.unpool not in (AUTO, NATIVE, PLUGIN):
+            expected = " or ".join((AUTO, NATIVE, PLUGIN))
+            raise InputError(f"the {self.name} target cannot unpool so", got=options.unpool, expected=expected)
+        super().check_options(replace(options, unpool=AUTO))
+
     def fingerprint(self) -> tuple[str, ...]:
-        return (library_version(), *device()[1], device()[0])
+        unpool = NATIVE if extension.why_not() else extension.identity()
+        return (library_version(), *device()[1], device()[0], unpool)
 
     def check(self, path: Path, passport: Passport, rebuild: str) -> None:
         version = library_version()
@@ -306,4 +317,61 @@ class CpuTarget(Target):
             )
 
     def open(self, passport: Passport, data: bytes) -> Engine:
+        prepare_to_open(passport)
         return CpuEngine(passport, data)
+
+
+def prepare_to_open(passport: Passport) -> None:
+    """Load the extension if the engine was built with it. Raises ``EngineError`` where it cannot be had."""
+    if passport.form.get("unpool") != EXTENSION:
+        return
+    try:
+        extension.load()
+    except EdgesegError as error:
+        raise EngineError(
+            f"{passport.name}: was built with edgeseg's CPU extension, which is not here",
+            got=str(error.got or error),
+            hint="Install a C++ compiler; or build it again: edgeseg build-engine NAME.onnx --unpool native.",
+        ) from error
+
+
+def compile_best(
+    network: Network, config: dict[str, str], unpool: str = AUTO, say: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, str], Compiled]:
+    """Compile a net in its fastest form of argmax, then of unpooling; returns what the passport says of it, and it."""
+    argmax, compiled, times = compile_fastest(_graphs(network), network.name, config)
+    form = {"argmax": argmax, "unpool": NATIVE}
+    if _unpools_by_extension(network, unpool, say):
+        ways = {NATIVE: compiled, EXTENSION: Compiled(_graphs(network, plugin=True)[argmax], network.name, config)}
+        latency = trial(ways)
+        times |= {f"unpool_{way}": milliseconds for way, milliseconds in latency.items()}
+        if unpool == PLUGIN or latency[EXTENSION] < latency[NATIVE]:
+            form["unpool"], compiled = EXTENSION, ways[EXTENSION]
+    return form | {f"latency_ms_{key}": f"{value:.3f}" for key, value in times.items()}, compiled
+
+
+def _unpools_by_extension(network: Network, unpool: str, say: Callable[[str], None]) -> bool:
+    """Whether the net has something to unpool that the extension can, and it is here; ``say`` is told why not.
+
+    Raises ``EngineError`` where it is not here and ``unpool`` asks for it.
+    """
+    if unpool == NATIVE or not any(is_extension(node) for node in deploy(network, plugin=True).graph.node):
+        return False
+    try:
+        if not extension.why_not() and not extension.library_path().is_file():
+            say("building the CPU extension, once: seconds")
+        extension.load()
+    except EdgesegError as error:
+        if unpool == PLUGIN:
+            raise
+        say(f"unpooling by standard operators: {error}")
+        return False
+    return True
+
+
+def _graphs(network: Network, *, plugin: bool = False) -> dict[str, onnx.ModelProto]:
+    """The deployed graph in every form of argmax that there is for it; ``plugin`` as ``deploy`` has it."""
+    forms = {"search": deploy(network, plugin=plugin)}
+    if network.form != "labels":
+        forms["compare"] = deploy(network, plugin=plugin, compare=True)
+    return forms

@@ -5,7 +5,6 @@ from typing import Any
 
 from edgeseg.data import Dataset, open_dataset
 from edgeseg.errors import CheckFailedError, InputError
-from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network
 from edgeseg.quantize.choose import (
     Candidate,
@@ -186,7 +185,6 @@ def _timed(candidates: list[Candidate]) -> list[Candidate]:
     for place_, c in enumerate(candidates):
         assert c.network is not None
         config = cpu.settings(c.precision)
-        forms = {"search": deploy(c.network), "compare": deploy(c.network, compare=True)}
-        compiled[str(place_)] = cpu.compile_fastest(forms, c.network.name, config)[1]
+        compiled[str(place_)] = cpu.compile_best(c.network, config)[1]
     times = cpu.trial(compiled)
     return [replace(c, latency_ms=times[str(place_)]) for place_, c in enumerate(candidates)]

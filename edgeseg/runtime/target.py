@@ -16,10 +16,11 @@ INT8, MIXED = "int8", "mixed"  # an INT8 engine with layers left in float is cal
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How TensorRT builds.
+    """How TensorRT builds; ``unpool`` is for the cpu target, too.
 
-    ``unpool`` is ``native`` (standard operators), ``plugin`` (edgeseg's CUDA library) or ``auto``: the plugin where it
-    is built. ``sm`` are compute capabilities (86: 8.6) to build for ahead of time, TensorRT-RTX only; without them the
+    ``unpool`` is ``native`` (standard operators), ``plugin`` (edgeseg's CUDA library; on the CPU its OpenVINO
+    extension) or ``auto``: the plugin where it is built, the faster of the two on the CPU.
+    ``sm`` are compute capabilities (86: 8.6) to build for ahead of time, TensorRT-RTX only; without them the
     plan is portable from RTX 30 on. ``workspace_mib`` limits scratch memory, ``level`` (0 to 5) is how long tactics are
     searched. ``timing_cache`` is a file of measured tactics, read where it is there and written: TensorRT only.
     """

@@ -6,11 +6,13 @@ has ``MaxPool`` with ``Indices`` and ``MaxUnpool`` for that; TensorRT parses nei
 
 import math
 from collections.abc import Iterable
+from types import ModuleType
 
 from onnx import GraphProto, ModelProto, NodeProto, inliner
 
 from edgeseg.errors import GraphError
 from edgeseg.export.graph import Graph, attributes, ints_attribute, is_op, names_read, subgraphs, title
+from edgeseg.export.unpool import extension as extension_form
 from edgeseg.export.unpool import plugin as plugin_form
 from edgeseg.export.unpool.emit import COMPARED, Emitter, Window, codes, place, positions, scatter, unpooled_size
 from edgeseg.export.unpool.torch_scatter import raise_scatters
@@ -20,10 +22,11 @@ __all__ = ["lower_unpooling"]
 _OLDEST_OPSET = 11  # Range, ScatterElements, and Pad and Equal as they are used here
 
 
-def lower_unpooling(model: ModelProto, *, plugin: bool = False) -> ModelProto:
+def lower_unpooling(model: ModelProto, *, plugin: bool = False, extension: bool = False) -> ModelProto:
     """Return a copy of ``model`` without ``MaxUnpool`` and without a ``MaxPool`` whose Indices are used.
 
-    They become standard operators; with ``plugin`` those of edgeseg's TensorRT plugin where they fit: 2x2 windows.
+    They become standard operators; with ``plugin`` those of edgeseg's TensorRT plugin where they fit, 2x2 windows, with
+    ``extension`` those of its OpenVINO extension.
 
     The result computes the same numbers, to the bit (``-0.0`` counts as ``0.0``), as ONNX Runtime's CPU kernels do.
     Values must not be NaN. A ``MaxUnpool`` whose Indices the file does not compute by a ``MaxPool`` needs them without
@@ -47,7 +50,7 @@ def lower_unpooling(model: ModelProto, *, plugin: bool = False) -> ModelProto:
         _check_geometry(node)
     graph = Graph(copy)
     raise_scatters(graph)
-    _lower(graph, plugin)
+    _lower(graph, plugin_form if plugin else extension_form if extension else None)
     return copy
 
 
@@ -78,8 +81,8 @@ def _check_geometry(node: NodeProto) -> None:
         )  # fmt: skip
 
 
-def _lower(graph: Graph, plugin: bool) -> None:
-    """Replace every pooling with positions and every unpooling of ``graph``."""
+def _lower(graph: Graph, own: ModuleType | None) -> None:
+    """Replace every pooling with positions and every unpooling of ``graph``, by operators of our ``own`` if given."""
     pools = {n.output[1]: n for n in graph.graph.node if is_op(n, "MaxPool") and len(n.output) > 1 and n.output[1]}
     origin = {n.output[0]: _origin(graph, n.input[1], pools) for n in graph.graph.node if is_op(n, "MaxUnpool")}
     coded: dict[str, str] = {}  # Indices -> the code tensor that stands for them
@@ -90,7 +93,7 @@ def _lower(graph: Graph, plugin: bool) -> None:
         if is_op(n, "MaxUnpool") and (pool := pools.get(origin[n.output[0]] or "")) and _fits_codes(graph, n, pool)
     }
     still_read = _still_read(graph, set(fast))
-    by_plugin = _for_plugin(graph, fast) - still_read if plugin else set()  # the Indices whose code the plugin makes
+    by_own = _for_own(graph, fast, own.TYPES) - still_read if own else set()  # the Indices whose code those make
     for node in graph.graph.node:
         if _concerns(node) and not graph.dtype(node.input[0]):
             raise GraphError(
@@ -99,15 +102,15 @@ def _lower(graph: Graph, plugin: bool) -> None:
             )  # fmt: skip
         emit = Emitter(graph, node)
         if is_op(node, "MaxPool") and len(node.output) > 1 and node.output[1]:
-            if node.output[1] in by_plugin:
-                coded[node.output[1]] = plugin_form.pool_code(emit, node.input[0], node.output[0])
+            if own and node.output[1] in by_own:
+                coded[node.output[1]] = own.pool_code(emit, node.input[0], node.output[0])
             else:
                 _lower_pool(emit, node, still_read, {id(pool) for pool in fast.values()}, coded)
         elif is_op(node, "MaxUnpool") and node.output[0] in fast:
             pool = fast[node.output[0]]
-            if pool.output[1] in by_plugin:
+            if own and pool.output[1] in by_own:
                 size = graph.static_shape(pool.input[0]) or []
-                plugin_form.unpool(emit, node.input[0], coded[pool.output[1]], size[2:], node.output[0])
+                own.unpool(emit, node.input[0], coded[pool.output[1]], size[2:], node.output[0])
             else:
                 place(emit, node.input[0], coded[pool.output[1]], pool.input[0], node.output[0])
         elif is_op(node, "MaxUnpool"):
@@ -120,16 +123,16 @@ def _lower(graph: Graph, plugin: bool) -> None:
             continue
         replacements[id(node)] = emit.nodes
     graph.replace(replacements)
-    if by_plugin:
-        plugin_form.finish(graph)
+    if own and by_own:
+        own.finish(graph)
 
 
-def _for_plugin(graph: Graph, fast: dict[str, NodeProto]) -> set[str]:
-    """The Indices of poolings that the plugin can do, and the unpooling of which it can do."""
+def _for_own(graph: Graph, fast: dict[str, NodeProto], types: tuple[int, ...]) -> set[str]:
+    """The Indices of poolings that operators for ``types`` can do, and the unpooling of which they can do."""
     wrong = {pool.output[1] for pool in fast.values() if graph.static_shape(pool.input[0]) is None}
     for node in graph.graph.node:
         pool = fast.get(node.output[0]) if is_op(node, "MaxUnpool") else None
-        if pool is not None and not {graph.dtype(pool.input[0]), graph.dtype(node.input[0])} <= {*plugin_form.TYPES}:
+        if pool is not None and not {graph.dtype(pool.input[0]), graph.dtype(node.input[0])} <= {*types}:
             wrong.add(pool.output[1])
     return {pool.output[1] for pool in fast.values()} - wrong
 

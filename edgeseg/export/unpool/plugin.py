@@ -27,7 +27,7 @@ TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8)
 _WITHOUT_SUM = TensorProto.INT8  # two INT8 tensors have scales of their own
 _NAMED = {"plugin_version": str(VERSION), "plugin_namespace": ""}  # what TensorRT's parser looks for
 
-_EXTRA = ("extra_rows", "extra_columns")
+EXTRA = ("extra_rows", "extra_columns")
 
 Array = npt.NDArray[Any]
 
@@ -49,7 +49,7 @@ def unpool(emit: Emitter, value: str, code: str, size: list[int], out: str) -> N
     """``out`` (N, C, *size) from a value and its code."""
     name = emit.graph.unique(f"{out}/{UNPOOL}")
     made = helper.make_node(UNPOOL, [value, code], [out], name, domain=DOMAIN, **_NAMED)
-    made.attribute.extend(helper.make_attribute(n, side % 2) for n, side in zip(_EXTRA, size, strict=True))
+    made.attribute.extend(helper.make_attribute(n, side % 2) for n, side in zip(EXTRA, size, strict=True))
     emit.nodes.append(made)
 
 
@@ -96,7 +96,7 @@ def register() -> None:
     single, optional = schema.FormalParameterOption.Single, schema.FormalParameterOption.Optional
     types = [("T", ["tensor(float)", "tensor(float16)", "tensor(int8)"], "")]
     strings = [schema.Attribute(n, schema.AttrType.STRING, "", required=False) for n in _NAMED]
-    numbers = [schema.Attribute(n, schema.AttrType.INT, "", required=False) for n in _EXTRA]
+    numbers = [schema.Attribute(n, schema.AttrType.INT, "", required=False) for n in EXTRA]
     pool = schema(
         POOL, DOMAIN, VERSION, inputs=[param("x", "T")], outputs=[param("value", "T"), param("code", "tensor(int8)")],
         type_constraints=types, attributes=strings,
@@ -112,34 +112,36 @@ def register() -> None:
         onnx.defs.register_schema(made)
 
 
-def _dims(kind: onnx.TypeProto) -> list[int] | None:
+def dims_of(kind: onnx.TypeProto) -> list[int] | None:
+    """A tensor's shape, 0 where a size is not known; ``None`` where not even the rank is."""
     tensor = kind.tensor_type
     if not tensor.HasField("shape"):
         return None
     return [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
 
 
-def _tensor(elem_type: int, dims: list[int] | None) -> onnx.TypeProto:
+def tensor_type(elem_type: int, dims: list[int] | None) -> onnx.TypeProto:
+    """The type of a tensor whose shape ``dims_of`` told."""
     return helper.make_tensor_type_proto(elem_type, None if dims is None else [d or None for d in dims])
 
 
 def _infer_pool(context: Any) -> None:
     kind = context.get_input_type(0)
-    dims = _dims(kind)
+    dims = dims_of(kind)
     if dims is not None:
         dims = [*dims[:2], *(d // 2 for d in dims[2:])]
-    context.set_output_type(0, _tensor(kind.tensor_type.elem_type, dims))
-    context.set_output_type(1, _tensor(TensorProto.INT8, dims))
+    context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
+    context.set_output_type(1, tensor_type(TensorProto.INT8, dims))
 
 
 def _infer_unpool(context: Any) -> None:
     kind = context.get_input_type(0)
-    dims = _dims(kind)
+    dims = dims_of(kind)
     if dims is not None:
-        given = [context.get_attribute(name) for name in _EXTRA]
+        given = [context.get_attribute(name) for name in EXTRA]
         extra = [0 if attribute is None else int(attribute.i) for attribute in given]
         dims = [*dims[:2], *(2 * d + e if d else 0 for d, e in zip(dims[2:], extra, strict=True))]
-    context.set_output_type(0, _tensor(kind.tensor_type.elem_type, dims))
+    context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
 
 
 # -- what they compute -------------------------------------------------------------------------------------------------

@@ -1,0 +1,89 @@
+"""Pooling to a value and a one-byte code, and unpooling by it, as the two operators of edgeseg's OpenVINO extension.
+
+They are those of ``edgeseg.export.unpool.plugin`` on channels-last tensors, (N, H, W, C), which is how OpenVINO's
+convolutions have them: the transpositions around them cost nothing.
+"""
+
+import functools
+from typing import Any
+
+import onnx
+from onnx import NodeProto, TensorProto, helper
+
+from edgeseg.export.graph import Graph
+from edgeseg.export.unpool.emit import Emitter
+from edgeseg.export.unpool.plugin import DOMAIN, EXTRA, VERSION, dims_of, tensor_type
+
+POOL, UNPOOL = "EdgesegMaxPoolCodeNHWC", "EdgesegMaxUnpoolNHWC"
+TYPES = (TensorProto.INT8,)
+_LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]  # where channels go
+
+
+def is_extension(node: NodeProto) -> bool:
+    """Whether a node is one of the two."""
+    return node.domain == DOMAIN and node.op_type in (POOL, UNPOOL)
+
+
+def pool_code(emit: Emitter, x: str, pooled: str) -> str:
+    """``pooled`` (N, C, h, w) and the name of its code (N, h, w, C)."""
+    code, value, name = (emit.graph.unique(f"{pooled}/{part}") for part in ("code", "value", POOL))
+    pixels = emit.op("Transpose", x, perm=_LAST)
+    emit.nodes.append(helper.make_node(POOL, [pixels], [value, code], name, domain=DOMAIN))
+    emit.op("Transpose", value, out=pooled, perm=_FIRST)
+    return code
+
+
+def unpool(emit: Emitter, value: str, code: str, size: list[int], out: str) -> None:
+    """``out`` (N, C, *size) from a value (N, C, h, w) and its code (N, h, w, C)."""
+    plane, name = (emit.graph.unique(f"{out}/{part}") for part in ("plane", UNPOOL))
+    made = helper.make_node(UNPOOL, [emit.op("Transpose", value, perm=_LAST), code], [plane], name, domain=DOMAIN)
+    made.attribute.extend(helper.make_attribute(n, side % 2) for n, side in zip(EXTRA, size, strict=True))
+    emit.nodes.append(made)
+    emit.op("Transpose", plane, out=out, perm=_FIRST)
+
+
+def finish(graph: Graph) -> None:
+    """Tell the model which operators it has."""
+    register()
+    if not any(o.domain == DOMAIN for o in graph.model.opset_import):
+        graph.model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+    graph.refresh()
+
+
+@functools.cache
+def register() -> None:
+    """Make the operators' types and shapes known to ONNX in this process."""
+    schema, param = onnx.defs.OpSchema, onnx.defs.OpSchema.FormalParameter
+    types = [("T", ["tensor(int8)"], "")]
+    numbers = [schema.Attribute(n, schema.AttrType.INT, "", required=True) for n in EXTRA]
+    code = param("code", "tensor(int8)")
+    pool = schema(
+        POOL, DOMAIN, VERSION, inputs=[param("x", "T")], outputs=[param("value", "T"), code], type_constraints=types
+    )
+    unpool_ = schema(
+        UNPOOL, DOMAIN, VERSION, inputs=[param("value", "T"), code], outputs=[param("y", "T")],
+        type_constraints=types, attributes=numbers,
+    )  # fmt: skip
+    pool.set_type_and_shape_inference_function(_infer_pool)
+    unpool_.set_type_and_shape_inference_function(_infer_unpool)
+    for made in (pool, unpool_):
+        onnx.defs.register_schema(made)
+
+
+def _infer_pool(context: Any) -> None:
+    kind = context.get_input_type(0)
+    dims = dims_of(kind)
+    if dims is not None:
+        dims = [dims[0], dims[1] // 2, dims[2] // 2, dims[3]]
+    context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
+    context.set_output_type(1, tensor_type(TensorProto.INT8, dims))
+
+
+def _infer_unpool(context: Any) -> None:
+    kind = context.get_input_type(0)
+    dims = dims_of(kind)
+    if dims is not None:
+        extra = [int(context.get_attribute(name).i) for name in EXTRA]
+        sides = [2 * d + e if d else 0 for d, e in zip(dims[1:3], extra, strict=True)]
+        dims = [dims[0], *sides, dims[3]]
+    context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
