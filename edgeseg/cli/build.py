@@ -95,6 +95,10 @@ def build_engine(
         Path | None,
         typer.Option(metavar="FILE", help="Keep measured kernels there (not RTX).", rich_help_panel="TensorRT"),
     ] = None,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="The plan gives the net's scores, too.", rich_help_panel="TensorRT"),
+    ] = False,
     print_trtexec: Annotated[
         bool,
         typer.Option(
@@ -132,7 +136,7 @@ def build_engine(
         ranges=ranges,
         scales=scales.value,
     )
-    plan = PlanOptions(unpool, _capabilities(sm), workspace, level, timing_cache)
+    plan = PlanOptions(unpool, _capabilities(sm), workspace, level, timing_cache, scores=scores)
     console = stderr()
     with console.status(escape(f"compiling {onnx}")) as status:
 

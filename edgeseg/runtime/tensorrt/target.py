@@ -16,7 +16,7 @@ from edgeseg.export.network import Network
 from edgeseg.export.unpool.plugin import is_plugin
 from edgeseg.preprocess import resize_frame
 from edgeseg.runtime.engine import Engine, Image
-from edgeseg.runtime.target import Built, PlanOptions, Target, graph_file
+from edgeseg.runtime.target import LABELS, LABELS_AND_SCORES, OUTPUTS, Built, PlanOptions, Target, graph_file
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.builder import GPUS, build_plan, load_plugin, trtexec
 from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library
@@ -56,7 +56,7 @@ class TensorRTTarget(Target):
         """A plan of the graph with its precision written into it."""
         library(self.name)  # a library that is missing is told before the work
         plugin = self._plugin(network, options, say)
-        model, form = graph_for(network, precision, frames, say, plugin=plugin is not None)
+        model, form = graph_for(network, precision, frames, say, plugin=plugin is not None, scores=options.scores)
         data = model.SerializeToString()
         plan = build_plan(
             model, network.name, self.name, options, plugin=plugin,
@@ -71,6 +71,7 @@ class TensorRTTarget(Target):
             "level": str("" if options.level is None else options.level),
             "layers": str(plan.layers),
             "warnings": "; ".join(plan.warnings),
+            OUTPUTS: LABELS_AND_SCORES if options.scores else LABELS,
             "trtexec_build": build,
             "trtexec_run": run,
         }
@@ -203,15 +204,16 @@ def graph_for(
     say: Callable[[str], None],
     *,
     plugin: bool = False,
+    scores: bool = False,
 ) -> tuple[ModelProto, dict[str, str]]:
     """The graph TensorRT is given: uint8 frame in, uint8 labels out, its types saying its precision.
 
     In FP16, and where INT8 leaves layers in float, what FP16 cannot hold stays in FP32: ``frames`` are run to see
     (edgeseg's own drive, noise, black and white where there are none). ``plugin`` unpools by edgeseg's library where it
-    can. Also returns what the passport says of it.
+    can; ``scores`` gives (1, classes, H, W) float32 as well. Also returns what the passport says of it.
     """
     native = deploy(network, for_openvino=False)
-    model = deploy(network, for_openvino=False, plugin=True) if plugin else native
+    model = deploy(network, for_openvino=False, plugin=plugin, both=scores) if plugin or scores else native
     form = {"unpool": PLUGIN if any(is_plugin(n) for n in model.graph.node) else NATIVE}
     if precision == FP32:
         return model, form
