@@ -78,6 +78,12 @@ class FakeCuda:
         for step in work:
             step()
 
+    def wait_for(self, handle: int, stream: list[Callable[[], None]]) -> None:
+        theirs = STREAMS[handle]
+        given = list(theirs)
+        theirs.clear()
+        stream += given
+
     def milliseconds(self, start: dict[str, Any], end: dict[str, Any]) -> float:
         return 1.5
 

@@ -14,7 +14,7 @@ from edgeseg.errors import EngineError, InputError
 from edgeseg.preprocess import check_frame, resize_frame, resize_labels
 from edgeseg.runtime.engine import Engine, Float, Image
 from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS
-from edgeseg.runtime.tensorrt import cuda
+from edgeseg.runtime.tensorrt import cuda, dlpack
 from edgeseg.runtime.tensorrt.library import Library
 
 SLOTS = 3  # one is filled, one computed, one read
@@ -251,24 +251,24 @@ class TensorRTEngine(Engine):
     def on_device(self, frame: Any) -> "DeviceLabels":
         """Label a frame that is on the device: (H, W, 3) uint8 BGR of the input size, C-contiguous.
 
-        ``frame`` has ``__cuda_array_interface__`` (torch, cupy, numba, pycuda), and must be complete: its own stream is
-        waited for by whoever made it. The result has it too, and so have its ``scores`` where the plan gives them; both
-        are overwritten by the next call.
+        ``frame`` has ``__dlpack__`` (torch, cupy, jax), or else ``__cuda_array_interface__`` (numba, pycuda). It need
+        not be complete: the engine waits for what was given to its stream. An interface that names no stream leaves
+        that to the caller. The result has both, and so have its ``scores`` where the plan gives them; it is complete,
+        and overwritten by the next call.
         """
         height, width = self.spec.input_size
-        facts = getattr(frame, "__cuda_array_interface__", None)
-        if facts is None:
-            raise InputError("not a device array", got=type(frame).__name__, expected="__cuda_array_interface__")
-        got = (tuple(facts["shape"]), facts["typestr"], facts.get("strides"))
-        if got[:2] != ((height, width, 3), "|u1") or got[2] not in (None, (3 * width, 3, 1)):
-            raise InputError(
-                "not a frame for this engine", got=f"{got[0]} {got[1]}, strides {got[2]}",
-                expected=f"({height}, {width}, 3) |u1, contiguous",
-            )  # fmt: skip
         with self._turn:
             self._require_idle()
             slot = self._slots[0]
-            slot.context.set_tensor_address("frame", int(facts["data"][0]))
+            found = self._borrow(frame, slot.stream)
+            if found.shape != (height, width, 3) or found.typestr != "|u1" or found.strides not in (
+                None, (3 * width, 3, 1),
+            ):  # fmt: skip
+                raise InputError(
+                    "not a frame for this engine", got=f"{found.shape} {found.typestr}, strides {found.strides}",
+                    expected=f"({height}, {width}, 3) |u1, contiguous",
+                )  # fmt: skip
+            slot.context.set_tensor_address("frame", found.pointer)
             try:
                 self._cuda.record(slot.begun, slot.stream)
                 if not slot.context.execute_async_v3(self._cuda.handle(slot.stream)):
@@ -280,10 +280,27 @@ class TensorRTEngine(Engine):
             scores = DeviceArray(slot.scores, self._scores_shape, "<f4", self) if self._has_scores else None
             return DeviceLabels(slot.labels, (height, width), "|u1", self, scores)
 
+    def _borrow(self, frame: Any, stream: Any) -> dlpack.Borrowed:
+        """An array on the device; ``stream`` waits for it."""
+        if hasattr(frame, "__dlpack__"):
+            return dlpack.borrow(frame, self._cuda.handle(stream))
+        facts = getattr(frame, "__cuda_array_interface__", None)
+        if facts is None:
+            expected = "__dlpack__ or __cuda_array_interface__"
+            raise InputError("not a device array", got=type(frame).__name__, expected=expected)
+        theirs = facts.get("stream")
+        if theirs == 0:
+            raise InputError("a stream that the interface does not allow", got=0, expected="1, 2 or a handle")
+        if theirs is not None:
+            self._cuda.wait_for(int(theirs), stream)
+        return dlpack.Borrowed(
+            int(facts["data"][0]), tuple(facts["shape"]), facts["typestr"], facts.get("strides"), frame
+        )
+
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """A C-contiguous array on the device: ``torch.as_tensor``, ``cupy.asarray`` and others take it as it is."""
+    """A C-contiguous array on the device: ``torch.from_dlpack``, ``cupy.asarray`` and others take it as it is."""
 
     pointer: int
     shape: tuple[int, ...]
@@ -294,6 +311,23 @@ class DeviceArray:
     def __cuda_array_interface__(self) -> dict[str, Any]:
         data = (self.pointer, False)
         return {"shape": self.shape, "typestr": self.typestr, "data": data, "version": 3, "strides": None}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, 0
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The unversioned capsule, whatever the version; no stream has to wait, the array is complete."""
+        device = self.__dlpack_device__()
+        if copy or dl_device not in (None, device):
+            raise BufferError("a copy, or another device, is not what this array gives")
+        return dlpack.lend(self.pointer, self.shape, self.typestr, device, self.owner)
 
 
 @dataclass(frozen=True)
