@@ -148,6 +148,8 @@ class FakeEngine:
 
 
 class FakeRuntime:
+    engine_host_code_allowed = False
+
     def __init__(self, logger: list[Message]) -> None:
         self.logger = logger
 

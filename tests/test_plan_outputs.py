@@ -1,8 +1,11 @@
 """What a TensorRT plan gives and where it opens: scores beside the labels; plans for later versions."""
 
 import gc
+import importlib
+import shutil
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,9 +19,13 @@ from edgeseg.errors import EngineError, GraphError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network, load_network
 from edgeseg.export.triton import config_text
+from edgeseg.plugin import build as plugin_build
 from edgeseg.runtime import build_engine
-from edgeseg.runtime.load import zoo, zoo_int8
+from edgeseg.runtime.load import load_engine, zoo, zoo_int8
 from edgeseg.runtime.target import PlanOptions
+from edgeseg.runtime.tensorrt import builder, cuda, runner, target
+from edgeseg.runtime.tensorrt.builder import build_plan
+from edgeseg.runtime.tensorrt.library import Library, Log, opens
 from edgeseg.runtime.tensorrt.runner import SLOTS, DeviceArray, TensorRTEngine
 from edgeseg.runtime.tensorrt.target import graph_for
 from edgeseg.spec import ModelSpec, generic_space
@@ -105,9 +112,15 @@ def test_plans_with_scores_are_built(tensorrt_rtx: ModuleType, precision: str, t
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--target", "cpu", "--scores"], "the cpu target has no such option: got scores. Give a TensorRT --target.")],
+    [
+        (["--target", "cpu", "--scores"], "the cpu target has no such option: got scores. Give a TensorRT --target."),
+        (["--target", "cpu", "--version-compatible"], "the cpu target has no such option: got version_compatible."),
+        (["--target", RTX, "--version-compatible"], "plans are for the version that built them: got --version-compat"),
+    ],
 )
-def test_options_without_use_are_refused(small_onnx: Path, tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_options_without_use_are_refused(
+    tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
     done = edgeseg("build-engine", small_onnx, "-o", tmp_path / "e.engine", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert says in done.stderr
@@ -233,3 +246,157 @@ def test_a_plan_must_give_what_its_passport_says(small_onnx: Path) -> None:
                 passport_of(network, outputs=says), model.SerializeToString(), fake_library(), device=FakeCuda(),
                 zero_copy=False,
             )  # fmt: skip
+
+
+# -- plans for later versions, against a TensorRT that notes what it is told -------------------------------------------
+
+
+class FakeTensorRT(SimpleNamespace):
+    """As much of the module ``tensorrt`` as a build calls. A plan is the graph it was parsed from."""
+
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(
+            flags=[], plugins_to_serialize=None, set_flag=lambda f: self.config.flags.append(f)
+        )
+        self.everywhere, self.of_the_builder = list[str](), list[str]()
+        network = SimpleNamespace(num_layers=1)
+        made = SimpleNamespace(
+            create_network=lambda flags: network, create_builder_config=lambda: self.config,
+            build_serialized_network=lambda network, config: self.graph,
+            get_plugin_registry=lambda: self.registry(self.of_the_builder),
+        )  # fmt: skip
+        super().__init__(
+            Builder=lambda logger: made, OnnxParser=lambda network, logger: SimpleNamespace(
+                parse=self.parse, get_used_vc_plugin_libraries=lambda: ["libnvinfer_vc_plugin.so.10"],
+            ),
+            NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+            ProfilingVerbosity=SimpleNamespace(DETAILED=1),
+            BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="compatible"),
+            IProgressMonitor=object, get_plugin_registry=lambda: self.registry(self.everywhere),
+            Runtime=fake_library().trt.Runtime,
+        )  # fmt: skip
+
+    def parse(self, graph: bytes) -> bool:
+        self.graph = graph
+        return True
+
+    @staticmethod
+    def registry(loaded: list[str]) -> Any:
+        return SimpleNamespace(load_library=lambda path: loaded.append(path) or path)
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    """TensorRT 10.7 on an Orin."""
+    fake = FakeTensorRT()
+    use(fake, "10.7.0.23", monkeypatch)
+    monkeypatch.setattr(cuda, "has_gpu", lambda: True)
+    monkeypatch.setattr(builder, "has_gpu", lambda: True)
+    monkeypatch.setattr(cuda, "device", lambda: ("Orin", 87))
+    monkeypatch.setattr(cuda, "binding", FakeCuda)
+    monkeypatch.setattr(cuda, "is_integrated", lambda: False)
+    monkeypatch.setattr(builder, "_LOADED", set())
+    return fake
+
+
+def use(fake: FakeTensorRT, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log.__new__(Log)
+    log.messages = []
+    log.logger = log.messages
+    for module in (builder, target):
+        monkeypatch.setattr(module, "library", lambda name: Library(name, fake, version, log))
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Some library in the plugin's place."""
+    path = tmp_path / "libedgeseg_plugin.so"
+    shutil.copy(importlib.import_module("_ctypes").__file__ or "", path)
+    monkeypatch.setattr(plugin_build, "plugin_library", lambda path_=None, *, tensorrt=None: path)
+    return path
+
+
+def build(source: Path, folder: Path, **options: Any) -> Passport:
+    plan = PlanOptions(**{"version_compatible": True, **options})
+    return Passport.read(build_engine(source, precision="fp32", target="tensorrt", out=folder / "e.engine", plan=plan))
+
+
+def test_the_plan_has_the_plugin_inside(trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path) -> None:
+    settings = build(small_onnx, tmp_path).settings
+    assert (settings["version_compatible"], settings["plugin"]) == ("yes", plugin.name)
+    assert trt.config.flags == ["compatible"]
+    assert trt.config.plugins_to_serialize == ["libnvinfer_vc_plugin.so.10", str(plugin)]
+    assert (trt.everywhere, trt.of_the_builder) == ([], [str(plugin)])  # else the plan would not open in this process
+    loads = f" --versionCompatible --dynamicPlugins={plugin} --setPluginsToSerialize={plugin}"
+    assert settings["trtexec_build"].endswith(loads)
+    assert settings["trtexec_run"].endswith("--noDataTransfers --versionCompatible")
+
+
+def test_other_plans_are_as_they_were(trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path) -> None:
+    settings = build(small_onnx, tmp_path, version_compatible=False).settings
+    assert "version_compatible" not in settings
+    assert (trt.config.flags, trt.config.plugins_to_serialize) == ([], None)
+    assert (trt.everywhere, trt.of_the_builder) == ([str(plugin)], [])
+    assert settings["trtexec_run"].endswith(f"--dynamicPlugins={plugin}")
+
+
+def test_a_plan_without_a_plugin(trt: FakeTensorRT, small_onnx: Path, tmp_path: Path) -> None:
+    settings = build(small_onnx, tmp_path, unpool="native", scores=True).settings
+    assert trt.config.plugins_to_serialize == ["libnvinfer_vc_plugin.so.10"]
+    assert settings["trtexec_build"].endswith("--versionCompatible")
+    assert settings["outputs"] == "labels, scores"
+
+
+@pytest.mark.parametrize(
+    ("compatible", "version", "fits"),
+    [
+        (True, "10.7.0.23", True), (True, "10.13.2.6", True), (True, "10.3.0.30", False), (True, "11.0.0.1", False),
+        (False, "10.7.0.23", True), (False, "10.13.2.6", False),
+    ],
+)  # fmt: skip
+def test_versions_that_open_a_plan(
+    trt: FakeTensorRT, small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compatible: bool,
+    version: str, fits: bool,
+) -> None:  # fmt: skip
+    build(small_onnx, tmp_path, unpool="native", version_compatible=compatible)
+    use(trt, version, monkeypatch)
+    if not fits:
+        expected = rf"10|11\.x up to {version}" if compatible else version
+        with pytest.raises(EngineError, match=rf"another tensorrt: got 10\.7\.0\.23, expected ({expected})"):
+            load_engine(tmp_path / "e.engine")
+        return
+    engine = load_engine(tmp_path / "e.engine")
+    assert isinstance(engine, TensorRTEngine)
+    assert engine._runtime.engine_host_code_allowed is compatible
+    np.testing.assert_array_equal(engine(picture()), wanted(small_onnx, picture())[0])
+
+
+def test_the_plugin_need_not_be_there(
+    trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But the plan must be the one that was built: code in it is run."""
+
+    def missing(*_: object, **__: object) -> Path:
+        raise EngineError("the plugin is looked for")
+
+    build(small_onnx, tmp_path)
+    monkeypatch.setattr(plugin_build, "plugin_library", missing)
+    monkeypatch.setattr(runner, "TensorRTEngine", lambda passport, data, found: "an engine")
+    assert load_engine(tmp_path / "e.engine") == "an engine"
+    (tmp_path / "e.engine").write_bytes(b"another plan")
+    with pytest.raises(EngineError, match="is not the engine its passport describes"):
+        load_engine(tmp_path / "e.engine")
+
+
+def test_versions_are_compared_by_number() -> None:
+    assert opens("10.3.0", "10.13.0")
+    assert not opens("10.13.0", "10.3.0")
+
+
+def test_a_missing_lean_runtime_is_told(tensorrt_rtx: ModuleType, small_onnx: Path) -> None:
+    """TensorRT-RTX, which takes the flag, ships none: the option is refused before it comes to that."""
+    graph, _ = graph_for(load_network(small_onnx), "fp32", None, lambda line: None)
+    with pytest.raises(
+        EngineError, match=r"Unable to load library: libnvinfer_lean.*apt install libnvinfer-lean\d+\), or leave"
+    ):
+        build_plan(graph, "net", RTX, PlanOptions(version_compatible=True))

@@ -177,7 +177,8 @@ Serve the repository, the folder this one is in (YY.MM: a release of the server{
         '''
 
 An engine built with edgeseg's unpooling plugin needs it in the server: LD_PRELOAD=PLUGIN.so before tritonserver, or
---backend-config=tensorrt,plugins=PLUGIN.so behind it.'''
+--backend-config=tensorrt,plugins=PLUGIN.so behind it. One built with --version-compatible has it inside, and needs
+--backend-config=tensorrt,version-compatible=true.'''
         if plan
         else ""
     }

@@ -13,7 +13,7 @@ from edgeseg.artifact import Passport
 from edgeseg.errors import EngineError, InputError
 from edgeseg.preprocess import check_frame, resize_frame, resize_labels
 from edgeseg.runtime.engine import Engine, Float, Image
-from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS
+from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS, VERSION_COMPATIBLE
 from edgeseg.runtime.tensorrt import cuda, dlpack
 from edgeseg.runtime.tensorrt.library import Library
 
@@ -88,6 +88,8 @@ class TensorRTEngine(Engine):
         self._zero_copy = cuda.is_integrated() if zero_copy is None else zero_copy
         with library.log.heard():
             self._runtime = library.trt.Runtime(library.log.logger)
+            if VERSION_COMPATIBLE in passport.settings:
+                self._runtime.engine_host_code_allowed = True  # the plan brings its runtime, and the plugin
             self._engine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:
                 raise EngineError(
