@@ -78,6 +78,12 @@ class FakeCuda:
         for step in work:
             step()
 
+    def wait_for(self, handle: int, stream: list[Callable[[], None]]) -> None:
+        theirs = STREAMS[handle]
+        given = list(theirs)
+        theirs.clear()
+        stream += given
+
     def milliseconds(self, start: dict[str, Any], end: dict[str, Any]) -> float:
         return 1.5
 
@@ -115,8 +121,9 @@ class FakeContext:
         def work() -> None:
             shape = tuple(self.session.get_inputs()[0].shape)
             frame = bytes_at(addresses["frame"], int(np.prod(shape))).reshape(shape).copy()
-            labels = self.session.run(None, {"frame": frame})[0]
-            bytes_at(addresses["labels"], labels.size)[:] = labels.ravel()
+            names = [output.name for output in self.session.get_outputs()]
+            for name, value in zip(names, self.session.run(names, {"frame": frame}), strict=True):
+                bytes_at(addresses[name], value.nbytes)[:] = np.frombuffer(value.tobytes(), np.uint8)
 
         (CAPTURING[-1] if CAPTURING else STREAMS[handle]).append(work)
         return True
@@ -125,23 +132,24 @@ class FakeContext:
 class FakeEngine:
     """What ``deserialize_cuda_engine`` gives for the bytes of an ONNX graph."""
 
-    num_io_tensors = 2
-
     def __init__(self, graph: bytes) -> None:
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        self.ends = (*self.session.get_inputs(), *self.session.get_outputs())
+        self.num_io_tensors = len(self.ends)
 
     def get_tensor_name(self, index: int) -> str:
-        return ("frame", "labels")[index]
+        return self.ends[index].name
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        ends = (*self.session.get_inputs(), *self.session.get_outputs())
-        return tuple(next(e.shape for e in ends if e.name == name))
+        return tuple(next(e.shape for e in self.ends if e.name == name))
 
     def create_execution_context(self) -> FakeContext:
         return FakeContext(self.session)
 
 
 class FakeRuntime:
+    engine_host_code_allowed = False
+
     def __init__(self, logger: list[Message]) -> None:
         self.logger = logger
 

@@ -95,6 +95,16 @@ def build_engine(
         Path | None,
         typer.Option(metavar="FILE", help="Keep measured kernels there (not RTX).", rich_help_panel="TensorRT"),
     ] = None,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="The plan gives the net's scores, too.", rich_help_panel="TensorRT"),
+    ] = False,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="A plan for later versions of TensorRT, too.", rich_help_panel="TensorRT"
+        ),
+    ] = False,
     print_trtexec: Annotated[
         bool,
         typer.Option(
@@ -132,7 +142,9 @@ def build_engine(
         ranges=ranges,
         scales=scales.value,
     )
-    plan = PlanOptions(unpool, _capabilities(sm), workspace, level, timing_cache)
+    plan = PlanOptions(
+        unpool, _capabilities(sm), workspace, level, timing_cache, scores=scores, version_compatible=version_compatible
+    )
     console = stderr()
     with console.status(escape(f"compiling {onnx}")) as status:
 

@@ -1,7 +1,8 @@
 """From a net to what a target compiles: frame in, label map out, with the spec inside the graph.
 
 The deployed graph takes ``frame`` (1, H, W, 3) uint8 BGR and gives ``labels`` (1, H, W) uint8; with ``scores`` it gives
-``scores`` (1, H, W, classes) float32 instead, the logits that the labels are the argmax of. H, W are
+``scores`` (1, H, W, classes) float32 instead, the logits that the labels are the argmax of. With ``both`` it gives
+``labels`` and, channels first as TensorRT computes them, ``scores`` (1, classes, H, W) float32. H, W are
 ``spec.input_size``.
 """
 
@@ -30,6 +31,7 @@ def deploy(
     network: Network,
     *,
     scores: bool = False,
+    both: bool = False,
     for_openvino: bool = True,
     compare: bool = False,
     plugin: bool = False,
@@ -40,7 +42,8 @@ def deploy(
     none of it on uint8) and INT8 tensors are moved as they are. ``compare`` finds the argmax there by comparing planes
     instead of by a search: the same labels, but where scores tie once they are rounded to BF16. Which of the two is
     faster depends on precision and processor. ``plugin`` unpools by operators of our own where it can: those of the
-    OpenVINO extension, or of the TensorRT plugin.
+    OpenVINO extension, or of the TensorRT plugin. ``scores`` and ``both`` raise ``GraphError`` for a net that gives a
+    label map.
     """
     network = without_names(network, _OURS)
     model = network.model
@@ -59,7 +62,10 @@ def deploy(
         raise GraphError(f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]) from error
     graph = Appender(model)
     _attach_frame(graph, network, for_openvino)
-    _attach_output(graph, network, scores, compare and for_openvino)
+    if both:
+        _attach_both(graph, network)
+    else:
+        _attach_output(graph, network, scores, compare and for_openvino)
     del model.metadata_props[:]
     return model
 
@@ -149,7 +155,7 @@ def _attach_output(graph: Appender, network: Network, scores: bool, compare: boo
     del graph.graph.output[:]
     if network.form == "labels":
         if scores:
-            raise GraphError(f"{network.name}: gives a label map, no scores")
+            raise _no_scores(network)
         flat = graph.constant("map_shape", np.array([1, height, width], np.int64))
         x = graph.node("Reshape", [x, flat], PREFIX + "map")
     elif scores:
@@ -161,8 +167,31 @@ def _attach_output(graph: Appender, network: Network, scores: bool, compare: boo
         return
     else:
         x = _argmax(graph, network, shape, compare)
+    _give_labels(graph, network, x)
+
+
+def _attach_both(graph: Appender, network: Network) -> None:
+    """The net's output -> ``labels`` and ``scores``, computed once."""
+    if network.form == "labels":
+        raise _no_scores(network)
+    shape = next(_shape(v) for v in graph.graph.output if v.name == network.output)
+    del graph.graph.output[:]
+    x, nhwc = full_size(graph, network, shape)
+    _give_labels(graph, network, _search(graph, x, nhwc))
+    planes = graph.node("Transpose", [x], PREFIX + "score_planes", perm=[0, 3, 1, 2]) if nhwc else x
+    graph.node("Cast", [planes], "scores", to=TensorProto.FLOAT)
+    dims = [1, len(network.spec.labels), *network.spec.input_size]
+    graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
+
+
+def _no_scores(network: Network) -> GraphError:
+    return GraphError(f"{network.name}: gives a label map, no scores", hint="Leave --scores out.")
+
+
+def _give_labels(graph: Appender, network: Network, x: str) -> None:
     graph.node("Cast", [x], "labels", to=TensorProto.UINT8)
-    graph.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, height, width]))
+    dims = [1, *network.spec.input_size]
+    graph.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, dims))
 
 
 def _argmax(graph: Appender, network: Network, shape: list[int], compare: bool) -> str:
@@ -179,6 +208,11 @@ def _argmax(graph: Appender, network: Network, shape: list[int], compare: bool) 
         x = compare_planes(graph, x, classes)
         size = graph.constant("map_shape", np.array([1, height, width], np.int64))
         return graph.node("Reshape", [x, size], PREFIX + "argmax")
+    return _search(graph, x, nhwc)
+
+
+def _search(graph: Appender, x: str, nhwc: bool) -> str:
+    """The argmax over the classes of the scores ``x``: (1, H, W) int64."""
     # Over the last axis: the last convolution writes channels-last, and OpenVINO's search along any other axis is much
     # slower.
     x = x if nhwc else graph.node("Transpose", [x], PREFIX + "pixels", perm=[0, 2, 3, 1])

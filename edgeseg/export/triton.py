@@ -12,6 +12,7 @@ from edgeseg.errors import EngineError, InputError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.folder import require_ours, write_folder
 from edgeseg.export.network import Network
+from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS
 from edgeseg.spec import METADATA_KEY, ModelSpec
 
 _TENSORRT = "tensorrt"
@@ -63,7 +64,8 @@ def triton_from_engine(engine: str | Path, repository: str | Path) -> Path:
         "edgeseg.built_with": f"{passport.library} {passport.library_version}",
         "edgeseg.built_for": passport.device,
     }
-    return _write(Path(repository), name, "tensorrt_plan", data, passport.spec, facts)
+    scores = passport.settings.get(OUTPUTS) == LABELS_AND_SCORES
+    return _write(Path(repository), name, "tensorrt_plan", data, passport.spec, facts, scores=scores)
 
 
 def safe_name(name: str) -> str:
@@ -71,18 +73,30 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "net"
 
 
-def _write(repository: Path, name: str, platform: str, data: bytes, spec: ModelSpec, facts: dict[str, str]) -> Path:
+def _write(
+    repository: Path,
+    name: str,
+    platform: str,
+    data: bytes,
+    spec: ModelSpec,
+    facts: dict[str, str],
+    *,
+    scores: bool = False,
+) -> Path:
     files = {
-        "config.pbtxt": config_text(name, platform, spec, facts).encode(),
+        "config.pbtxt": config_text(name, platform, spec, facts, scores=scores).encode(),
         "labels.txt": "".join(f"{label}\n" for label in spec.labels.names).encode(),
-        "README.txt": _readme(name, platform, spec).encode(),
+        "README.txt": _readme(name, platform, spec, scores).encode(),
         _MODEL[platform]: data,
     }
     return write_folder(repository / name, files)
 
 
-def config_text(name: str, platform: str, spec: ModelSpec, facts: dict[str, str]) -> str:
-    """``config.pbtxt``; ``facts`` become its parameters, which a client can ask the server for."""
+def config_text(name: str, platform: str, spec: ModelSpec, facts: dict[str, str], *, scores: bool = False) -> str:
+    """``config.pbtxt``; ``facts`` become its parameters, which a client can ask the server for.
+
+    ``scores`` are an output of the model, too: (1, classes, H, W) float32.
+    """
     height, width = spec.input_size
     # A plan runs on a GPU; ONNX Runtime on a GPU where the server has one, else on the processor.
     kind = "KIND_GPU" if platform == "tensorrt_plan" else "KIND_AUTO"
@@ -101,6 +115,7 @@ def config_text(name: str, platform: str, spec: ModelSpec, facts: dict[str, str]
         "max_batch_size: 0",
         *_tensor("input", "frame", [1, height, width, 3]),
         *_tensor("output", "labels", [1, height, width]),
+        *(_tensor("output", "scores", [1, len(spec.labels), height, width], "TYPE_FP32") if scores else ()),
         "instance_group [",
         "  {",
         "    count: 1",
@@ -120,13 +135,13 @@ def config_text(name: str, platform: str, spec: ModelSpec, facts: dict[str, str]
     return "\n".join(lines) + "\n"
 
 
-def _tensor(side: str, name: str, dims: list[int]) -> list[str]:
+def _tensor(side: str, name: str, dims: list[int], kind: str = "TYPE_UINT8") -> list[str]:
     said = ", ".join(map(str, dims))
     return [
         f"{side} [",
         "  {",
         f"    name: {quoted(name)}",
-        "    data_type: TYPE_UINT8",
+        f"    data_type: {kind}",
         f"    dims: [ {said} ]",
         "  }",
         "]",
@@ -140,17 +155,19 @@ def quoted(text: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _readme(name: str, platform: str, spec: ModelSpec) -> str:
+def _readme(name: str, platform: str, spec: ModelSpec, scores: bool) -> str:
     height, width = spec.input_size
     size = height * width * 3
     plan = platform == "tensorrt_plan"
     gpus = "--gpus all " if plan else ""
+    shape = f"(1, {len(spec.labels)}, {height}, {width})"
+    more = f"scores  {shape} float32, of which labels is the argmax: ask for outputs by name.\n" if scores else ""
     return f"""{name}: a model for Triton Inference Server, written by edgeseg export --triton.
 
 frame   (1, {height}, {width}, 3) uint8, BGR, the camera's frame resized to {width}x{height}. Mean, std and colour order
         are inside the model: send bytes.
 labels  (1, {height}, {width}) uint8, class ids; line i of labels.txt (from 0) is the name of id i.
-
+{more}
 Serve the repository, the folder this one is in (YY.MM: a release of the server{
         ", with the TensorRT version in edgeseg.built_with of config.pbtxt" if plan else ""
     }):
@@ -160,7 +177,8 @@ Serve the repository, the folder this one is in (YY.MM: a release of the server{
         '''
 
 An engine built with edgeseg's unpooling plugin needs it in the server: LD_PRELOAD=PLUGIN.so before tritonserver, or
---backend-config=tensorrt,plugins=PLUGIN.so behind it.'''
+--backend-config=tensorrt,plugins=PLUGIN.so behind it. One built with --version-compatible has it inside, and needs
+--backend-config=tensorrt,version-compatible=true.'''
         if plan
         else ""
     }

@@ -12,6 +12,9 @@ from edgeseg.export.network import Network
 from edgeseg.runtime.engine import Engine, Image
 
 INT8, MIXED = "int8", "mixed"  # an INT8 engine with layers left in float is called "mixed"
+OUTPUTS = "outputs"  # of a passport's settings: what a plan gives; one that does not say gives labels
+LABELS, LABELS_AND_SCORES = "labels", "labels, scores"
+VERSION_COMPATIBLE = "version_compatible"  # of a passport's settings: "yes", or not there
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class PlanOptions:
     ``sm`` are compute capabilities (86: 8.6) to build for ahead of time, TensorRT-RTX only; without them the
     plan is portable from RTX 30 on. ``workspace_mib`` limits scratch memory, ``level`` (0 to 5) is how long tactics are
     searched. ``timing_cache`` is a file of measured tactics, read where it is there and written: TensorRT only.
+    ``scores`` gives the plan the net's scores as a second output. ``version_compatible`` makes it open in later minor
+    versions, too, with the plugin inside, for some speed: TensorRT only.
     """
 
     unpool: str = "auto"
@@ -30,6 +35,8 @@ class PlanOptions:
     workspace_mib: int | None = None
     level: int | None = None
     timing_cache: Path | None = None
+    scores: bool = False
+    version_compatible: bool = False
 
 
 @dataclass(frozen=True)

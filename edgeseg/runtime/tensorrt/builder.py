@@ -1,6 +1,7 @@
 """An ONNX graph to a TensorRT plan. The plan stays as TensorRT writes it: trtexec and DeepStream load it too."""
 
 import ast
+import ctypes
 import re
 import shlex
 import time
@@ -62,22 +63,22 @@ def build_plan(
         if builder is None:  # TensorRT's Python module gives None where its own constructor failed
             raise EngineError(f"{found.target} does not start", got=found.log.last_error() or "no reason given")
         if plugin is not None:
-            load_plugin(found, plugin)
+            load_plugin(found, plugin, builder if options.version_compatible else None)
         network = builder.create_network(_strongly_typed(trt))
         parser = trt.OnnxParser(network, found.log.logger)
         if not parser.parse(model.SerializeToString()):
             raise _unparsed(parser, model, name, found)
         config = _config(builder, found, options, sm)
+        if options.version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+            ours = [] if plugin is None else [str(plugin)]
+            config.plugins_to_serialize = [*parser.get_used_vc_plugin_libraries(), *ours]
         if on_step is not None:
             config.progress_monitor = _monitor(trt, on_step)
         cache = _timing_cache(config, options) if target == TENSORRT else None
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
-            raise EngineError(
-                f"{name}: {found.target} cannot build the engine",
-                got=found.log.last_error() or "no reason given",
-                hint="Another --precision, fewer GPUs in --sm or a larger --workspace may do; so does --target cpu.",
-            )
+            raise _unbuilt(name, found)
         if cache is not None and options.timing_cache is not None:
             from edgeseg.artifact import write_bytes
 
@@ -90,20 +91,38 @@ def build_plan(
     )
 
 
+def _unbuilt(name: str, found: Library) -> EngineError:
+    reason = found.log.last_error() or "no reason given"
+    hint = "Another --precision, fewer GPUs in --sm or a larger --workspace may do; so does --target cpu."
+    if "nvinfer_lean" in reason:  # the runtime that a version-compatible plan has inside
+        package = f"libnvinfer-lean{found.version.split('.')[0]}"
+        hint = f"Install TensorRT's lean runtime (sudo apt install {package}), or leave --version-compatible out."
+    return EngineError(f"{name}: {found.target} cannot build the engine", got=reason, hint=hint)
+
+
 _LOADED: set[tuple[str, Path]] = set()
+_KEPT: list[ctypes.CDLL] = []  # libraries of builders: layers made by them may outlive the builder
 
 
-def load_plugin(found: Library, path: Path) -> None:
-    """Make a plugin library's operators known to TensorRT in this process, once. Raises ``EngineError``."""
+def load_plugin(found: Library, path: Path, builder: Any = None) -> None:
+    """Make a plugin library's operators known to TensorRT in this process, once. Raises ``EngineError``.
+
+    With ``builder`` known to it alone: TensorRT opens no plan that has a library inside whose operators the process
+    knows.
+    """
     if (found.target, path) in _LOADED:
         return
     with found.log.heard():
-        if found.trt.get_plugin_registry().load_library(str(path)) is None:
+        registry = found.trt.get_plugin_registry() if builder is None else builder.get_plugin_registry()
+        if registry.load_library(str(path)) is None:
             raise EngineError(
                 f"{path}: {found.target} cannot load the plugin", got=found.log.last_error() or "no reason given",
                 hint="Build it again: edgeseg build-plugin.",
             )  # fmt: skip
-    _LOADED.add((found.target, path))
+    if builder is None:
+        _LOADED.add((found.target, path))
+    else:
+        _KEPT.append(ctypes.CDLL(str(path)))
 
 
 def _strongly_typed(trt: Any) -> int:
@@ -245,4 +264,7 @@ def trtexec(
         words.append("--computeCapabilities=" + ",".join(map(str, sm)))
     run = [program, f"--loadEngine={plan}", "--useCudaGraph", "--noDataTransfers"]
     loads = [] if plugin is None else [f"--dynamicPlugins={plugin}"]
+    if options.version_compatible:  # the plugin is inside; the same flag allows the plan's own code to run
+        inside = [] if plugin is None else [f"--setPluginsToSerialize={plugin}"]
+        return shlex.join([*words, "--versionCompatible", *loads, *inside]), shlex.join([*run, "--versionCompatible"])
     return shlex.join([*words, *loads]), shlex.join([*run, *loads])

@@ -17,6 +17,7 @@ BINDINGS = ("cuda-python", "pycuda")
 CHOICE = "EDGESEG_CUDA"  # the environment variable that names one of them
 _NO_ERROR = 0
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CU_DEVICE_ATTRIBUTE_...
+_DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _DRIVERS = ("libcuda.so.1", "libcuda.so") if sys.platform != "win32" else ("nvcuda.dll",)
 _REASONS = {34: "only CUDA's stub library is found", 100: "no CUDA device", 803: "the driver and CUDA do not match"}
 
@@ -80,6 +81,11 @@ def _first() -> ctypes.c_int:
     return number
 
 
+def _call(code: int) -> None:
+    if code != _NO_ERROR:
+        raise EngineError("CUDA failed", got=f"error {code} of the NVIDIA driver")
+
+
 def _attribute(which: int) -> int:
     driver, value = _driver(), ctypes.c_int(0)
     assert driver is not None
@@ -131,6 +137,9 @@ class Cuda(Protocol):
 
     def wait(self, event: Any) -> None:
         """Wait for an event."""
+
+    def wait_for(self, handle: int, stream: Any) -> None:
+        """A stream waits for what another, by its handle (1 and 2: CUDA's default ones), was given so far."""
 
     def milliseconds(self, start: Any, end: Any) -> float:
         """Device time between two events that have come."""
@@ -222,6 +231,14 @@ class CudaPython:
     def wait(self, event: Any) -> None:
         self._call(self._api.cudaEventSynchronize(event))
 
+    def wait_for(self, handle: int, stream: Any) -> None:
+        event = self._call(self._api.cudaEventCreateWithFlags(self._api.cudaEventDisableTiming))
+        try:
+            self._call(self._api.cudaEventRecord(event, self._api.cudaStream_t(handle)))
+            self._call(self._api.cudaStreamWaitEvent(stream, event, 0))
+        finally:
+            self._call(self._api.cudaEventDestroy(event))
+
     def milliseconds(self, start: Any, end: Any) -> float:
         return float(self._call(self._api.cudaEventElapsedTime(start, end)))
 
@@ -299,6 +316,18 @@ class PyCuda:
     def wait(self, event: Any) -> None:
         self._enter()
         event.synchronize()
+
+    def wait_for(self, handle: int, stream: Any) -> None:
+        """By the driver itself: pycuda has no streams but its own."""
+        self._enter()
+        driver, event = _driver(), ctypes.c_void_p()
+        assert driver is not None
+        _call(driver.cuEventCreate(ctypes.byref(event), _DISABLE_TIMING))
+        try:
+            _call(driver.cuEventRecord(event, ctypes.c_void_p(handle)))
+            _call(driver.cuStreamWaitEvent(ctypes.c_void_p(self.handle(stream)), event, 0))
+        finally:
+            _call(driver.cuEventDestroy_v2(event))
 
     def milliseconds(self, start: Any, end: Any) -> float:
         return float(start.time_till(end))

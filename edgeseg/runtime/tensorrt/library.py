@@ -100,6 +100,11 @@ def library(target: str) -> Library:
     )
 
 
+def opens(built: str, here: str) -> bool:
+    """Whether a version-compatible plan of one version opens in another: of the same major, and not an older one."""
+    return _numbers(built)[:1] == _numbers(here)[:1] and _numbers(built) <= _numbers(here)
+
+
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", version)[:2])
 

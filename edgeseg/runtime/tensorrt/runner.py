@@ -13,7 +13,8 @@ from edgeseg.artifact import Passport
 from edgeseg.errors import EngineError, InputError
 from edgeseg.preprocess import check_frame, resize_frame, resize_labels
 from edgeseg.runtime.engine import Engine, Float, Image
-from edgeseg.runtime.tensorrt import cuda
+from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS, VERSION_COMPATIBLE
+from edgeseg.runtime.tensorrt import cuda, dlpack
 from edgeseg.runtime.tensorrt.library import Library
 
 SLOTS = 3  # one is filled, one computed, one read
@@ -24,6 +25,7 @@ class Slot:
     """The buffers of one frame on its way: page-locked host memory and what the device reads and writes.
 
     On an integrated GPU these are the same memory, and nothing is copied. ``graph`` replays the slot's whole way.
+    ``scores``, where the plan gives them, stay on the device: TensorRT may read there what it finds the labels by.
     """
 
     context: Any
@@ -35,6 +37,7 @@ class Slot:
     begun: Any
     done: Any
     graph: Any = None
+    scores: int = 0
 
 
 class Memory:
@@ -67,6 +70,7 @@ class TensorRTEngine(Engine):
     """A plan on the GPU. Calls from several threads take turns.
 
     ``stream`` labels many frames with copies and computing overlapped; ``on_device`` takes and gives device arrays.
+    ``logits`` needs a plan built with scores, and alone copies them to the host.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class TensorRTEngine(Engine):
         self._zero_copy = cuda.is_integrated() if zero_copy is None else zero_copy
         with library.log.heard():
             self._runtime = library.trt.Runtime(library.log.logger)
+            if VERSION_COMPATIBLE in passport.settings:
+                self._runtime.engine_host_code_allowed = True  # the plan brings its runtime, and the plugin
             self._engine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:
                 raise EngineError(
@@ -92,16 +98,26 @@ class TensorRTEngine(Engine):
                     hint=f"Build it again: edgeseg build-engine {passport.name}.onnx --target {library.target}.",
                 )
             height, width = passport.spec.input_size
-            self._check_tensors({"frame": (1, height, width, 3), "labels": (1, height, width)})
+            self._has_scores = passport.settings.get(OUTPUTS) == LABELS_AND_SCORES
+            self._scores_shape = (len(passport.spec.labels), height, width)
+            expected = {"frame": (1, height, width, 3), "labels": (1, height, width)}
+            if self._has_scores:
+                expected["scores"] = (1, *self._scores_shape)
+            self._check_tensors(expected)
             self._gpu_ms = float("nan")
             self._memory = Memory(self._cuda)
             weakref.finalize(self, self._memory.release)
             self._slots = [self._slot(height, width) for _ in range(SLOTS)]
+            self._host_scores = self._memory.on_host(self._scores_bytes) if self._has_scores else None
 
     @property
     def gpu_milliseconds(self) -> float:
         """What the last frame took on the device, copies included; NaN before the first."""
         return self._gpu_ms
+
+    @property
+    def _scores_bytes(self) -> int:
+        return 4 * int(np.prod(self._scores_shape))
 
     def _check_tensors(self, expected: dict[str, tuple[int, ...]]) -> None:
         engine = self._engine
@@ -125,6 +141,9 @@ class TensorRTEngine(Engine):
         slot = Slot(context, gpu.stream(), host_frame, host_labels, frame, labels, gpu.event(), gpu.event())
         context.set_tensor_address("frame", frame)
         context.set_tensor_address("labels", labels)
+        if self._has_scores:
+            slot.scores = self._memory.on_device(self._scores_bytes)
+            context.set_tensor_address("scores", slot.scores)
         host_frame[:] = 0
         self._begin(slot)
         gpu.wait(slot.done)
@@ -158,10 +177,14 @@ class TensorRTEngine(Engine):
             self._enqueue(slot)
         self._cuda.record(slot.done, slot.stream)
 
-    def _fetch(self, slot: Slot) -> Image:
-        """Wait for a slot; (H, W) uint8, the caller's to keep."""
+    def _wait(self, slot: Slot) -> None:
+        """Wait for a slot, and note what it took."""
         self._cuda.wait(slot.done)
         self._gpu_ms = self._cuda.milliseconds(slot.begun, slot.done)
+
+    def _fetch(self, slot: Slot) -> Image:
+        """Wait for a slot; (H, W) uint8, the caller's to keep."""
+        self._wait(slot)
         return np.array(slot.host_labels.reshape(self.spec.input_size))
 
     def _fill(self, slot: Slot, frame: Image) -> None:
@@ -175,10 +198,19 @@ class TensorRTEngine(Engine):
         return self._fetch(slot)
 
     def _logits(self, frame: Image) -> Float:
-        raise EngineError(
-            f"{self.passport.name}: a TensorRT plan gives label maps, no scores",
-            hint=f"Score with the CPU engine: edgeseg build-engine {self.passport.name}.onnx --target cpu.",
-        )
+        if self._host_scores is None:
+            name, target = self.passport.name, self.passport.target
+            raise EngineError(
+                f"{name}: this TensorRT plan gives label maps, no scores",
+                hint=f"Build it with them: edgeseg build-engine {name}.onnx --target {target} --scores.",
+            )
+        self._require_idle()
+        slot = self._slots[0]
+        self._fill(slot, frame)
+        self._cuda.to_host(self._host_scores, slot.scores, slot.stream)
+        self._cuda.record(slot.done, slot.stream)
+        self._wait(slot)
+        return np.array(self._host_scores.view(np.float32).reshape(self._scores_shape))
 
     def stream(self, frames: Iterable[Image]) -> Iterator[Image]:
         """Label frames of any size, in their order, ``SLOTS`` of them on their way at a time.
@@ -221,43 +253,87 @@ class TensorRTEngine(Engine):
     def on_device(self, frame: Any) -> "DeviceLabels":
         """Label a frame that is on the device: (H, W, 3) uint8 BGR of the input size, C-contiguous.
 
-        ``frame`` has ``__cuda_array_interface__`` (torch, cupy, numba, pycuda), and must be complete: its own stream is
-        waited for by whoever made it. The result has it too, and is overwritten by the next call.
+        ``frame`` has ``__dlpack__`` (torch, cupy, jax), or else ``__cuda_array_interface__`` (numba, pycuda). It need
+        not be complete: the engine waits for what was given to its stream. An interface that names no stream leaves
+        that to the caller. The result has both, and so have its ``scores`` where the plan gives them; it is complete,
+        and overwritten by the next call.
         """
         height, width = self.spec.input_size
-        facts = getattr(frame, "__cuda_array_interface__", None)
-        if facts is None:
-            raise InputError("not a device array", got=type(frame).__name__, expected="__cuda_array_interface__")
-        got = (tuple(facts["shape"]), facts["typestr"], facts.get("strides"))
-        if got[:2] != ((height, width, 3), "|u1") or got[2] not in (None, (3 * width, 3, 1)):
-            raise InputError(
-                "not a frame for this engine", got=f"{got[0]} {got[1]}, strides {got[2]}",
-                expected=f"({height}, {width}, 3) |u1, contiguous",
-            )  # fmt: skip
         with self._turn:
             self._require_idle()
             slot = self._slots[0]
-            slot.context.set_tensor_address("frame", int(facts["data"][0]))
+            found = self._borrow(frame, slot.stream)
+            if found.shape != (height, width, 3) or found.typestr != "|u1" or found.strides not in (
+                None, (3 * width, 3, 1),
+            ):  # fmt: skip
+                raise InputError(
+                    "not a frame for this engine", got=f"{found.shape} {found.typestr}, strides {found.strides}",
+                    expected=f"({height}, {width}, 3) |u1, contiguous",
+                )  # fmt: skip
+            slot.context.set_tensor_address("frame", found.pointer)
             try:
                 self._cuda.record(slot.begun, slot.stream)
                 if not slot.context.execute_async_v3(self._cuda.handle(slot.stream)):
                     raise EngineError(f"{self.passport.name}: TensorRT could not run the engine")
                 self._cuda.record(slot.done, slot.stream)
-                self._cuda.wait(slot.done)
-                self._gpu_ms = self._cuda.milliseconds(slot.begun, slot.done)
+                self._wait(slot)
             finally:
                 slot.context.set_tensor_address("frame", slot.frame)
-            return DeviceLabels(slot.labels, (height, width), self)
+            scores = DeviceArray(slot.scores, self._scores_shape, "<f4", self) if self._has_scores else None
+            return DeviceLabels(slot.labels, (height, width), "|u1", self, scores)
+
+    def _borrow(self, frame: Any, stream: Any) -> dlpack.Borrowed:
+        """An array on the device; ``stream`` waits for it."""
+        if hasattr(frame, "__dlpack__"):
+            return dlpack.borrow(frame, self._cuda.handle(stream))
+        facts = getattr(frame, "__cuda_array_interface__", None)
+        if facts is None:
+            expected = "__dlpack__ or __cuda_array_interface__"
+            raise InputError("not a device array", got=type(frame).__name__, expected=expected)
+        theirs = facts.get("stream")
+        if theirs == 0:
+            raise InputError("a stream that the interface does not allow", got=0, expected="1, 2 or a handle")
+        if theirs is not None:
+            self._cuda.wait_for(int(theirs), stream)
+        return dlpack.Borrowed(
+            int(facts["data"][0]), tuple(facts["shape"]), facts["typestr"], facts.get("strides"), frame
+        )
 
 
 @dataclass(frozen=True)
-class DeviceLabels:
-    """A label map on the device, (H, W) uint8: ``torch.as_tensor``, ``cupy.asarray`` and others take it as it is."""
+class DeviceArray:
+    """A C-contiguous array on the device: ``torch.from_dlpack``, ``cupy.asarray`` and others take it as it is."""
 
     pointer: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
+    typestr: str
     owner: TensorRTEngine  # keeps the memory
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "typestr": "|u1", "data": (self.pointer, False), "version": 3, "strides": None}
+        data = (self.pointer, False)
+        return {"shape": self.shape, "typestr": self.typestr, "data": data, "version": 3, "strides": None}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, 0
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The unversioned capsule, whatever the version; no stream has to wait, the array is complete."""
+        device = self.__dlpack_device__()
+        if copy or dl_device not in (None, device):
+            raise BufferError("a copy, or another device, is not what this array gives")
+        return dlpack.lend(self.pointer, self.shape, self.typestr, device, self.owner)
+
+
+@dataclass(frozen=True)
+class DeviceLabels(DeviceArray):
+    """A label map on the device, (H, W) uint8, and its ``scores`` (classes, H, W) float32 where the plan gives them."""
+
+    scores: DeviceArray | None = None

@@ -16,10 +16,19 @@ from edgeseg.export.network import Network
 from edgeseg.export.unpool.plugin import is_plugin
 from edgeseg.preprocess import resize_frame
 from edgeseg.runtime.engine import Engine, Image
-from edgeseg.runtime.target import Built, PlanOptions, Target, graph_file
+from edgeseg.runtime.target import (
+    LABELS,
+    LABELS_AND_SCORES,
+    OUTPUTS,
+    VERSION_COMPATIBLE,
+    Built,
+    PlanOptions,
+    Target,
+    graph_file,
+)
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.builder import GPUS, build_plan, load_plugin, trtexec
-from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library
+from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library, opens
 
 FP32, FP16 = "fp32", "fp16"
 AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool
@@ -56,7 +65,7 @@ class TensorRTTarget(Target):
         """A plan of the graph with its precision written into it."""
         library(self.name)  # a library that is missing is told before the work
         plugin = self._plugin(network, options, say)
-        model, form = graph_for(network, precision, frames, say, plugin=plugin is not None)
+        model, form = graph_for(network, precision, frames, say, plugin=plugin is not None, scores=options.scores)
         data = model.SerializeToString()
         plan = build_plan(
             model, network.name, self.name, options, plugin=plugin,
@@ -71,9 +80,12 @@ class TensorRTTarget(Target):
             "level": str("" if options.level is None else options.level),
             "layers": str(plan.layers),
             "warnings": "; ".join(plan.warnings),
+            OUTPUTS: LABELS_AND_SCORES if options.scores else LABELS,
             "trtexec_build": build,
             "trtexec_run": run,
         }
+        if options.version_compatible:
+            settings[VERSION_COMPATIBLE] = "yes"
         form |= {"graph_sha256": sha256_bytes(data)}
         if plugin is not None:
             settings |= {"plugin": plugin.name, PLUGIN_SHA256: sha256_file(plugin)}
@@ -106,10 +118,12 @@ class TensorRTTarget(Target):
 
     def check(self, path: Path, passport: Passport, rebuild: str) -> None:
         version = library(self.name).version
-        if passport.library_version != version:
+        compatible = VERSION_COMPATIBLE in passport.settings
+        if not (opens(passport.library_version, version) if compatible else passport.library_version == version):
+            older = f"{version.split('.')[0]}.x up to {version}, for a plan built with --version-compatible"
             raise EngineError(
-                f"{path}: was built with another {self.name}", got=passport.library_version, expected=version,
-                hint=rebuild,
+                f"{path}: was built with another {self.name}", got=passport.library_version,
+                expected=older if compatible else version, hint=rebuild,
             )  # fmt: skip
         if not cuda.has_gpu():
             raise EngineError(
@@ -128,7 +142,7 @@ class TensorRTTarget(Target):
 
     def _check_plugin(self, path: Path, passport: Passport, rebuild: str) -> None:
         wanted = passport.settings.get(PLUGIN_SHA256)
-        if wanted is None:
+        if wanted is None or VERSION_COMPATIBLE in passport.settings:  # the plan has it inside
             return
         from edgeseg.plugin.build import plugin_library
 
@@ -143,7 +157,7 @@ class TensorRTTarget(Target):
         from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 
         found = library(self.name)
-        if PLUGIN_SHA256 in passport.settings:
+        if PLUGIN_SHA256 in passport.settings and VERSION_COMPATIBLE not in passport.settings:
             from edgeseg.plugin.build import plugin_library
 
             load_plugin(found, plugin_library(tensorrt=found.version))
@@ -162,6 +176,11 @@ class TensorRTRTXTarget(TensorRTTarget):
             raise InputError(
                 f"the {self.name} target measures nothing when it builds", got="--timing-cache",
                 hint="Leave it out; kernels are chosen where the plan is opened.",
+            )  # fmt: skip
+        if options.version_compatible:
+            raise InputError(
+                f"the {self.name} target's plans are for the version that built them", got="--version-compatible",
+                hint=f"Leave it out; or build for one GPU with --target {TENSORRT}.",
             )  # fmt: skip
 
     def _built_for(self, sm: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
@@ -203,15 +222,16 @@ def graph_for(
     say: Callable[[str], None],
     *,
     plugin: bool = False,
+    scores: bool = False,
 ) -> tuple[ModelProto, dict[str, str]]:
     """The graph TensorRT is given: uint8 frame in, uint8 labels out, its types saying its precision.
 
     In FP16, and where INT8 leaves layers in float, what FP16 cannot hold stays in FP32: ``frames`` are run to see
     (edgeseg's own drive, noise, black and white where there are none). ``plugin`` unpools by edgeseg's library where it
-    can. Also returns what the passport says of it.
+    can; ``scores`` gives (1, classes, H, W) float32 as well. Also returns what the passport says of it.
     """
     native = deploy(network, for_openvino=False)
-    model = deploy(network, for_openvino=False, plugin=True) if plugin else native
+    model = deploy(network, for_openvino=False, plugin=plugin, both=scores) if plugin or scores else native
     form = {"unpool": PLUGIN if any(is_plugin(n) for n in model.graph.node) else NATIVE}
     if precision == FP32:
         return model, form
