@@ -1,0 +1,107 @@
+"""INT8 with scales of powers of two against scales of any value: what it costs, and who labels the same pixels alike.
+
+    python -m benchmarks.agreement --data camvid:PATH [--frames 21] [--json FILE]
+
+Each net that ships is quantized both ways on the data's ``train`` split and scored on all of ``val``. On some frames of
+``val``, evenly spread, the labels of one file in ONNX Runtime are compared with those of OpenVINO computing in FP32,
+and with those of the engine, which computes what is left in float in BF16 where the processor does.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from rich.console import Console
+from rich.table import Table
+
+from edgeseg.artifact import write_json
+from edgeseg.data import open_dataset
+from edgeseg.evaluation import evaluate
+from edgeseg.export.deploy import deploy
+from edgeseg.export.network import Network, load_network
+from edgeseg.preprocess import resize_frame
+from edgeseg.profiling.machine import describe_machine
+from edgeseg.quantize.choose import run_with
+from edgeseg.quantize.ptq import prepare
+from edgeseg.quantize.sets import resolve_set
+from edgeseg.runtime import cpu
+from edgeseg.runtime.build import SCALES
+from edgeseg.runtime.load import zoo
+
+Image = Any
+
+
+def main() -> None:
+    """Measure, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="camvid:PATH")
+    parser.add_argument("--frames", type=int, default=21, help="frames compared pixel by pixel")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    options = parser.parse_args()
+    console = Console()
+    rows = []
+    for name, path in zoo().items():
+        for kind in SCALES:
+            with console.status(f"{name}, scales: {kind}"):
+                rows.append({"net": name, "scales": kind} | measure(path, kind, options.data, options.frames))
+    console.print(table(rows))
+    if options.json:
+        found = {"benchmark": "agreement", "machine": describe_machine(), "frames": options.frames, "rows": rows}
+        write_json(options.json, json.loads(json.dumps(found)))
+
+
+def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, float]:
+    """The mIoU (0..1) of a quantized net on ``val``, and the shares of pixels labelled as ONNX Runtime labels them."""
+    prepared = prepare(load_network(path), resolve_set(data, split="train"), exact=kind == SCALES[0])
+    network = prepared.quantized(prepared.placement())
+    val = open_dataset(data, "val")
+    engine = run_with(network, "int8")
+    places = np.linspace(0, len(val) - 1, min(frames, len(val))).astype(int)
+    seen = [np.ascontiguousarray(resize_frame(val[int(p)].image, network.spec.input_size)) for p in places]
+    graph = deploy(network, for_openvino=False)
+    want = in_onnx_runtime(graph, seen)
+    return {
+        "miou": evaluate(engine, val, labels=network.spec.labels).mean_iou,
+        "openvino_fp32": alike(want, in_openvino(network, graph, seen)),
+        "engine": alike(want, [engine(frame) for frame in seen]),
+    }
+
+
+def in_onnx_runtime(graph: onnx.ModelProto, frames: list[Image]) -> list[Image]:
+    """Label maps (H, W) by ONNX Runtime, nothing fused."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return [session.run(None, {"frame": frame[None]})[0][0] for frame in frames]
+
+
+def in_openvino(network: Network, graph: onnx.ModelProto, frames: list[Image]) -> list[Image]:
+    """Label maps (H, W) by OpenVINO, what is left in float computed in FP32."""
+    compiled = cpu.Compiled(graph, network.name, cpu.settings("fp32"))
+    return [np.array(compiled(frame)) for frame in frames]
+
+
+def alike(one: list[Image], other: list[Image]) -> float:
+    """The share of pixels labelled the same."""
+    return float(np.mean([(a == b).mean() for a, b in zip(one, other, strict=True)]))
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The rows, to print."""
+    made = Table(title="INT8, labels against ONNX Runtime's")
+    for heading in ("net", "scales", "mIoU on val", "OpenVINO FP32, same labels", "engine, same labels"):
+        made.add_column(heading, justify="left" if heading in ("net", "scales") else "right")
+    for row in rows:
+        shares = (f"{100 * row[key]:.4f} %" for key in ("openvino_fp32", "engine"))
+        made.add_row(row["net"], row["scales"], f"{100 * row['miou']:.2f}", *shares)
+    return made
+
+
+if __name__ == "__main__":
+    main()
