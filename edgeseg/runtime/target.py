@@ -11,6 +11,7 @@ from edgeseg.errors import InputError
 from edgeseg.export.network import Network
 from edgeseg.runtime.engine import Engine, Image
 
+ONE_FRAME = (1, 1, 1)
 INT8, MIXED = "int8", "mixed"  # an INT8 engine with layers left in float is called "mixed"
 
 
@@ -22,6 +23,8 @@ class PlanOptions:
     is built. ``sm`` are compute capabilities (86: 8.6) to build for ahead of time, TensorRT-RTX only; without them the
     plan is portable from RTX 30 on. ``workspace_mib`` limits scratch memory, ``level`` (0 to 5) is how long tactics are
     searched. ``timing_cache`` is a file of measured tactics, read where it is there and written: TensorRT only.
+    ``batch`` is the least, best and largest number of frames at a time, ``sizes`` three (H, W) of that order, or none:
+    the spec's alone. What is best is what kernels are chosen for.
     """
 
     unpool: str = "auto"
@@ -29,6 +32,8 @@ class PlanOptions:
     workspace_mib: int | None = None
     level: int | None = None
     timing_cache: Path | None = None
+    batch: tuple[int, int, int] = ONE_FRAME
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ class Target(ABC):
             raise InputError(
                 f"the {self.name} target has no such option", got=", ".join(given), hint="Give a TensorRT --target."
             )
+
+    def check_network(self, network: Network, options: PlanOptions) -> None:  # noqa: B027  most have none to refuse
+        """Raise ``InputError`` or ``GraphError`` for a net that cannot be built so, before work is put into it."""
 
     @abstractmethod
     def compile(
