@@ -36,9 +36,20 @@ class Ranges:
         """The least, best and largest shape of ``frame``, for a net of the size ``own``."""
         return tuple((n, *size, 3) for n, size in zip(self.batch, self.sizes or (own,) * 3, strict=True))
 
+    def tensor(self, own: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The shape that a plan says ``frame`` has, -1 where it is free."""
+        batch, height, width = (-1 if isinstance(side, str) else side for side in self.free.dims(own))
+        return batch, height, width, 3
+
+    def told(self, shape: tuple[int, ...], own: tuple[int, int]) -> tuple[int, ...]:
+        """What a plan says of a tensor, -1 also where its range is of one number, which the plan may have as such."""
+        least, _, largest = self.shapes(own)
+        rows = zip(shape, self.tensor(own), least, largest, strict=False)
+        return tuple(-1 if free == -1 and side == low == high else side for side, free, low, high in rows)
+
     def takes(self, size: tuple[int, int]) -> bool:
         """Whether frames of ``size`` (H, W) run as they are, beside those of the net's own size."""
-        if not self.sizes:
+        if not self.sizes or len(size) != 2:
             return False
         least, _, largest = self.sizes
         return all(
