@@ -230,7 +230,7 @@ def _stuck(network: Network, symbol: str, size: int, shapes: Shapes) -> GraphErr
 
 
 def _advice(batch: bool) -> str:
-    again = "Export the net with a free batch: edgeseg export CHECKPOINT" if batch else "Build a plan a size: --size"
+    again = "Export the net with a free batch: edgeseg export CHECKPOINT" if batch else "Build a plan for each size: edgeseg export CHECKPOINT --size"
     return f"{again}; or leave --{'batch' if batch else 'sizes'} out."
 
 
