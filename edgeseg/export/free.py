@@ -213,24 +213,31 @@ def _require_follows(network: Network, free: Free, shapes: Shapes) -> None:
     for axis, symbol in _wanted(network, free).items():
         size = dims[axis] if dims is not None else None
         if size is not None and size[1] == ():
-            raise _stuck(network, symbol, size[0], shapes)
+            raise _stuck(network, symbol, f"an output of {size[0]} whatever comes in", shapes)
+        if size is None and any(_contradicts(node, network, shapes) for node in network.model.graph.node):
+            raise _stuck(network, symbol, "sizes that contradict each other", shapes)
 
 
-def _stuck(network: Network, symbol: str, size: int, shapes: Shapes) -> GraphError:
-    """The error that names the first node whose output does not change with what it reads."""
+def _stuck(network: Network, symbol: str, otherwise: str, shapes: Shapes) -> GraphError:
+    """The error that names the first node whose output does not change with what it reads, or says ``otherwise``."""
     batch = symbol == BATCH
     axes = (0,) if batch else _axes(network)[1:]
-    culprit = next((n for n in network.model.graph.node if _stops(n, axes, shapes)), None)
+    nodes = network.model.graph.node
+    culprit = next((n for n in nodes if _stops(n, axes, shapes) or _contradicts(n, network, shapes)), None)
     own = "batch" if batch else "input size"
     return GraphError(
         f"{network.name}: does not follow a free {own}",
-        got=f"an output of {size} whatever comes in" if culprit is None else f"{title(culprit)}, whose size is fixed",
+        got=otherwise if culprit is None else f"{title(culprit)}, whose size is fixed",
         hint=_advice(batch),
     )
 
 
 def _advice(batch: bool) -> str:
-    again = "Export the net with a free batch: edgeseg export CHECKPOINT" if batch else "Build a plan for each size: edgeseg export CHECKPOINT --size"
+    again = (
+        "Export the net with a free batch: edgeseg export CHECKPOINT"
+        if batch
+        else "Build a plan for each size: edgeseg export CHECKPOINT --size"
+    )
     return f"{again}; or leave --{'batch' if batch else 'sizes'} out."
 
 
@@ -244,6 +251,16 @@ def _stops(node: NodeProto, axes: Sequence[int], shapes: Shapes) -> bool:
     fixed = [d for axis in axes if (d := written[axis]) is not None and not d[1]]
     changing = [d for axis in axes if (d := read[axis]) is None or d[1]]
     return bool(fixed) and bool(changing) and (axes == (0,) or any(d[0] > 1 for d in fixed))
+
+
+def _contradicts(node: NodeProto, network: Network, shapes: Shapes) -> bool:
+    """Whether a reshaping to numbers of the file has no room for what it reads: inference then tells no size of it."""
+    constants = {t.name for t in network.model.graph.initializer}
+    constants |= {n.output[0] for n in network.model.graph.node if is_op(n, "Constant")}
+    if not is_op(node, "Reshape") or node.input[1] not in constants:
+        return False
+    read, written = shapes.get(node.input[0], [None]), shapes.get(node.output[0], [])
+    return None not in read and all(size is None for size in written)
 
 
 def _pools_fit(network: Network, shapes: Shapes) -> bool:

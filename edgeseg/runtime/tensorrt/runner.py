@@ -243,7 +243,7 @@ class TensorRTEngine(Engine):
                 for slot, chunk in going:
                     self._fill(slot, [resize_frame(frame, size) for frame in chunk])
                 for slot, chunk in going:
-                    labels += self._fetch(slot)[: len(chunk)]
+                    labels.extend(self._fetch(slot)[: len(chunk)])
         return np.stack([resize_labels(one, frames.shape[1:3]) for one in labels])
 
     def _logits(self, frame: Image) -> Float:
