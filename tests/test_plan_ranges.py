@@ -462,6 +462,18 @@ def test_device_arrays_of_any_size_in_the_range(small_onnx: Path) -> None:
             opened.engine.on_device(DeviceArray(wrong))
 
 
+def test_a_shape_the_plan_does_not_take_changes_nothing(small_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Opened(small_onnx, Ranges((1, 2, 2)))
+    frames = noise(2, (64, 96))
+    want = opened.wanted(frames)
+    with monkeypatch.context() as patch:
+        patch.setattr("fake_gpu.FakeContext.set_input_shape", lambda self, name, shape: False)
+        with pytest.raises(EngineError, match=r"does not take frames of this shape: got \(2, 64, 96\)"):
+            opened.engine(frames)
+        np.testing.assert_array_equal(opened.engine(frames[0]), want[0])
+    np.testing.assert_array_equal(opened.engine(frames), want)
+
+
 def test_a_plan_of_other_ranges_than_its_passports_is_refused(small_onnx: Path) -> None:
     opened = Opened(small_onnx, Ranges((1, 2, 2)))
     model = deploy(opened.network, for_openvino=False)

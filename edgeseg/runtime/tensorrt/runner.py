@@ -103,9 +103,9 @@ class TensorRTEngine(Engine):
                     got=library.log.last_error() or "no reason given",
                     hint=f"Build it again: edgeseg build-engine {passport.name}.onnx --target {library.target}.",
                 )
-            self._trt = library.trt
             self._ranges = Ranges.read(passport.settings)
             self._check_tensors()
+            self._config = self._runtime_config(library.trt)
             self._gpu_ms = float("nan")
             self._memory = Memory(self._cuda)
             weakref.finalize(self, self._memory.release)
@@ -126,22 +126,22 @@ class TensorRTEngine(Engine):
         if found != expected:
             raise EngineError(f"{self.passport.name}: is no edgeseg plan", got=found, expected=expected)
 
-    def _context(self) -> Any:
-        """An execution context, or ``None`` where there is no room for one."""
-        strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
+    def _runtime_config(self, trt: Any) -> tuple[Any, ...]:
+        """What a context is made with, beside the defaults."""
+        strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
         if strategies is None or not self._ranges.any:
-            return self._engine.create_execution_context()
+            return ()
         # TensorRT-RTX runs a new shape by slow kernels until it has made better ones: those would be captured.
         config = self._engine.create_runtime_config()
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-        return self._engine.create_execution_context(config)
+        return (config,)
 
     def _slot(self) -> Slot:
         """Buffers, a context and a stream; run once so that everything is loaded, then captured."""
         gpu = self._cuda
         largest = self._ranges.shapes(self.spec.input_size)[2]
         pixels = math.prod(largest[:3])
-        context = self._context()
+        context = self._engine.create_execution_context(*self._config)
         if context is None:
             hint = "Close what else runs on it."
             raise EngineError(f"{self.passport.name}: the GPU has no room for the engine", hint=hint)
@@ -165,12 +165,12 @@ class TensorRTEngine(Engine):
 
     def _set_shape(self, slot: Slot, shape: tuple[int, int, int]) -> None:
         """Set a slot's context to (N, H, W)."""
-        if slot.graph is not None:
-            self._cuda.drop(slot.graph)
-        # A graph belongs to the state its context had for one shape; a new shape changes that, so one graph is kept.
-        slot.shape, slot.runs, slot.tried, slot.graph = shape, 0, False, None
         if not slot.context.set_input_shape("frame", (*shape, 3)):
             raise EngineError(f"{self.passport.name}: the plan does not take frames of this shape", got=shape)
+        # A graph belongs to the state its context had for one shape; a new shape changes that, so one graph is kept.
+        if slot.graph is not None:
+            self._cuda.drop(slot.graph)
+        slot.shape, slot.runs, slot.tried, slot.graph = shape, 0, False, None
 
     def _capture(self, slot: Slot) -> None:
         """Keep a slot's way as a graph; where the plan cannot be captured it is enqueued each time."""
