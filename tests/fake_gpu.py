@@ -28,7 +28,7 @@ class FakeCuda:
     def __init__(self, *, has_graphs: bool = True, capture_fails: bool = False) -> None:
         self.has_graphs, self.capture_fails = has_graphs, capture_fails
         self.memory: dict[int, np.ndarray] = {}
-        self.copied = self.launched = 0
+        self.copied = self.launched = self.dropped = 0
         self.capturing: list[Callable[[], None]] | None = None
 
     def allocate(self, size: int) -> int:
@@ -103,23 +103,49 @@ class FakeCuda:
         self.launched += 1
         stream += graph
 
+    def drop(self, graph: list[Callable[[], None]]) -> None:
+        self.dropped += 1
+        graph[:] = [_replay_of_a_dropped_graph]
+
 
 STREAMS: list[list[Callable[[], None]]] = []
 CAPTURING: list[list[Callable[[], None]]] = []
 
 
+def _replay_of_a_dropped_graph() -> None:
+    raise AssertionError("a graph runs after it was given back")
+
+
 class FakeContext:
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self.session, self.addresses = session, dict[str, int]()
+    """Runs at the shape it was set to when it was given the work; ``ran`` are the shapes of its runs.
+
+    A captured graph belongs to the state its context had for that shape.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, config: Any = None) -> None:
+        self.session, self.addresses, self.config = session, dict[str, int](), config
+        self.declared = session.get_inputs()[0].shape
+        self.shape: tuple[int, ...] | None = None if any(isinstance(d, str) for d in self.declared) else self.declared
+        self.state, self.ran = 0, list[tuple[int, ...]]()
 
     def set_tensor_address(self, name: str, pointer: int) -> None:
         self.addresses[name] = pointer
 
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        fits = zip(shape, self.declared, strict=True)
+        if name != "frame" or not all(isinstance(d, str) or d == side for side, d in fits):
+            return False
+        self.shape, self.state = shape, self.state + 1
+        return True
+
     def execute_async_v3(self, handle: int) -> bool:
-        addresses = dict(self.addresses)
+        if self.shape is None:
+            return False
+        addresses, shape, state, captured = dict(self.addresses), tuple(self.shape), self.state, bool(CAPTURING)
 
         def work() -> None:
-            shape = tuple(self.session.get_inputs()[0].shape)
+            assert not captured or state == self.state, "a graph runs after its context was set to another shape"
+            self.ran.append(shape)
             frame = bytes_at(addresses["frame"], int(np.prod(shape))).reshape(shape).copy()
             names = [output.name for output in self.session.get_outputs()]
             for name, value in zip(names, self.session.run(names, {"frame": frame}), strict=True):
@@ -141,10 +167,14 @@ class FakeEngine:
         return self.ends[index].name
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(next(e.shape for e in self.ends if e.name == name))
+        shape = next(e.shape for e in self.ends if e.name == name)
+        return tuple(-1 if isinstance(d, str) else d for d in shape)
 
-    def create_execution_context(self) -> FakeContext:
-        return FakeContext(self.session)
+    def create_runtime_config(self) -> SimpleNamespace:
+        return SimpleNamespace()
+
+    def create_execution_context(self, config: SimpleNamespace | None = None) -> FakeContext:
+        return FakeContext(self.session, config)
 
 
 class FakeRuntime:
@@ -164,4 +194,7 @@ def fake_library(target: str = "tensorrt-rtx") -> Library:
     log = Log.__new__(Log)
     log.messages = []
     log.logger = log.messages
-    return Library(target, SimpleNamespace(Runtime=FakeRuntime), "0.0", log)
+    trt = SimpleNamespace(Runtime=FakeRuntime)
+    if target == "tensorrt-rtx":
+        trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
+    return Library(target, trt, "0.0", log)

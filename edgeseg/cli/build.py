@@ -12,6 +12,7 @@ from edgeseg.cli.common import (
     Target,
     app,
     escape,
+    parse_size,
     spec_flags,
     stderr,
     stdout,
@@ -105,6 +106,20 @@ def build_engine(
             "--version-compatible", help="A plan for later versions of TensorRT, too.", rich_help_panel="TensorRT"
         ),
     ] = False,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N or LEAST:BEST:LARGEST", help="Frames the plan takes at a time.", rich_help_panel="TensorRT"
+        ),
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEAST:BEST:LARGEST",
+            help="Sizes the plan takes, HEIGHTxWIDTH each.",
+            rich_help_panel="TensorRT",
+        ),
+    ] = None,
     print_trtexec: Annotated[
         bool,
         typer.Option(
@@ -143,7 +158,15 @@ def build_engine(
         scales=scales.value,
     )
     plan = PlanOptions(
-        unpool, _capabilities(sm), workspace, level, timing_cache, scores=scores, version_compatible=version_compatible
+        unpool,
+        _capabilities(sm),
+        workspace,
+        level,
+        timing_cache,
+        scores=scores,
+        version_compatible=version_compatible,
+        batch=_batches(batch),
+        sizes=_sizes(sizes),
     )
     console = stderr()
     with console.status(escape(f"compiling {onnx}")) as status:
@@ -187,6 +210,28 @@ def _capabilities(text: str | None) -> tuple[int, ...]:
     if not all(w.strip().isascii() and w.strip().isdecimal() for w in words):
         raise InputError("not compute capabilities", got=repr(text), expected="such as 75,86,89 or 8.6")
     return tuple(int(w) for w in words)
+
+
+def _batches(text: str | None) -> tuple[int, int, int]:
+    """``8`` -> (1, 8, 8); ``1:4:8`` -> (1, 4, 8)."""
+    if text is None:
+        return 1, 1, 1
+    numbers = [int(word) if word.isascii() and word.isdecimal() else 0 for word in text.split(":")]
+    least, best, largest = numbers if len(numbers) == 3 else (1, numbers[0], numbers[0] if len(numbers) == 1 else 0)
+    if not 1 <= least <= best <= largest:
+        raise InputError("not a range of batches", got=repr(text), expected="such as 8 (1 to 8) or 1:4:8")
+    return least, best, largest
+
+
+def _sizes(text: str | None) -> tuple[tuple[int, int], ...]:
+    """``352x480:720x960:1056x1920`` -> ((352, 480), (720, 960), (1056, 1920))."""
+    if text is None:
+        return ()
+    words = text.split(":")
+    if len(words) != 3:
+        expected = "the least, the best and the largest, such as 352x480:720x960:1056x1920"
+        raise InputError("not a range of sizes", got=repr(text), expected=expected)
+    return tuple(parse_size(word) for word in words)
 
 
 def _print_candidates(int8: "dict[str, Any]") -> None:

@@ -3,9 +3,10 @@
 The deployed graph takes ``frame`` (1, H, W, 3) uint8 BGR and gives ``labels`` (1, H, W) uint8; with ``scores`` it gives
 ``scores`` (1, H, W, classes) float32 instead, the logits that the labels are the argmax of. With ``both`` it gives
 ``labels`` and, channels first as TensorRT computes them, ``scores`` (1, classes, H, W) float32. H, W are
-``spec.input_size``.
+``spec.input_size``; batch and size may be left free.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,8 @@ from edgeseg.errors import GraphError
 from edgeseg.export.append import PREFIX, Appender
 from edgeseg.export.argmax import compare_planes, shuffled_scores
 from edgeseg.export.carry import carry_int8, dequantize_early
-from edgeseg.export.graph import subgraphs
+from edgeseg.export.free import Free, free_shapes, leave_free
+from edgeseg.export.graph import Int, subgraphs
 from edgeseg.export.network import Network, fix_input
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.export.unshare import unshare_slopes
@@ -35,6 +37,7 @@ def deploy(
     for_openvino: bool = True,
     compare: bool = False,
     plugin: bool = False,
+    free: Free | None = None,
 ) -> onnx.ModelProto:
     """The graph of ``network`` with unpooling lowered, preprocessing before it and argmax (or not) behind it.
 
@@ -42,17 +45,23 @@ def deploy(
     none of it on uint8) and INT8 tensors are moved as they are. ``compare`` finds the argmax there by comparing planes
     instead of by a search: the same labels, but where scores tie once they are rounded to BF16. Which of the two is
     faster depends on precision and processor. ``plugin`` unpools by operators of our own where it can: those of the
-    OpenVINO extension, or of the TensorRT plugin. ``scores`` and ``both`` raise ``GraphError`` for a net that gives a
-    label map.
+    OpenVINO extension, or of the TensorRT plugin. ``free`` (``edgeseg.export.free.settle``) leaves batch or size open,
+    not for OpenVINO. ``scores`` and ``both`` raise ``GraphError`` for a net that gives a label map.
     """
+    assert not (free and for_openvino)
     network = without_names(network, _OURS)
     model = network.model
-    fix_input(model, network.input, network.channels_last, network.spec.input_size)
+    if free:
+        leave_free(model, network, free)
+    else:
+        fix_input(model, network.input, network.channels_last, network.spec.input_size)
     if for_openvino:
         model = carry_int8(model)
     elif plugin:  # TensorRT does not take Q and DQ into a plugin
         model = carry_int8(model, only=("MaxPool", "MaxUnpool"))
-    model = lower_unpooling(model, plugin=plugin and not for_openvino, extension=plugin and for_openvino)
+    shapes = free_shapes(model, network, free) if free else None
+    own = {"plugin": plugin and not for_openvino, "extension": plugin and for_openvino}
+    model = lower_unpooling(model, **own, shapes=shapes)
     if for_openvino:
         model = dequantize_early(model)
         unshare_slopes(model)
@@ -61,11 +70,13 @@ def deploy(
     except Exception as error:  # raised as several types, all of them about the graph
         raise GraphError(f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]) from error
     graph = Appender(model)
-    _attach_frame(graph, network, for_openvino)
+    free = free or Free()
+    _attach_frame(graph, network, for_openvino, free)
+    dims = shapes.get(network.output, []) if shapes else None
     if both:
-        _attach_both(graph, network)
+        _attach_both(graph, network, free, dims)
     else:
-        _attach_output(graph, network, scores, compare and for_openvino)
+        _attach_output(graph, network, scores, compare and for_openvino, free, dims)
     del model.metadata_props[:]
     return model
 
@@ -92,14 +103,13 @@ def _rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
         value.name = new.get(value.name, value.name)
 
 
-def _attach_frame(graph: Appender, network: Network, for_openvino: bool) -> None:
+def _attach_frame(graph: Appender, network: Network, for_openvino: bool, free: Free) -> None:
     """uint8 BGR NHWC -> the net's own input tensor, which keeps its name.
 
     Where the target can, channels are put in order while they are still bytes, and a max-pool of the image itself
     (ENet's first block has one) is taken on the bytes too: ``gain * p + offset`` with positive gain rises with p, and
     so does its rounding, so that pooling commutes with it exactly.
     """
-    height, width = network.spec.input_size
     element = next(i for i in graph.graph.input if i.name == network.input).type.tensor_type.elem_type
     x = "frame"
     if not for_openvino:
@@ -120,7 +130,8 @@ def _attach_frame(graph: Appender, network: Network, for_openvino: bool) -> None
     graph.graph.node.extend(nodes)
     kept = [i for i in graph.graph.input if i.name != network.input]
     del graph.graph.input[:]
-    graph.graph.input.append(helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, height, width, 3]))
+    dims = [*free.dims(network.spec.input_size), 3]
+    graph.graph.input.append(helper.make_tensor_value_info("frame", TensorProto.UINT8, dims))
     graph.graph.input.extend(kept)
 
 
@@ -146,41 +157,42 @@ def _pool_bytes(graph: Appender, x: str, image: str, constants: tuple[str, str],
         _normalise(graph, pooled, out, constants, element)
 
 
-def _attach_output(graph: Appender, network: Network, scores: bool, compare: bool) -> None:
-    """The net's output -> ``labels`` or ``scores`` at the input's size."""
-    height, width = network.spec.input_size
+def _attach_output(
+    graph: Appender, network: Network, scores: bool, compare: bool, free: Free, known: Sequence[Int | None] | None
+) -> None:
+    """The net's output, of the sizes ``known`` where some are free, -> ``labels`` or ``scores`` at the input's size."""
     classes = len(network.spec.labels)
-    shape = next(_shape(v) for v in graph.graph.output if v.name == network.output)
+    size = free.dims(network.spec.input_size)
+    shape = known if known is not None else next(_shape(v) for v in graph.graph.output if v.name == network.output)
     x = network.output
     del graph.graph.output[:]
     if network.form == "labels":
         if scores:
             raise _no_scores(network)
-        flat = graph.constant("map_shape", np.array([1, height, width], np.int64))
-        x = graph.node("Reshape", [x, flat], PREFIX + "map")
+        x = graph.node("Reshape", [x, _map_shape(graph, size)], PREFIX + "map")
     elif scores:
-        x, nhwc = full_size(graph, network, shape)
+        x, nhwc = full_size(graph, network, shape, free)
         x = x if nhwc else graph.node("Transpose", [x], PREFIX + "pixels", perm=[0, 2, 3, 1])
         graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)
-        dims = [1, height, width, classes]
-        graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
+        graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [*size, classes]))
         return
     else:
-        x = _argmax(graph, network, shape, compare)
-    _give_labels(graph, network, x)
+        x = _argmax(graph, network, shape, compare, free)
+    _give_labels(graph, x, size)
 
 
-def _attach_both(graph: Appender, network: Network) -> None:
-    """The net's output -> ``labels`` and ``scores``, computed once."""
+def _attach_both(graph: Appender, network: Network, free: Free, known: Sequence[Int | None] | None) -> None:
+    """The net's output, of the sizes ``known`` where some are free, -> ``labels`` and ``scores``, computed once."""
     if network.form == "labels":
         raise _no_scores(network)
-    shape = next(_shape(v) for v in graph.graph.output if v.name == network.output)
+    size = free.dims(network.spec.input_size)
+    shape = known if known is not None else next(_shape(v) for v in graph.graph.output if v.name == network.output)
     del graph.graph.output[:]
-    x, nhwc = full_size(graph, network, shape)
-    _give_labels(graph, network, _search(graph, x, nhwc))
+    x, nhwc = full_size(graph, network, shape, free)
+    _give_labels(graph, _search(graph, x, nhwc), size)
     planes = graph.node("Transpose", [x], PREFIX + "score_planes", perm=[0, 3, 1, 2]) if nhwc else x
     graph.node("Cast", [planes], "scores", to=TensorProto.FLOAT)
-    dims = [1, len(network.spec.labels), *network.spec.input_size]
+    dims = [size[0], len(network.spec.labels), *size[1:]]
     graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
 
 
@@ -188,21 +200,34 @@ def _no_scores(network: Network) -> GraphError:
     return GraphError(f"{network.name}: gives a label map, no scores", hint="Leave --scores out.")
 
 
-def _give_labels(graph: Appender, network: Network, x: str) -> None:
+def _give_labels(graph: Appender, x: str, size: Sequence[int | str]) -> None:
     graph.node("Cast", [x], "labels", to=TensorProto.UINT8)
-    dims = [1, *network.spec.input_size]
-    graph.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, dims))
+    graph.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, size))
 
 
-def _argmax(graph: Appender, network: Network, shape: list[int], compare: bool) -> str:
+def _map_shape(graph: Appender, size: Sequence[int | str]) -> str:
+    """The shape of a label map of ``size`` (N, H, W), of which the batch or more may be free."""
+    free = [side for side in size if isinstance(side, str)]
+    if len(free) > 1:
+        return _frame_sizes(graph, "map_shape", [0, 1, 2])
+    return graph.constant("map_shape", np.array([-1 if side in free else side for side in size], np.int64))
+
+
+def _frame_sizes(graph: Appender, name: str, axes: list[int]) -> str:
+    """The int64 vector of some of the sizes of ``frame``."""
+    shape = graph.node("Shape", ["frame"], f"{PREFIX}{name}/frame")
+    return graph.node("Gather", [shape, graph.constant(f"{name}/axes", np.array(axes, np.int64))], PREFIX + name)
+
+
+def _argmax(graph: Appender, network: Network, shape: Sequence[int | Int | None], compare: bool, free: Free) -> str:
     """The class of the highest score, the first of equals: (1, H, W), of any number type."""
     height, width = network.spec.input_size
     classes = len(network.spec.labels)
-    if compare and network.form == "nchw" and shape[2:] == [height, width]:
+    if compare and network.form == "nchw" and list(shape[2:]) == [height, width]:
         shuffled = shuffled_scores(graph, network.output, classes, (height, width))
         if shuffled is not None:
             return shuffled
-    x, nhwc = full_size(graph, network, shape)
+    x, nhwc = full_size(graph, network, shape, free)
     if compare:
         x = graph.node("Transpose", [x], PREFIX + "score_planes", perm=[0, 3, 1, 2]) if nhwc else x
         x = compare_planes(graph, x, classes)
@@ -219,24 +244,32 @@ def _search(graph: Appender, x: str, nhwc: bool) -> str:
     return graph.node("ArgMax", [x], PREFIX + "argmax", axis=3, keepdims=0)
 
 
-def full_size(graph: Appender, network: Network, shape: list[int]) -> tuple[str, bool]:
-    """The scores at the input's size, and whether they are channels-last."""
-    height, width = network.spec.input_size
+def full_size(
+    graph: Appender, network: Network, shape: Sequence[int | Int | None], free: Free | None = None
+) -> tuple[str, bool]:
+    """The scores, of ``shape``, at the input's size, and whether they are channels-last."""
+    size = network.spec.input_size
     x, nhwc = network.output, network.form == "nhwc"
-    if (shape[1:3] if nhwc else shape[2:4]) == [height, width]:
+    whole = free.full_size(size) if free else list(size)
+    if list(shape[1:3] if nhwc else shape[2:4]) == whole:
         return x, nhwc
     if nhwc:
         x = graph.node("Transpose", [x], PREFIX + "nchw", perm=[0, 3, 1, 2])
-    return _upsample(graph, x, (height, width), len(network.spec.labels)), False
+    return _upsample(graph, x, (free or Free()).dims(size), len(network.spec.labels)), False
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int]:
     return [d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def _upsample(graph: Appender, x: str, size: tuple[int, int], classes: int) -> str:
-    """Bilinear, half-pixel centres: PyTorch's ``interpolate(align_corners=False)``."""
-    sizes = graph.constant("full_size", np.array([1, classes, *size], np.int64))
+def _upsample(graph: Appender, x: str, size: Sequence[int | str], classes: int) -> str:
+    """To ``size`` (N, H, W), bilinear, half-pixel centres: PyTorch's ``interpolate(align_corners=False)``."""
+    if any(isinstance(side, str) for side in size):
+        planes = graph.constant("full_planes", np.array([classes], np.int64))
+        ends = [_frame_sizes(graph, "full_batch", [0]), planes, _frame_sizes(graph, "full_side", [1, 2])]
+        sizes = graph.node("Concat", ends, PREFIX + "full_size", axis=0)
+    else:
+        sizes = graph.constant("full_size", np.array([size[0], classes, *size[1:]], np.int64))
     options: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     if graph.opset < 11:
         raise GraphError("an ONNX file with opset 11 or newer is needed", got=f"opset {graph.opset}")

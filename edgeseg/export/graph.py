@@ -1,6 +1,6 @@
 """An ONNX graph under rewriting: who makes a tensor, who reads it, its type, its sizes, its value where it is known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,11 +61,15 @@ def names_read(graph: GraphProto) -> Iterator[str]:
 
 
 class Graph:
-    """Lookups over ``model.graph`` and edits of it; call ``refresh`` after editing."""
+    """Lookups over ``model.graph`` and edits of it; call ``refresh`` after editing.
 
-    def __init__(self, model: ModelProto) -> None:
+    ``shapes`` are sizes that are known better than inference can tell them, by tensor.
+    """
+
+    def __init__(self, model: ModelProto, shapes: Mapping[str, list[Int | None]] | None = None) -> None:
         self.model = model
         self.graph = model.graph
+        self._shapes = shapes or {}
         self._used = set(names_read(self.graph)) | {o for n in self.graph.node for o in n.output}
         self._used |= {t.name for t in self.graph.initializer} | {n.name for n in self.graph.node}
         self._pool: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -220,6 +224,8 @@ class Graph:
         tensor = self._initializer.get(name)
         if tensor is not None:
             return [number(d) for d in tensor.dims]
+        if name in self._shapes:
+            return list(self._shapes[name])
         kind = self._type.get(name)
         if kind is None or not kind.HasField("shape"):
             return None

@@ -1,7 +1,8 @@
 """A model for NVIDIA Triton Inference Server: ``NAME/config.pbtxt`` and the model, frame in, label map out.
 
 The fields are those of Triton's ``model_config.proto``. The deployed graph has a batch of one, which is written in its
-``dims``: ``max_batch_size`` is 0, so Triton puts no batch in front of them.
+``dims``: ``max_batch_size`` is 0, so Triton puts no batch in front of them. A plan for 1 to N frames has
+``max_batch_size`` N, and ``dims`` without it.
 """
 
 import re
@@ -57,6 +58,7 @@ def triton_from_engine(engine: str | Path, repository: str | Path) -> Path:
             got=f"{len(data):,} bytes with another hash",
             hint="Build it again: edgeseg build-engine NAME.onnx --target tensorrt.",
         )
+    most = _largest_batch(engine, passport)
     facts = {
         METADATA_KEY: passport.spec.to_json(),
         "edgeseg.onnx_sha256": passport.onnx_sha256,
@@ -65,7 +67,23 @@ def triton_from_engine(engine: str | Path, repository: str | Path) -> Path:
         "edgeseg.built_for": passport.device,
     }
     scores = passport.settings.get(OUTPUTS) == LABELS_AND_SCORES
-    return _write(Path(repository), name, "tensorrt_plan", data, passport.spec, facts, scores=scores)
+    return _write(Path(repository), name, "tensorrt_plan", data, passport.spec, facts, most, scores=scores)
+
+
+def _largest_batch(engine: Path, passport: Passport) -> int:
+    """``max_batch_size`` for a plan: 0 for one frame. Raises ``EngineError`` for a range that Triton cannot be told."""
+    from edgeseg.runtime.tensorrt.ranges import Ranges
+
+    ranges = Ranges.read(passport.settings)
+    if ranges.sizes or ranges.batch[0] > 1:
+        got = ranges.settings()
+        raise EngineError(
+            f"{engine}: Triton cannot be told what this plan takes",
+            got=f"sizes {got['sizes']}" if ranges.sizes else f"batches of {got['batch']}",
+            expected="one size, and a batch from 1 on",
+            hint="Build one for it: edgeseg build-engine NAME.onnx --target tensorrt --batch 1:BEST:LARGEST.",
+        )
+    return ranges.batch[2] if ranges.any else 0
 
 
 def safe_name(name: str) -> str:
@@ -80,26 +98,31 @@ def _write(
     data: bytes,
     spec: ModelSpec,
     facts: dict[str, str],
+    most: int = 0,
     *,
     scores: bool = False,
 ) -> Path:
     files = {
-        "config.pbtxt": config_text(name, platform, spec, facts, scores=scores).encode(),
+        "config.pbtxt": config_text(name, platform, spec, facts, most, scores=scores).encode(),
         "labels.txt": "".join(f"{label}\n" for label in spec.labels.names).encode(),
-        "README.txt": _readme(name, platform, spec, scores).encode(),
+        "README.txt": _readme(name, platform, spec, most, scores=scores).encode(),
         _MODEL[platform]: data,
     }
     return write_folder(repository / name, files)
 
 
-def config_text(name: str, platform: str, spec: ModelSpec, facts: dict[str, str], *, scores: bool = False) -> str:
+def config_text(
+    name: str, platform: str, spec: ModelSpec, facts: dict[str, str], most: int = 0, *, scores: bool = False
+) -> str:
     """``config.pbtxt``; ``facts`` become its parameters, which a client can ask the server for.
 
-    ``scores`` are an output of the model, too: (1, classes, H, W) float32.
+    ``most`` is the largest batch, 0 for a graph of one frame. ``scores`` are an output of the model, too:
+    (1, classes, H, W) float32.
     """
     height, width = spec.input_size
     # A plan runs on a GPU; ONNX Runtime on a GPU where the server has one, else on the processor.
     kind = "KIND_GPU" if platform == "tensorrt_plan" else "KIND_AUTO"
+    batch = [] if most else [1]
     lines = [
         "# Written by edgeseg export --triton. The label map is no classification: labels.txt is for the client, and",
         "# label_filename, with which Triton answers in top-k strings, is left out.",
@@ -112,10 +135,10 @@ def config_text(name: str, platform: str, spec: ModelSpec, facts: dict[str, str]
         ]
     lines += [
         f"platform: {quoted(platform)}",
-        "max_batch_size: 0",
-        *_tensor("input", "frame", [1, height, width, 3]),
-        *_tensor("output", "labels", [1, height, width]),
-        *(_tensor("output", "scores", [1, len(spec.labels), height, width], "TYPE_FP32") if scores else ()),
+        f"max_batch_size: {most}",
+        *_tensor("input", "frame", [*batch, height, width, 3]),
+        *_tensor("output", "labels", [*batch, height, width]),
+        *(_tensor("output", "scores", [*batch, len(spec.labels), height, width], "TYPE_FP32") if scores else ()),
         "instance_group [",
         "  {",
         "    count: 1",
@@ -155,18 +178,30 @@ def quoted(text: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _readme(name: str, platform: str, spec: ModelSpec, scores: bool) -> str:
+def _readme(name: str, platform: str, spec: ModelSpec, most: int = 0, *, scores: bool = False) -> str:
     height, width = spec.input_size
     size = height * width * 3
     plan = platform == "tensorrt_plan"
     gpus = "--gpus all " if plan else ""
-    shape = f"(1, {len(spec.labels)}, {height}, {width})"
+    n = "N" if most else "1"
+    shape = f"({n}, {len(spec.labels)}, {height}, {width})"
     more = f"scores  {shape} float32, of which labels is the argmax: ask for outputs by name.\n" if scores else ""
+    batch = f"\n        N is 1 to {most}." if most else ""
+    raw = f"""\
+A frame as raw bytes ({size} of them); the answer is a JSON header and, behind it, the label map:
+
+  ffmpeg -i street.png -vf scale={width}:{height} -pix_fmt bgr24 -f rawvideo frame.raw
+  curl -X POST localhost:8000/v2/models/{name}/infer -H "Content-Type: application/octet-stream" \\
+    -H "Inference-Header-Content-Length: 0" --data-binary @frame.raw | tail -c {height * width} >labels.raw
+
+"""
     return f"""{name}: a model for Triton Inference Server, written by edgeseg export --triton.
 
-frame   (1, {height}, {width}, 3) uint8, BGR, the camera's frame resized to {width}x{height}. Mean, std and colour order
+frame   ({n}, {height}, {width}, 3) uint8, BGR, the camera's frame resized to {width}x{
+        height
+    }. Mean, std and colour order
         are inside the model: send bytes.
-labels  (1, {height}, {width}) uint8, class ids; line i of labels.txt (from 0) is the name of id i.
+labels  ({n}, {height}, {width}) uint8, class ids; line i of labels.txt (from 0) is the name of id i.{batch}
 {more}
 Serve the repository, the folder this one is in (YY.MM: a release of the server{
         ", with the TensorRT version in edgeseg.built_with of config.pbtxt" if plan else ""
@@ -188,13 +223,7 @@ Is it there, and what does it take?
   curl localhost:8000/v2/models/{name}/ready
   curl localhost:8000/v2/models/{name}/config
 
-A frame as raw bytes ({size} of them); the answer is a JSON header and, behind it, the label map:
-
-  ffmpeg -i street.png -vf scale={width}:{height} -pix_fmt bgr24 -f rawvideo frame.raw
-  curl -X POST localhost:8000/v2/models/{name}/infer -H "Content-Type: application/octet-stream" \\
-    -H "Inference-Header-Content-Length: 0" --data-binary @frame.raw | tail -c {height * width} >labels.raw
-
-From Python (pip install 'tritonclient[http]' opencv-python):
+{"" if most else raw}From Python (pip install 'tritonclient[http]' opencv-python):
 
   import cv2
   import tritonclient.http as triton

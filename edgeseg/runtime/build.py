@@ -91,6 +91,7 @@ def build_engine(
         precision = aim.check_precision(precision)
     path = Path(onnx)
     network = load_network(path, overrides)
+    aim.check_network(network, plan)
     final = Path(out) if out else None
     if final is not None:
         _require_engine_name(final)

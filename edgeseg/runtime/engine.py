@@ -31,9 +31,9 @@ class Engine(ABC):
         if isinstance(frame, np.ndarray) and frame.ndim == 4:
             if not len(frame):
                 raise InputError("an empty batch", expected="at least one frame")
-            return np.stack([self(one) for one in frame])
+            return self._batch(frame)
         check_frame(frame)
-        fitted = np.ascontiguousarray(resize_frame(frame, self.spec.input_size))
+        fitted = np.ascontiguousarray(resize_frame(frame, self._size(frame)))
         with self._turn:
             labels = self._labels(fitted)
         return resize_labels(labels, frame.shape[:2])
@@ -45,9 +45,17 @@ class Engine(ABC):
         with self._turn:
             return self._logits(fitted)
 
+    def _size(self, frame: Image) -> tuple[int, int]:
+        """(H, W) at which a frame runs."""
+        return self.spec.input_size
+
+    def _batch(self, frames: Image) -> Image:
+        """(N, H, W, 3) of any size, N at least 1 -> (N, H, W)."""
+        return np.stack([self(one) for one in frames])
+
     @abstractmethod
     def _labels(self, frame: Image) -> Image:
-        """(H, W, 3) uint8 at the input size -> (H, W) uint8, the caller's to keep."""
+        """(H, W, 3) uint8 at ``_size`` -> (H, W) uint8, the caller's to keep."""
 
     @abstractmethod
     def _logits(self, frame: Image) -> Float:

@@ -11,6 +11,7 @@ from edgeseg.errors import InputError
 from edgeseg.export.network import Network
 from edgeseg.runtime.engine import Engine, Image
 
+ONE_FRAME = (1, 1, 1)
 INT8, MIXED = "int8", "mixed"  # an INT8 engine with layers left in float is called "mixed"
 OUTPUTS = "outputs"  # of a passport's settings: what a plan gives; one that does not say gives labels
 LABELS, LABELS_AND_SCORES = "labels", "labels, scores"
@@ -28,6 +29,8 @@ class PlanOptions:
     searched. ``timing_cache`` is a file of measured tactics, read where it is there and written: TensorRT only.
     ``scores`` gives the plan the net's scores as a second output. ``version_compatible`` makes it open in later minor
     versions, too, with the plugin inside, for some speed: TensorRT only.
+    ``batch`` is the least, best and largest number of frames at a time, ``sizes`` three (H, W) of that order, or none:
+    the spec's alone. What is best is what kernels are chosen for.
     """
 
     unpool: str = "auto"
@@ -37,6 +40,8 @@ class PlanOptions:
     timing_cache: Path | None = None
     scores: bool = False
     version_compatible: bool = False
+    batch: tuple[int, int, int] = ONE_FRAME
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,9 @@ class Target(ABC):
             raise InputError(
                 f"the {self.name} target has no such option", got=", ".join(given), hint="Give a TensorRT --target."
             )
+
+    def check_network(self, network: Network, options: PlanOptions) -> None:  # noqa: B027  most have none to refuse
+        """Raise ``InputError`` or ``GraphError`` for a net that cannot be built so, before work is put into it."""
 
     @abstractmethod
     def compile(

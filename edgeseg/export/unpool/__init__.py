@@ -5,13 +5,13 @@ has ``MaxPool`` with ``Indices`` and ``MaxUnpool`` for that; TensorRT parses nei
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 
 from onnx import GraphProto, ModelProto, NodeProto, inliner
 
 from edgeseg.errors import GraphError
-from edgeseg.export.graph import Graph, attributes, ints_attribute, is_op, names_read, subgraphs, title
+from edgeseg.export.graph import Graph, Int, attributes, ints_attribute, is_op, names_read, subgraphs, title
 from edgeseg.export.unpool import extension as extension_form
 from edgeseg.export.unpool import plugin as plugin_form
 from edgeseg.export.unpool.emit import COMPARED, Emitter, Window, codes, place, positions, scatter, unpooled_size
@@ -22,11 +22,18 @@ __all__ = ["lower_unpooling"]
 _OLDEST_OPSET = 11  # Range, ScatterElements, and Pad and Equal as they are used here
 
 
-def lower_unpooling(model: ModelProto, *, plugin: bool = False, extension: bool = False) -> ModelProto:
+def lower_unpooling(
+    model: ModelProto,
+    *,
+    plugin: bool = False,
+    extension: bool = False,
+    shapes: Mapping[str, list[Int | None]] | None = None,
+) -> ModelProto:
     """Return a copy of ``model`` without ``MaxUnpool`` and without a ``MaxPool`` whose Indices are used.
 
     They become standard operators; with ``plugin`` those of edgeseg's TensorRT plugin where they fit, 2x2 windows, with
-    ``extension`` those of its OpenVINO extension.
+    ``extension`` those of its OpenVINO extension. ``shapes`` are sizes of its tensors where its input's are free
+    (``edgeseg.export.free``).
 
     The result computes the same numbers, to the bit (``-0.0`` counts as ``0.0``), as ONNX Runtime's CPU kernels do.
     Values must not be NaN. A ``MaxUnpool`` whose Indices the file does not compute by a ``MaxPool`` needs them without
@@ -48,7 +55,7 @@ def lower_unpooling(model: ModelProto, *, plugin: bool = False, extension: bool 
         )  # fmt: skip
     for node in filter(_concerns, copy.graph.node):
         _check_geometry(node)
-    graph = Graph(copy)
+    graph = Graph(copy, shapes)
     raise_scatters(graph)
     _lower(graph, plugin_form if plugin else extension_form if extension else None)
     return copy
@@ -109,8 +116,8 @@ def _lower(graph: Graph, own: ModuleType | None) -> None:
         elif is_op(node, "MaxUnpool") and node.output[0] in fast:
             pool = fast[node.output[0]]
             if own and pool.output[1] in by_own:
-                size = graph.static_shape(pool.input[0]) or []
-                own.unpool(emit, node.input[0], coded[pool.output[1]], size[2:], node.output[0])
+                odd = [size % 2 for size, _ in (graph.known_shape(pool.input[0]) or [])[2:]]
+                own.unpool(emit, node.input[0], coded[pool.output[1]], odd, node.output[0])
             else:
                 place(emit, node.input[0], coded[pool.output[1]], pool.input[0], node.output[0])
         elif is_op(node, "MaxUnpool"):
@@ -129,12 +136,18 @@ def _lower(graph: Graph, own: ModuleType | None) -> None:
 
 def _for_own(graph: Graph, fast: dict[str, NodeProto], types: tuple[int, ...]) -> set[str]:
     """The Indices of poolings that operators for ``types`` can do, and the unpooling of which they can do."""
-    wrong = {pool.output[1] for pool in fast.values() if graph.static_shape(pool.input[0]) is None}
+    wrong = {pool.output[1] for pool in fast.values() if not _knows_odd(graph, pool.input[0])}
     for node in graph.graph.node:
         pool = fast.get(node.output[0]) if is_op(node, "MaxUnpool") else None
         if pool is not None and not {graph.dtype(pool.input[0]), graph.dtype(node.input[0])} <= {*types}:
             wrong.add(pool.output[1])
     return {pool.output[1] for pool in fast.values()} - wrong
+
+
+def _knows_odd(graph: Graph, name: str) -> bool:
+    """Whether it is known of height and width if they are odd, whatever the size of what is free."""
+    shape = graph.known_shape(name)
+    return shape is not None and not any(symbols and size % 2 for size, symbols in shape[2:])
 
 
 def _check_positions(graph: Graph, node: NodeProto, pool: NodeProto, window: Window) -> None:

@@ -33,11 +33,11 @@ def pool_code(emit: Emitter, x: str, pooled: str) -> str:
     return code
 
 
-def unpool(emit: Emitter, value: str, code: str, size: list[int], out: str) -> None:
-    """``out`` (N, C, *size) from a value (N, C, h, w) and its code (N, h, w, C)."""
+def unpool(emit: Emitter, value: str, code: str, odd: list[int], out: str) -> None:
+    """``out`` (N, C, H, W) from a value (N, C, h, w) and its code (N, h, w, C); ``odd`` is 1 for each side that is."""
     plane, name = (emit.graph.unique(f"{out}/{part}") for part in ("plane", UNPOOL))
     made = helper.make_node(UNPOOL, [emit.op("Transpose", value, perm=_LAST), code], [plane], name, domain=DOMAIN)
-    made.attribute.extend(helper.make_attribute(n, side % 2) for n, side in zip(EXTRA, size, strict=True))
+    made.attribute.extend(helper.make_attribute(n, extra) for n, extra in zip(EXTRA, odd, strict=True))
     emit.nodes.append(made)
     emit.op("Transpose", plane, out=out, perm=_FIRST)
 

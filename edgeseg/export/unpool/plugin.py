@@ -45,11 +45,11 @@ def pool_code(emit: Emitter, x: str, pooled: str) -> str:
     return code
 
 
-def unpool(emit: Emitter, value: str, code: str, size: list[int], out: str) -> None:
-    """``out`` (N, C, *size) from a value and its code."""
+def unpool(emit: Emitter, value: str, code: str, odd: list[int], out: str) -> None:
+    """``out`` (N, C, H, W) from a value and its code; ``odd`` is 1 for each of H and W that is odd, else 0."""
     name = emit.graph.unique(f"{out}/{UNPOOL}")
     made = helper.make_node(UNPOOL, [value, code], [out], name, domain=DOMAIN, **_NAMED)
-    made.attribute.extend(helper.make_attribute(n, side % 2) for n, side in zip(EXTRA, size, strict=True))
+    made.attribute.extend(helper.make_attribute(n, extra) for n, extra in zip(EXTRA, odd, strict=True))
     emit.nodes.append(made)
 
 

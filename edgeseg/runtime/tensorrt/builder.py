@@ -44,11 +44,13 @@ def build_plan(
     options: PlanOptions | None = None,
     *,
     plugin: Path | None = None,
+    shapes: Sequence[Sequence[int]] = (),
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """Compile ``model``, a deployed graph whose types say its precision, strongly typed.
 
-    ``plugin`` is a library with operators of the graph. ``on_step`` is told (phase, step, steps). Raises
+    ``plugin`` is a library with operators of the graph. ``shapes`` are the least, best and largest of ``frame``, where
+    some of its sizes are free. ``on_step`` is told (phase, step, steps). Raises
     ``MissingDependencyError`` without the library, ``InputError`` for options the target lacks, ``GraphError`` naming
     the node TensorRT cannot take, and ``EngineError`` where it takes the graph and fails to build it.
     """
@@ -73,6 +75,10 @@ def build_plan(
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
             ours = [] if plugin is None else [str(plugin)]
             config.plugins_to_serialize = [*parser.get_used_vc_plugin_libraries(), *ours]
+        if shapes:
+            profile = builder.create_optimization_profile()
+            profile.set_shape("frame", *map(tuple, shapes))
+            config.add_optimization_profile(profile)
         if on_step is not None:
             config.progress_monitor = _monitor(trt, on_step)
         cache = _timing_cache(config, options) if target == TENSORRT else None
@@ -247,9 +253,18 @@ def _advice(node: NodeProto | None, reason: str) -> str:
 
 
 def trtexec(
-    plan: str, graph: str, target: str, options: PlanOptions, sm: Sequence[int], plugin: Path | None = None
+    plan: str,
+    graph: str,
+    target: str,
+    options: PlanOptions,
+    sm: Sequence[int],
+    plugin: Path | None = None,
+    shapes: Sequence[Sequence[int]] = (),
 ) -> tuple[str, str]:
-    """The commands of NVIDIA's tool that build the same plan from the same graph, and that time the plan."""
+    """The commands of NVIDIA's tool that build the same plan from the same graph, and that time the plan.
+
+    ``shapes`` as for ``build_plan``; what is timed is the best.
+    """
     program = "tensorrt_rtx" if target == RTX else "trtexec"
     words = [program, f"--onnx={graph}", f"--saveEngine={plan}", "--skipInference"]
     if target == TENSORRT:
@@ -263,6 +278,10 @@ def trtexec(
     if sm:
         words.append("--computeCapabilities=" + ",".join(map(str, sm)))
     run = [program, f"--loadEngine={plan}", "--useCudaGraph", "--noDataTransfers"]
+    if shapes:
+        said = ["frame:" + "x".join(map(str, shape)) for shape in shapes]
+        words += [f"--{which}Shapes={shape}" for which, shape in zip(("min", "opt", "max"), said, strict=True)]
+        run.append(f"--shapes={said[1]}")
     loads = [] if plugin is None else [f"--dynamicPlugins={plugin}"]
     if options.version_compatible:  # the plugin is inside; the same flag allows the plan's own code to run
         inside = [] if plugin is None else [f"--setPluginsToSerialize={plugin}"]

@@ -153,6 +153,9 @@ class Cuda(Protocol):
     def launch(self, graph: Any, stream: Any) -> None:
         """Run a graph."""
 
+    def drop(self, graph: Any) -> None:
+        """Give a graph back."""
+
 
 @functools.cache
 def binding() -> Cuda:
@@ -248,10 +251,16 @@ class CudaPython:
 
     def end_capture(self, stream: Any) -> Any:
         graph = self._call(self._api.cudaStreamEndCapture(stream))
-        return self._call(self._api.cudaGraphInstantiate(graph, 0))
+        try:
+            return self._call(self._api.cudaGraphInstantiate(graph, 0))
+        finally:
+            self._call(self._api.cudaGraphDestroy(graph))
 
     def launch(self, graph: Any, stream: Any) -> None:
         self._call(self._api.cudaGraphLaunch(graph, stream))
+
+    def drop(self, graph: Any) -> None:
+        self._call(self._api.cudaGraphExecDestroy(graph))
 
 
 class PyCuda:
@@ -339,4 +348,7 @@ class PyCuda:
         raise NotImplementedError
 
     def launch(self, graph: Any, stream: Any) -> None:
+        raise NotImplementedError
+
+    def drop(self, graph: Any) -> None:
         raise NotImplementedError

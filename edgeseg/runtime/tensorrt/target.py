@@ -12,6 +12,7 @@ from edgeseg.artifact import Passport, sha256_bytes, sha256_file
 from edgeseg.errors import EngineError, InputError, MissingDependencyError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.fp16 import activations, to_fp16
+from edgeseg.export.free import Free, check_runs
 from edgeseg.export.network import Network
 from edgeseg.export.unpool.plugin import is_plugin
 from edgeseg.preprocess import resize_frame
@@ -29,6 +30,7 @@ from edgeseg.runtime.target import (
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.builder import GPUS, build_plan, load_plugin, trtexec
 from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library, opens
+from edgeseg.runtime.tensorrt.ranges import check_ranges, ranges_for
 
 FP32, FP16 = "fp32", "fp16"
 AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool
@@ -52,6 +54,10 @@ class TensorRTTarget(Target):
         if options.unpool not in self._unpools:
             expected = " or ".join(self._unpools)
             raise InputError(f"the {self.name} target cannot unpool so", got=options.unpool, expected=expected)
+        check_ranges(options)
+
+    def check_network(self, network: Network, options: PlanOptions) -> None:
+        ranges_for(network, options)
 
     def compile(
         self,
@@ -65,16 +71,20 @@ class TensorRTTarget(Target):
         """A plan of the graph with its precision written into it."""
         library(self.name)  # a library that is missing is told before the work
         plugin = self._plugin(network, options, say)
-        model, form = graph_for(network, precision, frames, say, plugin=plugin is not None, scores=options.scores)
+        ranges = ranges_for(network, options)
+        shapes = ranges.shapes(network.spec.input_size) if ranges.any else ()
+        model, form = graph_for(
+            network, precision, frames, say, plugin=plugin is not None, scores=options.scores, free=ranges.free
+        )
         data = model.SerializeToString()
         plan = build_plan(
-            model, network.name, self.name, options, plugin=plugin,
+            model, network.name, self.name, options, plugin=plugin, shapes=shapes,
             on_step=_now_and_then(say),
         )  # fmt: skip
         for warning in plan.warnings:
             say(f"warning: {self.name}: {warning}")
         device, features = self._built_for(plan.sm)
-        build, run = trtexec(final.name, graph_file(final).name, self.name, options, plan.sm, plugin)
+        build, run = trtexec(final.name, graph_file(final).name, self.name, options, plan.sm, plugin, shapes)
         settings = {
             "workspace_mib": str(options.workspace_mib or ""),
             "level": str("" if options.level is None else options.level),
@@ -83,6 +93,7 @@ class TensorRTTarget(Target):
             OUTPUTS: LABELS_AND_SCORES if options.scores else LABELS,
             "trtexec_build": build,
             "trtexec_run": run,
+            **ranges.settings(),
         }
         if options.version_compatible:
             settings[VERSION_COMPATIBLE] = "yes"
@@ -223,22 +234,29 @@ def graph_for(
     *,
     plugin: bool = False,
     scores: bool = False,
+    free: Free | None = None,
 ) -> tuple[ModelProto, dict[str, str]]:
     """The graph TensorRT is given: uint8 frame in, uint8 labels out, its types saying its precision.
 
     In FP16, and where INT8 leaves layers in float, what FP16 cannot hold stays in FP32: ``frames`` are run to see
     (edgeseg's own drive, noise, black and white where there are none). ``plugin`` unpools by edgeseg's library where it
-    can; ``scores`` gives (1, classes, H, W) float32 as well. Also returns what the passport says of it.
+    can; ``scores`` gives (1, classes, H, W) float32 as well. ``free`` are batch and sizes left open: then the graph is
+    run at both ends of its sizes, and frames are seen at the best. Also returns what the passport says of it.
     """
-    native = deploy(network, for_openvino=False)
-    model = deploy(network, for_openvino=False, plugin=plugin, both=scores) if plugin or scores else native
+    size = free.sizes[1] if free and free.sizes else network.spec.input_size
+    native = deploy(network, for_openvino=False, free=free)
+    if free:
+        check_runs(native, network.name, size, free)
+    model = native
+    if plugin or scores:
+        model = deploy(network, for_openvino=False, plugin=plugin, both=scores, free=free)
     form = {"unpool": PLUGIN if any(is_plugin(n) for n in model.graph.node) else NATIVE}
     if precision == FP32:
         return model, form
     from edgeseg.quantize.observe import collect
 
-    given = [resize_frame(frame, network.spec.input_size) for frame in frames] if frames is not None else []
-    seen = given or list(_any_frames(network.spec.input_size))
+    given = [resize_frame(frame, size) for frame in frames] if frames is not None else []
+    seen = given or list(_any_frames(size))
     names = activations(native)  # which ONNX Runtime runs; a tensor of both graphs has one name
     found = collect(native, names, (np.ascontiguousarray(frame)[None] for frame in seen))
     halved = to_fp16(model, dict(zip(found.tensors, map(float, found.largest), strict=True)))
