@@ -25,7 +25,7 @@ from edgeseg.export.unpool.plugin import POOL, REFERENCE, UNPOOL
 from edgeseg.preprocess import resize_frame, resize_labels
 from edgeseg.runtime import build_engine
 from edgeseg.runtime.load import zoo, zoo_int8
-from edgeseg.runtime.target import PlanOptions
+from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS, PlanOptions
 from edgeseg.runtime.tensorrt.ranges import Ranges
 from edgeseg.runtime.tensorrt.runner import SETTLED, SLOTS, TensorRTEngine
 from edgeseg.runtime.tensorrt.target import graph_for
@@ -315,12 +315,13 @@ def test_a_static_plan_says_nothing_of_ranges(tensorrt_rtx: ModuleType, small_on
 class Opened:
     """An engine for ``ranges`` of the small net in FP32, and the labels its static graphs give."""
 
-    def __init__(self, path: Path, ranges: Ranges, **gpu: Any) -> None:
+    def __init__(self, path: Path, ranges: Ranges, *, scores: bool = False, **gpu: Any) -> None:
         self.network, self.gpu = load_network(path), FakeCuda(**{k: v for k, v in gpu.items() if k != "zero_copy"})
-        model, form = graph_for(self.network, "fp32", None, lambda line: None, free=ranges.free)
+        model, form = graph_for(self.network, "fp32", None, lambda line: None, scores=scores, free=ranges.free)
+        settings = ranges.settings() | ({OUTPUTS: LABELS_AND_SCORES} if scores else {})
         passport = Passport(
             name="small", target=RTX, precision="fp32", spec=self.network.spec, onnx_sha256="", engine_sha256="",
-            edgeseg="0", library=RTX, library_version="0.0", device="fake", form=form, settings=ranges.settings(),
+            edgeseg="0", library=RTX, library_version="0.0", device="fake", form=form, settings=settings,
             build_seconds=0, built_at="",
         )  # fmt: skip
         self.path, self.static = path, dict[Size, onnx.ModelProto]()
@@ -460,6 +461,22 @@ def test_device_arrays_of_any_size_in_the_range(small_onnx: Path) -> None:
     for wrong in (noise(1, (70, 104))[0], noise(1, (104, 128))[0], noise(2, (64, 96))):
         with pytest.raises(InputError, match="not a frame for this engine"):
             opened.engine.on_device(DeviceArray(wrong))
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_a_plan_for_ranges_gives_scores(small_onnx: Path, least: int) -> None:
+    opened = Opened(small_onnx, Ranges((least, 3, 3), SIZES, 8), scores=True)
+    frames = noise(3, (96, 128))
+    np.testing.assert_array_equal(opened.engine(frames), opened.wanted(frames))
+    own = noise(1, (64, 96))[0]
+    scores = opened.engine.logits(own)
+    (want,) = run_ort(deploy(opened.network, scores=True, for_openvino=False), frame=own[None])
+    np.testing.assert_allclose(scores, want[0].transpose(2, 0, 1), atol=1e-4 * np.ptp(want))
+    np.testing.assert_array_equal(opened.engine(frames), opened.wanted(frames))
+    if least == 1:
+        on_device = opened.engine.on_device(DeviceArray(frames[0])).scores
+        assert on_device is not None
+        assert on_device.shape == (11, 96, 128)
 
 
 def test_a_shape_the_plan_does_not_take_changes_nothing(small_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
