@@ -51,8 +51,12 @@ def _cpu() -> list[Finding]:
 def _extension() -> Finding:
     from edgeseg.extension import build
 
-    missing = build.why_not()
-    found = missing or ("built" if build.library_path().is_file() else "built with the first net that unpools in INT8")
+    try:
+        missing = build.why_not()
+        there = not missing and build.library_path().is_file()
+    except (ImportError, RuntimeError, EdgesegError) as error:
+        missing, there = str(error).splitlines()[0], False
+    found = missing or ("built" if there else "built with the first net that unpools in INT8")
     hint = "nets that unpool run in INT8 without it, slower" if missing else ""
     return Finding("CPU extension", not missing, found, hint)
 

@@ -71,7 +71,17 @@ def run(kind: str, outputs: int, attributes: dict[str, int], *inputs: np.ndarray
     return [np.array(found[place]) for place in range(outputs)]
 
 
-SIZES = [(1, 2, 2, 1), (1, 8, 6, 3), (2, 7, 9, 16), (3, 12, 5, 17), (1, 5, 4, 64), (1, 3, 3, 130), (2, 64, 96, 64)]
+SIZES = [
+    (1, 2, 2, 1),
+    (2, 1, 4, 3),
+    (1, 4, 1, 3),
+    (1, 8, 6, 3),
+    (2, 7, 9, 16),
+    (3, 12, 5, 17),
+    (1, 5, 4, 64),
+    (1, 3, 3, 130),
+    (2, 64, 96, 64),
+]
 
 
 @pytest.mark.usefixtures("library")
@@ -157,8 +167,14 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch
 
 
 def without_compiler(patch: pytest.MonkeyPatch) -> str:
-    patch.setenv("CXX", "no-such-compiler")
+    patch.delenv("CXX", raising=False)
+    patch.setenv("PATH", "/nowhere")
     return "no C.. compiler"
+
+
+def with_a_wrong_name(patch: pytest.MonkeyPatch) -> str:
+    patch.setenv("CXX", "no-such-compiler -O3")
+    return "CXX is no program: no-such-compiler -O3"
 
 
 def switched_off(patch: pytest.MonkeyPatch) -> str:
@@ -172,7 +188,7 @@ def with_a_broken_compiler(patch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the extension is built on Linux")
-@pytest.mark.parametrize("lacks", [without_compiler, switched_off, with_a_broken_compiler])
+@pytest.mark.parametrize("lacks", [without_compiler, with_a_wrong_name, switched_off, with_a_broken_compiler])
 def test_without_it_standard_operators_unpool_and_the_reason_is_said(
     fresh: pytest.MonkeyPatch, int8_onnx: Path, tmp_path: Path, lacks: object
 ) -> None:
@@ -184,6 +200,30 @@ def test_without_it_standard_operators_unpool_and_the_reason_is_said(
         built(int8_onnx, tmp_path, "plugin")
     assert not (tmp_path / "plugin.engine").exists()
     assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the extension is built on Linux")
+def test_a_compiler_that_failed_is_not_tried_again(fresh: pytest.MonkeyPatch) -> None:
+    with_a_broken_compiler(fresh)
+    before = cpu_target.CpuTarget().fingerprint()
+    with pytest.raises(EngineError, match="compiling the CPU extension failed"):
+        extension.library()
+    assert "compiling the CPU extension failed" in extension.why_not()
+    assert cpu_target.CpuTarget().fingerprint() != before  # an engine without it is not taken for one with it
+    fresh.setenv("CXX", "true")
+    assert extension.why_not() == ""
+
+
+@pytest.mark.usefixtures("library")
+def test_a_damaged_library_is_made_again(fresh: pytest.MonkeyPatch) -> None:
+    extension.library_path().parent.mkdir(parents=True)
+    extension.library_path().write_bytes(b"cut off")
+    assert extension.load().stat().st_size > 10_000
+
+
+def test_a_compiler_may_have_arguments(fresh: pytest.MonkeyPatch) -> None:
+    fresh.setenv("CXX", f"{sys.executable} -m 'a b'")
+    assert extension.find_compiler() == (sys.executable, "-m", "a b")
 
 
 @pytest.mark.usefixtures("library")

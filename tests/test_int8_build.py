@@ -70,6 +70,7 @@ def test_frames_of_another_size_calibrate_too(small_onnx: Path, tmp_path: Path) 
         (["--precision", "auto", "--calib", SET], "without labelled data"),
         (["--int8", "--calib", SET, "--keep-float", "nonsense"], "no such layer to keep in float"),
         (["--keep-float", "x"], "INT8 options without a calibration set"),
+        (["--scales", "any"], "INT8 options without a calibration set"),
         (["--int8", "--calib", SET, "--save-onnx", "NET"], "not a place for the quantized file"),
         (["--int8", "--calib", SET, "--ranges", "missing.json"], "no such file of ranges"),
     ],

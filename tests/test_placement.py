@@ -14,7 +14,7 @@ from edgeseg.errors import GraphError, InputError
 from edgeseg.quantize.fold import fold
 from edgeseg.quantize.noise import local_noise
 from edgeseg.quantize.placement import Placement, is_quantized, place, power_of_two, scales, tensors_to_calibrate
-from edgeseg.quantize.qdq import OPSET, describe, output_axis, quantize_weight, raise_opset, write_qdq
+from edgeseg.quantize.qdq import DEAD_SCALE, OPSET, describe, output_axis, quantize_weight, raise_opset, write_qdq
 
 IMAGE = {"x": [1, 4, 8, 12]}
 
@@ -504,8 +504,24 @@ def test_weights_of_zero_have_a_scale() -> None:
     weight = numbers(3, 2, 1, 1)
     weight[1] = 0
     steps, scale = quantize_weight(weight, 0)
-    assert scale[1] == 1
+    assert scale[1] == DEAD_SCALE
     assert not steps[1].any()
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4)])
+def test_a_channel_without_weights_keeps_its_bias(shape: tuple[int, ...]) -> None:
+    rows, bias = np.array([-1, 4]), np.float32([0.3, -0.2, 0.4, 0.1]).reshape(shape)
+    weight = numbers(4, 4)
+    weight[:, 2] = 0
+    model = net(
+        conv("x", "y"), node("Reshape", "y flat", "f"), node("Gemm", "f g b", "z"), node("Reshape", "z maps", "back"),
+        last("back"), g=weight, b=bias, flat=rows, maps=np.array([1, 4, 8, 12]),
+    )  # fmt: skip
+    quantized = written(model)
+    found = values(quantized)[find(quantized, "z").input[2]]
+    assert found.shape == shape
+    assert np.abs(found.ravel()[2] - 0.4) < 1e-6
+    assert 0 < np.abs(found - bias).max() < 0.01
 
 
 def test_scales_are_a_channel_zero_points_are_written_and_biases_are_left() -> None:

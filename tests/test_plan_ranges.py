@@ -242,6 +242,12 @@ def test_ranges_are_read_as_they_are_written() -> None:
     assert fixed.told((2, 64, 96, 3), (64, 96)) == (2, -1, 96, 3)
 
 
+@pytest.mark.parametrize("settings", [{"batch": "a"}, {"batch": "1:2"}, {"batch": "3:2:1"}, {"sizes": "32:64"}])
+def test_a_damaged_passport_is_told(settings: dict[str, str]) -> None:
+    with pytest.raises(EngineError, match="the passport's ranges cannot be read"):
+        Ranges.read(settings)
+
+
 @pytest.mark.parametrize("text", ["0", "x", "", "8:4:1", "1:2", "1:2:3:4", "-1"])
 def test_what_is_no_range_of_batches_is_told(text: str) -> None:
     with pytest.raises(InputError, match=r"not a range of batches: got .*such as 8 \(1 to 8\) or 1:4:8"):

@@ -143,7 +143,7 @@ def build_engine(
 
     if int8 and precision not in (Precision.auto, Precision.int8):
         raise InputError("--int8 and --precision disagree", got=f"--precision {precision.value}")
-    if not calib and (keep_float or max_miou_drop is not None or data or ranges):
+    if not calib and (keep_float or max_miou_drop is not None or data or ranges or scales is not Scales.power_of_two):
         raise InputError("INT8 options without a calibration set", hint=f"Give one: --calib {SET_EXAMPLES}.")
     wanted = Precision.int8 if int8 else precision
     options = Quantization(

@@ -168,7 +168,7 @@ def _attach_output(
     del graph.graph.output[:]
     if network.form == "labels":
         if scores:
-            raise _no_scores(network)
+            require_scores(network)
         x = graph.node("Reshape", [x, _map_shape(graph, size)], PREFIX + "map")
     elif scores:
         x, nhwc = full_size(graph, network, shape, free)
@@ -183,8 +183,7 @@ def _attach_output(
 
 def _attach_both(graph: Appender, network: Network, free: Free, known: Sequence[Int | None] | None) -> None:
     """The net's output, of the sizes ``known`` where some are free, -> ``labels`` and ``scores``, computed once."""
-    if network.form == "labels":
-        raise _no_scores(network)
+    require_scores(network)
     size = free.dims(network.spec.input_size)
     shape = known if known is not None else next(_shape(v) for v in graph.graph.output if v.name == network.output)
     del graph.graph.output[:]
@@ -196,8 +195,10 @@ def _attach_both(graph: Appender, network: Network, free: Free, known: Sequence[
     graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
 
 
-def _no_scores(network: Network) -> GraphError:
-    return GraphError(f"{network.name}: gives a label map, no scores", hint="Leave --scores out.")
+def require_scores(network: Network) -> None:
+    """Raise ``GraphError`` for a net that gives a label map."""
+    if network.form == "labels":
+        raise GraphError(f"{network.name}: gives a label map, no scores", hint="Leave --scores out.")
 
 
 def _give_labels(graph: Appender, x: str, size: Sequence[int | str]) -> None:

@@ -6,8 +6,10 @@ OpenVINO may end a process, and then ends that one.
 
 import functools
 import hashlib
+import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.artifact import atomic_path
+from edgeseg.artifact import atomic_path, write_json
 from edgeseg.errors import EdgesegError, EngineError, MissingDependencyError
 
 SOURCE = Path(__file__).resolve().with_name("unpooling.cpp")
@@ -26,10 +28,13 @@ _TRIED_SHAPE = (2, 11, 13, 24)
 _BUILD_SECONDS, _TRY_SECONDS = 300, 60
 
 
-def find_compiler() -> str | None:
-    """A C++ compiler: ``$CXX``, or c++, g++ or clang++ on PATH."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    return next((found for name in names if (found := shutil.which(name))), None)
+def find_compiler() -> tuple[str, ...]:
+    """A C++ compiler as the words of a command: ``$CXX``, or c++, g++ or clang++ on PATH; empty: none."""
+    words = shlex.split(os.environ.get("CXX", ""))
+    named = shutil.which(words[0]) if words else None
+    if words:
+        return (named, *words[1:]) if named else ()
+    return next(((found,) for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), ())
 
 
 def identity() -> str:
@@ -55,7 +60,24 @@ def why_not() -> str:
         return f"it is not built on {sys.platform}"
     if library_path().is_file():
         return ""
-    return "" if find_compiler() else "no C++ compiler (apt install g++)"
+    compiler = find_compiler()
+    if not compiler:
+        named = os.environ.get("CXX")
+        return f"$CXX is no program: {named}" if named else "no C++ compiler (apt install g++)"
+    return _failed_before(compiler)
+
+
+def _failed_before(compiler: tuple[str, ...]) -> str:
+    """Why this compiler did not make this library the last time, ``""`` if it was not tried."""
+    try:
+        told = json.loads(_failure_path().read_bytes())
+        return str(told["reason"]) if tuple(told["compiler"]) == compiler else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _failure_path() -> Path:
+    return library_path().with_suffix(".failed.json")
 
 
 def library() -> Path:
@@ -77,12 +99,25 @@ def load() -> Path:
     path = library()
     try:
         core().add_extension(str(path))
-    except RuntimeError as error:
-        raise EngineError(f"{path}: OpenVINO cannot load it", got=str(error).strip().splitlines()[-1][:200]) from error
+    except RuntimeError:  # cut off, or another machine's in a shared cache: made again
+        path.unlink(missing_ok=True)
+        try:
+            core().add_extension(str(library()))
+        except RuntimeError as error:
+            told = str(error).strip().splitlines()[-1][:200]
+            raise EngineError(f"{path}: OpenVINO cannot load it", got=told) from error
     return path
 
 
 def _build(path: Path) -> None:
+    try:
+        _compile(path)
+    except EngineError as error:  # told, not tried, again until the compiler, OpenVINO or edgeseg is another
+        write_json(_failure_path(), {"compiler": find_compiler(), "reason": str(error)})
+        raise
+
+
+def _compile(path: Path) -> None:
     with atomic_path(path) as made:
         _run([*_command(), "-o", str(made)], "compiling the CPU extension", _BUILD_SECONDS)
         tried = [sys.executable, "-c", f"from edgeseg.extension.build import try_out; try_out({str(made)!r})"]
@@ -92,8 +127,7 @@ def _build(path: Path) -> None:
 def _command() -> list[str]:
     import openvino
 
-    compiler, home = find_compiler(), Path(openvino.__file__).parent
-    assert compiler is not None
+    home = Path(openvino.__file__).parent
     libraries = []
     for name in _LIBRARIES:
         found = sorted((home / "libs").glob(f"lib{name}.so*"))
@@ -105,7 +139,7 @@ def _command() -> list[str]:
         libraries.append(f"-l:{found[0].name}")
     libs = home / "libs"
     include = ["-isystem", str(home / "include")]
-    return [compiler, *FLAGS, *include, str(SOURCE), f"-L{libs}", *libraries, f"-Wl,-rpath,{libs}"]
+    return [*find_compiler(), *FLAGS, *include, str(SOURCE), f"-L{libs}", *libraries, f"-Wl,-rpath,{libs}"]
 
 
 def _run(command: list[str], what: str, seconds: int) -> None:
@@ -113,6 +147,8 @@ def _run(command: list[str], what: str, seconds: int) -> None:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"{what} took too long", got=f"more than {seconds} s") from error
+    except (OSError, TypeError) as error:  # no program, or no name of one: an embedded Python has no executable
+        raise EngineError(f"{what} failed", got=f"{command[0]}: {error}") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         told = next((line for line in lines if "error:" in line), lines[-1])

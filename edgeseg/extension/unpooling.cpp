@@ -111,6 +111,10 @@ void pool(const ov::Tensor& x, ov::Tensor& value, ov::Tensor& code)
 void unpool(const ov::Tensor& value, const ov::Tensor& code, ov::Tensor& out)
 {
     const Planes from = planes(value.get_shape()), to = planes(out.get_shape());
+    if (from.height == 0) {
+        std::memset(out.data(), 0, out.get_byte_size());
+        return;
+    }
     const Value* values = static_cast<const Value*>(value.data());
     const Code* codes = static_cast<const Code*>(code.data());
     Value* target = static_cast<Value*>(out.data());

@@ -5,9 +5,11 @@ zero (left out, ONNX reads UINT8 and TensorRT INT8). Biases stay in float.
 
 Unless the caller wants otherwise, the arithmetic is *exact*: every scale is a power of two and every bias a multiple of
 its layer's step (input scale times weight scale). Then a layer's sum of integers, its bias, the rescaling and sums with
-other layers are all without rounding in float32, and what is rounded to the next layer's INT8 is the same number in
-every runtime, whatever order it multiplies and adds in. With scales of any value the last bit decides ties, and behind
-some dozens of layers runtimes label pixels in some thousand differently. It costs up to a bit of range a tensor.
+other layers are all without rounding in float32 (up to 2 ** 24 steps, where INT8 has long saturated; a bias that is an
+operator of its own behind a matrix product is added as it is), and what is rounded to the next layer's INT8 is the same
+number in every runtime, whatever order it multiplies and adds in. With scales of any value the last bit decides ties,
+and behind some dozens of layers runtimes label some pixels in a thousand differently. It costs up to a bit of range a
+tensor.
 """
 
 import numpy as np
@@ -23,6 +25,7 @@ LEVELS = 127  # symmetric: -127..127, as TensorRT has it
 OLDEST_OPSET = 13  # the first with a scale a channel
 OPSET = 17  # what older files are raised to; TensorRT 10.3 reads 17 to 20
 QUANTIZED_SUFFIX = "/int8"
+DEAD_SCALE = 2.0**-20  # of a channel without weights: what is left of it is its bias, whose step this makes
 _TINY = 1e-12
 
 
@@ -44,13 +47,13 @@ def raise_opset(model: ModelProto) -> ModelProto:
 def quantize_weight(
     weight: npt.NDArray[np.float32], axis: int, *, exact: bool = True
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """INT8 weights and scales (channels,) float32, one a channel along ``axis``; an all-zero channel has scale 1.
+    """INT8 weights and scales (channels,) float32, one a channel along ``axis``.
 
-    ``exact``: scales are powers of two.
+    An all-zero channel has ``DEAD_SCALE``. ``exact``: scales are powers of two.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others).astype(np.float32)
-    scale = np.where(largest > _TINY, largest / np.float32(LEVELS), np.float32(1)).astype(np.float32)
+    scale = np.where(largest > _TINY, largest / np.float32(LEVELS), np.float32(DEAD_SCALE)).astype(np.float32)
     if exact:
         mantissa, exponent = np.frexp(scale)  # mantissa in [0.5, 1)
         scale = np.ldexp(np.float32(1), np.where(mantissa == 0.5, exponent - 1, exponent))
@@ -149,9 +152,9 @@ class _Writer:
         bias = self.graph.array(label) if label else None
         attrs = attributes(node)
         scaled = any(attrs.get(key, 1.0) != 1.0 for key in ("alpha", "beta"))  # of Gemm
-        if not self.exact or bias is None or bias.shape != scale.shape or scaled:
+        if not self.exact or bias is None or bias.size != scale.size or scaled:
             return
-        step = scale.astype(np.float64) * self.scale[node.input[0]]
+        step = scale.astype(np.float64).reshape(bias.shape) * self.scale[node.input[0]]
         whole = np.rint(np.asarray(bias, np.float64) / step)
         node.input[2] = self._add(label, (whole * step).astype(np.float32))
 

@@ -98,7 +98,7 @@ def build_engine(
     if save_onnx is not None:
         _require_onnx_name(Path(save_onnx), path, "the quantized file")
     say = say or _silent
-    made = _made(network, precision, calib, quantization or Quantization(), aim, say)
+    made = _made(network, precision, calib, quantization or Quantization(), aim, plan.unpool, say)
     if save_onnx is not None:
         _save_onnx(made, Path(save_onnx), aim)
     final = final or path.with_name(f"{path.stem}.{made.precision}.{aim.name}.engine")
@@ -167,6 +167,7 @@ def _made(
     calib: "str | CalibrationSet | None",
     options: Quantization,
     aim: Target,
+    unpool: str,
     say: "Say",
 ) -> _Made:
     """Quantize where that is asked for, or settle the float precision."""
@@ -188,7 +189,7 @@ def _made(
     from edgeseg.runtime.quantized import quantize
 
     calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib or "")
-    quantized, found, facts = quantize(network, precision, calibration, options, aim, say)
+    quantized, found, facts = quantize(network, precision, calibration, options, aim, say, unpool=unpool)
     return _Made(quantized, found, facts, calibration)
 
 

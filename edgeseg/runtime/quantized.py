@@ -28,12 +28,20 @@ DEFAULT_DROP = 0.5  # points of mIoU, where --precision auto is given no budget
 
 
 def quantize(
-    network: Network, precision: str, calibration: CalibrationSet, options: Quantization, aim: Target, say: Say
+    network: Network,
+    precision: str,
+    calibration: CalibrationSet,
+    options: Quantization,
+    aim: Target,
+    say: Say,
+    *,
+    unpool: str = cpu.AUTO,
 ) -> tuple[Network, str, dict[str, Any]]:
     """The net to compile, its precision (``int8``, ``mixed``; with ``auto`` also a float one), the passport's facts.
 
     Accuracy is measured on this CPU, whose engine computes the same Q/DQ graph. Time is too: for another target no
-    layer is left in float for being slow, and ``auto`` is refused.
+    layer is left in float for being slow, and ``auto`` is refused. ``unpool`` is how candidates unpool while they are
+    timed, as ``PlanOptions`` has it.
     """
     if options.scales not in SCALES:
         raise InputError("INT8: unknown kind of scales", got=repr(options.scales), expected=" or ".join(SCALES))
@@ -67,7 +75,7 @@ def quantize(
         if overlap:
             say(f"warning: {overlap} calibration frames are frames of {dataset.name}: its score flatters")
             facts["frames_shared_with_data"] = overlap
-        made, found, placement = _budgeted(prepared, calibration, dataset, precision, options, aim, facts, say)
+        made, found, placement = _budgeted(prepared, calibration, dataset, precision, options, aim, unpool, facts, say)
     if placement is not None:
         facts |= {"int8_layers": len(placement.layers), "float_layers": placement.floats}
     return made, found, facts
@@ -123,6 +131,7 @@ def _budgeted(
     precision: str,
     options: Quantization,
     aim: Target,
+    unpool: str,
     facts: dict[str, Any],
     say: Say,
 ) -> tuple[Network, str, Placement | None]:
@@ -146,7 +155,7 @@ def _budgeted(
         candidates += _paying(search, prepared, floor)
     if precision == "auto":
         candidates += [search.float_candidate(p) for p in {"fp32", cpu.best_precision()}]
-    timed = _timed(candidates)
+    timed = _timed(candidates, unpool if aim.name == cpu.TARGET else cpu.NATIVE, say)
     within = [c for c in timed if c.miou >= floor]
     best = min(within, key=lambda c: c.latency_ms)
     facts["budget"] = {
@@ -179,12 +188,12 @@ def _paying(search: Search, prepared: Prepared, floor: float) -> list[Candidate]
     return [candidate] if candidate.miou >= floor else []
 
 
-def _timed(candidates: list[Candidate]) -> list[Candidate]:
+def _timed(candidates: list[Candidate], unpool: str, say: Say) -> list[Candidate]:
     """The candidates with their latency, in the form each will be built in, measured in turn."""
     compiled = {}
     for place_, c in enumerate(candidates):
         assert c.network is not None
         config = cpu.settings(c.precision)
-        compiled[str(place_)] = cpu.compile_best(c.network, config)[1]
+        compiled[str(place_)] = cpu.compile_best(c.network, config, unpool, say)[1]
     times = cpu.trial(compiled)
     return [replace(c, latency_ms=times[str(place_)]) for place_, c in enumerate(candidates)]

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from edgeseg.export.graph import Graph, is_op
 from edgeseg.quantize.placement import Placement, scales, tensors_to_calibrate
-from edgeseg.quantize.qdq import LEVELS, output_axis, write_qdq
+from edgeseg.quantize.qdq import DEAD_SCALE, LEVELS, output_axis, write_qdq
 from edgeseg.training.from_onnx import module_from_onnx
 
 LOWEST = -128  # QuantizeLinear saturates there; the scale is set for -127..127
@@ -90,7 +90,7 @@ class WeightQuantizer(nn.Module):
 
     def forward(self) -> Tensor:
         largest = self.weight.detach().abs().amax(self.others, keepdim=True)
-        scale = torch.where(largest > _TINY, largest / LEVELS, 1.0)
+        scale = torch.where(largest > _TINY, largest / LEVELS, DEAD_SCALE)
         if self.exact:
             mantissa, exponent = torch.frexp(scale)
             scale = torch.ldexp(torch.ones_like(scale), torch.where(mantissa == 0.5, exponent - 1, exponent))

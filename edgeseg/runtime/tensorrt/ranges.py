@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeseg.errors import InputError
+from edgeseg.errors import EngineError, InputError
 from edgeseg.export.free import Free, settle
 from edgeseg.export.network import Network
 from edgeseg.runtime.target import ONE_FRAME, PlanOptions
@@ -66,11 +66,19 @@ class Ranges:
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> "Ranges":
-        """What ``settings`` wrote; a passport of before has none of it."""
-        batch, sizes = settings.get(BATCH, ""), settings.get(SIZES, "")
-        least, best, largest = map(int, batch.split(":")) if batch else ONE_FRAME
-        pairs = [text.split("x") for text in sizes.split(":")] if sizes else []
-        return cls((least, best, largest), tuple((int(h), int(w)) for h, w in pairs), int(settings.get(STEP) or 1))
+        """What ``settings`` wrote; a passport of before has none of it. Raises ``EngineError`` for a damaged one."""
+        batch, sizes, step = (settings.get(key, "") for key in (BATCH, SIZES, STEP))
+        try:
+            least, best, largest = map(int, batch.split(":")) if batch else ONE_FRAME
+            pairs = tuple((int(h), int(w)) for h, w in (text.split("x") for text in sizes.split(":") if sizes))
+            ranges = PlanOptions(batch=(least, best, largest), sizes=pairs)
+            check_ranges(ranges)
+            return cls(ranges.batch, ranges.sizes, int(step or 1))
+        except (ValueError, InputError) as error:
+            raise EngineError(
+                "the passport's ranges cannot be read", got=f"batch {batch!r}, sizes {sizes!r}, step {step!r}",
+                hint="Build the engine again.",
+            ) from error  # fmt: skip
 
 
 def ranges_for(network: Network, options: PlanOptions) -> Ranges:

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from edgeseg.artifact import Passport, sha256_bytes, sha256_file
 from edgeseg.errors import EngineError, InputError, MissingDependencyError
-from edgeseg.export.deploy import deploy
+from edgeseg.export.deploy import deploy, require_scores
 from edgeseg.export.fp16 import activations, to_fp16
 from edgeseg.export.free import Free, check_runs
 from edgeseg.export.network import Network
@@ -58,6 +58,8 @@ class TensorRTTarget(Target):
 
     def check_network(self, network: Network, options: PlanOptions) -> None:
         ranges_for(network, options)
+        if options.scores:
+            require_scores(network)
 
     def compile(
         self,
