@@ -14,6 +14,8 @@ from onnx import helper, numpy_helper
 
 os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
 os.environ.setdefault("EDGESEG_TARGET", "cpu")  # what the tests are about where they name no target, GPU or not
+# The same for all, whether they have a compiler or not; tests/test_extension.py switches it on.
+os.environ.setdefault("EDGESEG_CPU_EXTENSION", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time: threads that wait for each other would take turns spinning
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -27,11 +27,17 @@ from edgeseg.runtime.target import PlanOptions
 SET = "synthetic://?length=4&size=96x64&seed=1"
 
 
+@pytest.fixture(autouse=True)
+def _switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(extension.SWITCH, "1")
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library, in this process."""
     with pytest.MonkeyPatch.context() as patch:  # the fixtures of a module come before those of a test
         patch.setenv("EDGESEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv(extension.SWITCH, "1")
         if missing := extension.why_not():
             pytest.skip(missing)
         return extension.load()
