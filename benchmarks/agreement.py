@@ -8,7 +8,6 @@ and with those of the engine, which computes what is left in float in BF16 where
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from edgeseg.data import open_dataset
 from edgeseg.evaluation import evaluate
 from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network, load_network
-from edgeseg.preprocess import resize_frame
+from edgeseg.preprocess import Image, resize_frame
 from edgeseg.profiling.machine import describe_machine
 from edgeseg.quantize.choose import run_with
 from edgeseg.quantize.ptq import prepare
@@ -30,8 +29,6 @@ from edgeseg.quantize.sets import resolve_set
 from edgeseg.runtime import cpu
 from edgeseg.runtime.build import SCALES
 from edgeseg.runtime.load import zoo
-
-Image = Any
 
 
 def main() -> None:
@@ -49,8 +46,8 @@ def main() -> None:
                 rows.append({"net": name, "scales": kind} | measure(path, kind, options.data, options.frames))
     console.print(table(rows))
     if options.json:
-        found = {"benchmark": "agreement", "machine": describe_machine(), "frames": options.frames, "rows": rows}
-        write_json(options.json, json.loads(json.dumps(found)))
+        facts = {"benchmark": "agreement", "machine": describe_machine(), "frames": options.frames, "rows": rows}
+        write_json(options.json, facts)
 
 
 def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, float]:

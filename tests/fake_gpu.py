@@ -198,3 +198,12 @@ def fake_library(target: str = "tensorrt-rtx") -> Library:
     if target == "tensorrt-rtx":
         trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
     return Library(target, trt, "0.0", log)
+
+
+class DeviceArray:
+    """What torch and cupy give; ``changes`` of what its interface says."""
+
+    def __init__(self, array: np.ndarray, **changes: Any) -> None:
+        self.array = np.ascontiguousarray(array)
+        facts = {"shape": array.shape, "typestr": array.dtype.str, "data": (self.array.ctypes.data, False)}
+        self.__cuda_array_interface__ = {**facts, "version": 3, **changes}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from commands import edgeseg
-from fake_gpu import FakeCuda, fake_library
+from commands import assert_build_refused, edgeseg
+from fake_gpu import DeviceArray, FakeCuda, fake_library
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_tools import kinds, run_ort
@@ -267,10 +267,7 @@ def test_what_is_no_range_of_batches_is_told(text: str) -> None:
 def test_command_errors(
     tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
-    done = edgeseg("build-engine", small_onnx, "-o", tmp_path / "e.engine", *arguments)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert says in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert_build_refused(small_onnx, tmp_path, arguments, says)
 
 
 # -- plans -------------------------------------------------------------------------------------------------------------
@@ -443,15 +440,6 @@ def test_threads_with_frames_of_their_own_size_take_turns(small_onnx: Path) -> N
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-class DeviceArray:
-    """What torch and cupy give."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = np.ascontiguousarray(array)
-        facts = {"shape": array.shape, "typestr": array.dtype.str, "data": (self.array.ctypes.data, False)}
-        self.__cuda_array_interface__ = {**facts, "version": 3}
 
 
 def test_device_arrays_of_any_size_in_the_range(small_onnx: Path) -> None:

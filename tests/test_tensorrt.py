@@ -5,13 +5,12 @@ import threading
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from commands import edgeseg
-from fake_gpu import FakeCuda, fake_library
+from commands import assert_build_refused, edgeseg
+from fake_gpu import DeviceArray, FakeCuda, fake_library
 from onnx import TensorProto, helper, numpy_helper
 from onnx_tools import kinds, run_ort
 
@@ -262,10 +261,7 @@ def test_a_node_tensorrt_cannot_take_is_named(tensorrt_rtx: ModuleType) -> None:
 def test_command_errors(
     tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
-    done = edgeseg("build-engine", small_onnx, "-o", tmp_path / "e.engine", *arguments)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert says in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert_build_refused(small_onnx, tmp_path, arguments, says)
 
 
 def test_the_graph_for_trtexec_is_not_written_over_the_net(
@@ -477,17 +473,6 @@ def test_threads_take_turns(graph: tuple[Passport, bytes], wanted: list[np.ndarr
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-class DeviceArray:
-    """What torch and cupy give."""
-
-    def __init__(self, array: np.ndarray, **changes: Any) -> None:
-        self.array = array
-        self.__cuda_array_interface__ = {
-            "shape": array.shape, "typestr": array.dtype.str, "data": (array.ctypes.data, False), "version": 3,
-            **changes,
-        }  # fmt: skip
 
 
 def test_device_arrays_go_in_and_out(graph: tuple[Passport, bytes], wanted: list[np.ndarray]) -> None:

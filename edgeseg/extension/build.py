@@ -4,6 +4,7 @@ A library that a compiler made is tried in a process of its own before it gets i
 OpenVINO may end a process, and then ends that one.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -13,12 +14,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
 from edgeseg.artifact import atomic_path, write_json
-from edgeseg.errors import EdgesegError, EngineError, MissingDependencyError
+from edgeseg.errors import EdgesegError, EngineError, MissingDependencyError, OutputError
 
 SOURCE = Path(__file__).resolve().with_name("unpooling.cpp")
 SWITCH = "EDGESEG_CPU_EXTENSION"  # the environment variable that, set to 0, leaves the extension out
@@ -26,6 +28,7 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
 _LIBRARIES = ("openvino", "openvino_onnx_frontend", "tbb")
 _TRIED_SHAPE = (2, 11, 13, 24)
 _BUILD_SECONDS, _TRY_SECONDS = 300, 60
+_RETRY_SECONDS = 24 * 3600
 
 
 def find_compiler() -> tuple[str, ...]:
@@ -68,8 +71,10 @@ def why_not() -> str:
 
 
 def _failed_before(compiler: tuple[str, ...]) -> str:
-    """Why this compiler did not make this library the last time, ``""`` if it was not tried."""
+    """Why this compiler did not make this library today, ``""`` if it was not tried: a full disk is mended some day."""
     try:
+        if time.time() - _failure_path().stat().st_mtime > _RETRY_SECONDS:
+            return ""
         told = json.loads(_failure_path().read_bytes())
         return str(told["reason"]) if tuple(told["compiler"]) == compiler else ""
     except (OSError, ValueError, KeyError, TypeError):
@@ -112,8 +117,9 @@ def load() -> Path:
 def _build(path: Path) -> None:
     try:
         _compile(path)
-    except EngineError as error:  # told, not tried, again until the compiler, OpenVINO or edgeseg is another
-        write_json(_failure_path(), {"compiler": find_compiler(), "reason": str(error)})
+    except EngineError as error:  # for a day it is told, not tried, again
+        with contextlib.suppress(OutputError):
+            write_json(_failure_path(), {"compiler": find_compiler(), "reason": str(error)})
         raise
 
 

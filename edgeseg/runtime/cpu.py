@@ -9,7 +9,6 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ from edgeseg.export.network import Network
 from edgeseg.export.unpool.extension import is_extension
 from edgeseg.extension import build as extension
 from edgeseg.runtime.engine import Engine, Float, Image
-from edgeseg.runtime.target import INT8, Built, PlanOptions, Target
+from edgeseg.runtime.target import AUTO, INT8, NATIVE, PLUGIN, Built, PlanOptions, Target
 
 TARGET = "cpu"
-AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool that can be asked for
 EXTENSION = "extension"  # what "plugin" is here
 LIBRARY = "openvino"
 FLOATS = ("fp32", "bf16")
@@ -290,12 +288,6 @@ class CpuTarget(Target):
             settings=config,
             form=form,
         )
-
-    def check_options(self, options: PlanOptions) -> None:
-        if options.unpool not in (AUTO, NATIVE, PLUGIN):
-            expected = " or ".join((AUTO, NATIVE, PLUGIN))
-            raise InputError(f"the {self.name} target cannot unpool so", got=options.unpool, expected=expected)
-        super().check_options(replace(options, unpool=AUTO))
 
     def fingerprint(self) -> tuple[str, ...]:
         unpool = NATIVE if extension.why_not() else extension.identity()

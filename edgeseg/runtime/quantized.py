@@ -22,7 +22,7 @@ from edgeseg.quantize.ranges import Ranges, fitting_ranges
 from edgeseg.quantize.sets import CalibrationSet, frame_digest
 from edgeseg.runtime import cpu
 from edgeseg.runtime.build import SCALES, Quantization
-from edgeseg.runtime.target import Target
+from edgeseg.runtime.target import AUTO, NATIVE, Target
 
 DEFAULT_DROP = 0.5  # points of mIoU, where --precision auto is given no budget
 
@@ -35,7 +35,7 @@ def quantize(
     aim: Target,
     say: Say,
     *,
-    unpool: str = cpu.AUTO,
+    unpool: str = AUTO,
 ) -> tuple[Network, str, dict[str, Any]]:
     """The net to compile, its precision (``int8``, ``mixed``; with ``auto`` also a float one), the passport's facts.
 
@@ -155,7 +155,7 @@ def _budgeted(
         candidates += _paying(search, prepared, floor)
     if precision == "auto":
         candidates += [search.float_candidate(p) for p in {"fp32", cpu.best_precision()}]
-    timed = _timed(candidates, unpool if aim.name == cpu.TARGET else cpu.NATIVE, say)
+    timed = _timed(candidates, unpool if aim.name == cpu.TARGET else NATIVE, say)
     within = [c for c in timed if c.miou >= floor]
     best = min(within, key=lambda c: c.latency_ms)
     facts["budget"] = {

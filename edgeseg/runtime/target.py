@@ -12,6 +12,7 @@ from edgeseg.export.network import Network
 from edgeseg.runtime.engine import Engine, Image
 
 ONE_FRAME = (1, 1, 1)
+AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool that can be asked for
 INT8, MIXED = "int8", "mixed"  # an INT8 engine with layers left in float is called "mixed"
 OUTPUTS = "outputs"  # of a passport's settings: what a plan gives; one that does not say gives labels
 LABELS, LABELS_AND_SCORES = "labels", "labels, scores"
@@ -33,7 +34,7 @@ class PlanOptions:
     the spec's alone. What is best is what kernels are chosen for.
     """
 
-    unpool: str = "auto"
+    unpool: str = AUTO
     sm: tuple[int, ...] = ()
     workspace_mib: int | None = None
     level: int | None = None
@@ -64,11 +65,15 @@ def graph_file(engine: Path) -> Path:
 
 
 class Target(ABC):
-    """One way to run a net. ``floats`` are its precisions without INT8; ``keeps_graph``: ``Built.graph`` is there."""
+    """One way to run a net. ``floats`` are its precisions without INT8; ``keeps_graph``: ``Built.graph`` is there.
+
+    ``unpools`` are the ways to unpool it has.
+    """
 
     name: ClassVar[str]
     floats: ClassVar[tuple[str, ...]]
     keeps_graph: ClassVar[bool] = False
+    unpools: ClassVar[tuple[str, ...]] = (AUTO, NATIVE, PLUGIN)
 
     @abstractmethod
     def best_precision(self) -> str:
@@ -83,10 +88,17 @@ class Target(ABC):
             raise InputError(f"the {self.name} target has no such precision", got=repr(precision), expected=known)
         return precision
 
+    def check_unpool(self, options: PlanOptions) -> None:
+        """Raise ``InputError`` for a way to unpool that this target lacks."""
+        if options.unpool not in self.unpools:
+            expected = " or ".join(self.unpools)
+            raise InputError(f"the {self.name} target cannot unpool so", got=options.unpool, expected=expected)
+
     def check_options(self, options: PlanOptions) -> None:
-        """Raise ``InputError`` for an option this target has no use for."""
-        if options != PlanOptions():
-            given = [k for k, v in vars(options).items() if v != getattr(PlanOptions(), k)]
+        """Raise ``InputError`` for an option this target has no use for; of these the base has a way to unpool."""
+        self.check_unpool(options)
+        given = [k for k, v in vars(options).items() if k != "unpool" and v != getattr(PlanOptions(), k)]
+        if given:
             raise InputError(
                 f"the {self.name} target has no such option", got=", ".join(given), hint="Give a TensorRT --target."
             )

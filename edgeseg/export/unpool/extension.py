@@ -5,18 +5,18 @@ convolutions have them: the transpositions around them cost nothing.
 """
 
 import functools
-from typing import Any
 
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from edgeseg.export.graph import Graph
 from edgeseg.export.unpool.emit import Emitter
-from edgeseg.export.unpool.plugin import DOMAIN, EXTRA, VERSION, dims_of, tensor_type
+from edgeseg.export.unpool.plugin import DOMAIN, EXTRA, VERSION, infer_pool, infer_unpool
 
 POOL, UNPOOL = "EdgesegMaxPoolCodeNHWC", "EdgesegMaxUnpoolNHWC"
 TYPES = (TensorProto.INT8,)
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]  # where channels go
+_SIDES = slice(1, 3)  # of (N, H, W, C)
 
 
 def is_extension(node: NodeProto) -> bool:
@@ -64,26 +64,7 @@ def register() -> None:
         UNPOOL, DOMAIN, VERSION, inputs=[param("value", "T"), code], outputs=[param("y", "T")],
         type_constraints=types, attributes=numbers,
     )  # fmt: skip
-    pool.set_type_and_shape_inference_function(_infer_pool)
-    unpool_.set_type_and_shape_inference_function(_infer_unpool)
+    pool.set_type_and_shape_inference_function(infer_pool(_SIDES))
+    unpool_.set_type_and_shape_inference_function(infer_unpool(_SIDES))
     for made in (pool, unpool_):
         onnx.defs.register_schema(made)
-
-
-def _infer_pool(context: Any) -> None:
-    kind = context.get_input_type(0)
-    dims = dims_of(kind)
-    if dims is not None:
-        dims = [dims[0], dims[1] // 2, dims[2] // 2, dims[3]]
-    context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
-    context.set_output_type(1, tensor_type(TensorProto.INT8, dims))
-
-
-def _infer_unpool(context: Any) -> None:
-    kind = context.get_input_type(0)
-    dims = dims_of(kind)
-    if dims is not None:
-        extra = [int(context.get_attribute(name).i) for name in EXTRA]
-        sides = [2 * d + e if d else 0 for d, e in zip(dims[1:3], extra, strict=True)]
-        dims = [dims[0], *sides, dims[3]]
-    context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))

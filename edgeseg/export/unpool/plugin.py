@@ -9,6 +9,7 @@ implementations are what ONNX's own evaluator runs.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _WITHOUT_SUM = TensorProto.INT8  # two INT8 tensors have scales of their own
 _NAMED = {"plugin_version": str(VERSION), "plugin_namespace": ""}  # what TensorRT's parser looks for
 
 EXTRA = ("extra_rows", "extra_columns")
+_SIDES = slice(2, 4)  # of (N, C, H, W)
 
 Array = npt.NDArray[Any]
 
@@ -106,8 +108,8 @@ def register() -> None:
         UNPOOL, DOMAIN, VERSION, inputs=inputs, outputs=[param("y", "T", param_option=single)],
         type_constraints=types, attributes=[*strings, *numbers],
     )  # fmt: skip
-    pool.set_type_and_shape_inference_function(_infer_pool)
-    unpool_.set_type_and_shape_inference_function(_infer_unpool)
+    pool.set_type_and_shape_inference_function(infer_pool(_SIDES))
+    unpool_.set_type_and_shape_inference_function(infer_unpool(_SIDES))
     for made in (pool, unpool_):
         onnx.defs.register_schema(made)
 
@@ -125,23 +127,33 @@ def tensor_type(elem_type: int, dims: list[int] | None) -> onnx.TypeProto:
     return helper.make_tensor_type_proto(elem_type, None if dims is None else [d or None for d in dims])
 
 
-def _infer_pool(context: Any) -> None:
-    kind = context.get_input_type(0)
-    dims = dims_of(kind)
-    if dims is not None:
-        dims = [*dims[:2], *(d // 2 for d in dims[2:])]
-    context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
-    context.set_output_type(1, tensor_type(TensorProto.INT8, dims))
+def infer_pool(sides: slice) -> Callable[[Any], None]:
+    """The types and shapes of a pooling with codes; ``sides`` is where height and width stand."""
+
+    def infer(context: Any) -> None:
+        kind = context.get_input_type(0)
+        dims = dims_of(kind)
+        if dims is not None:
+            dims[sides] = [d // 2 for d in dims[sides]]
+        context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
+        context.set_output_type(1, tensor_type(TensorProto.INT8, dims))
+
+    return infer
 
 
-def _infer_unpool(context: Any) -> None:
-    kind = context.get_input_type(0)
-    dims = dims_of(kind)
-    if dims is not None:
-        given = [context.get_attribute(name) for name in EXTRA]
-        extra = [0 if attribute is None else int(attribute.i) for attribute in given]
-        dims = [*dims[:2], *(2 * d + e if d else 0 for d, e in zip(dims[2:], extra, strict=True))]
-    context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
+def infer_unpool(sides: slice) -> Callable[[Any], None]:
+    """The type and shape of an unpooling; ``sides`` is where height and width stand."""
+
+    def infer(context: Any) -> None:
+        kind = context.get_input_type(0)
+        dims = dims_of(kind)
+        if dims is not None:
+            given = [context.get_attribute(name) for name in EXTRA]
+            extra = [0 if attribute is None else int(attribute.i) for attribute in given]
+            dims[sides] = [2 * d + e if d else 0 for d, e in zip(dims[sides], extra, strict=True)]
+        context.set_output_type(0, tensor_type(kind.tensor_type.elem_type, dims))
+
+    return infer
 
 
 # -- what they compute -------------------------------------------------------------------------------------------------

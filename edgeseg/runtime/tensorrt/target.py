@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from onnx import ModelProto
@@ -18,9 +17,12 @@ from edgeseg.export.unpool.plugin import is_plugin
 from edgeseg.preprocess import resize_frame
 from edgeseg.runtime.engine import Engine, Image
 from edgeseg.runtime.target import (
+    AUTO,
     LABELS,
     LABELS_AND_SCORES,
+    NATIVE,
     OUTPUTS,
+    PLUGIN,
     VERSION_COMPATIBLE,
     Built,
     PlanOptions,
@@ -33,7 +35,6 @@ from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library, opens
 from edgeseg.runtime.tensorrt.ranges import check_ranges, ranges_for
 
 FP32, FP16 = "fp32", "fp16"
-AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool
 PLUGIN_SHA256 = "plugin_sha256"  # of a passport's settings
 PORTABLE = "portable"  # among a passport's features: from RTX 30 on, whatever the GPU
 PROGRESS_S = 0.5
@@ -45,15 +46,12 @@ class TensorRTTarget(Target):
     """``tensorrt``: a plan for the GPU it is built on."""
 
     name, floats, keeps_graph = TENSORRT, (FP32, FP16), True
-    _unpools: ClassVar[tuple[str, ...]] = (AUTO, NATIVE, PLUGIN)
 
     def best_precision(self) -> str:
         return FP16
 
     def check_options(self, options: PlanOptions) -> None:
-        if options.unpool not in self._unpools:
-            expected = " or ".join(self._unpools)
-            raise InputError(f"the {self.name} target cannot unpool so", got=options.unpool, expected=expected)
+        self.check_unpool(options)
         check_ranges(options)
 
     def check_network(self, network: Network, options: PlanOptions) -> None:
@@ -108,7 +106,7 @@ class TensorRTTarget(Target):
         """The library to unpool with: the built one, where it was asked for or the net has something to unpool."""
         from edgeseg.plugin.build import plugin_library
 
-        if PLUGIN not in self._unpools or options.unpool == NATIVE:
+        if PLUGIN not in self.unpools or options.unpool == NATIVE:
             return None
         version = library(self.name).version
         if options.unpool == PLUGIN:
@@ -181,7 +179,7 @@ class TensorRTRTXTarget(TensorRTTarget):
     """``tensorrt-rtx``: a plan for several GPUs, built without one and finished where it is opened."""
 
     name = RTX
-    _unpools = (AUTO, NATIVE)
+    unpools = (AUTO, NATIVE)
 
     def check_options(self, options: PlanOptions) -> None:
         super().check_options(options)
