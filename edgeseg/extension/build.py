@@ -157,8 +157,9 @@ def _run(command: list[str], what: str, seconds: int) -> None:
         raise EngineError(f"{what} failed", got=f"{command[0]}: {error}") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        told = next((line for line in lines if "error:" in line), lines[-1])
-        raise EngineError(f"{what} failed", got=told.strip()[:300])
+        # collect2 only repeats that ld failed; why, ld has said before.
+        causes = [x for x in lines if ("error:" in x or "failed" in x) and not x.startswith("collect2")]
+        raise EngineError(f"{what} failed", got=(causes or lines[-1:])[0].strip()[:300])
 
 
 def try_out(path: str) -> None:
