@@ -108,6 +108,8 @@ class FakeCuda:
         graph[:] = [_replay_of_a_dropped_graph]
 
 
+HALF = "tensor(float16)"
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, HALF: np.float16}
 STREAMS: list[list[Callable[[], None]]] = []
 CAPTURING: list[list[Callable[[], None]]] = []
 
@@ -146,9 +148,11 @@ class FakeContext:
         def work() -> None:
             assert not captured or state == self.state, "a graph runs after its context was set to another shape"
             self.ran.append(shape)
-            frame = bytes_at(addresses["frame"], int(np.prod(shape))).reshape(shape).copy()
+            taken = self.session.get_inputs()[0]
+            dtype = np.dtype(DTYPES[taken.type])
+            given = bytes_at(addresses[taken.name], int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
             names = [output.name for output in self.session.get_outputs()]
-            for name, value in zip(names, self.session.run(names, {"frame": frame}), strict=True):
+            for name, value in zip(names, self.session.run(names, {taken.name: given.copy()}), strict=True):
                 bytes_at(addresses[name], value.nbytes)[:] = np.frombuffer(value.tobytes(), np.uint8)
 
         (CAPTURING[-1] if CAPTURING else STREAMS[handle]).append(work)
@@ -169,6 +173,9 @@ class FakeEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         shape = next(e.shape for e in self.ends if e.name == name)
         return tuple(-1 if isinstance(d, str) else d for d in shape)
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return next(str(e.type) for e in self.ends if e.name == name)
 
     def create_runtime_config(self) -> SimpleNamespace:
         return SimpleNamespace()
@@ -194,7 +201,7 @@ def fake_library(target: str = "tensorrt-rtx") -> Library:
     log = Log.__new__(Log)
     log.messages = []
     log.logger = log.messages
-    trt = SimpleNamespace(Runtime=FakeRuntime)
+    trt = SimpleNamespace(Runtime=FakeRuntime, DataType=SimpleNamespace(HALF=HALF))
     if target == "tensorrt-rtx":
         trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
     return Library(target, trt, "0.0", log)

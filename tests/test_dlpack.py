@@ -17,7 +17,8 @@ from edgeseg.errors import EngineError, InputError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network
 from edgeseg.runtime.tensorrt import cuda, dlpack
-from edgeseg.runtime.tensorrt.runner import DeviceLabels, TensorRTEngine
+from edgeseg.runtime.tensorrt.device import DeviceLabels
+from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 from edgeseg.spec import ModelSpec, generic_space
 
 HOST = ((dlpack.CPU, 0),)

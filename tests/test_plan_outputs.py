@@ -25,8 +25,10 @@ from edgeseg.runtime.load import load_engine, zoo, zoo_int8
 from edgeseg.runtime.target import PlanOptions
 from edgeseg.runtime.tensorrt import builder, cuda, runner, target
 from edgeseg.runtime.tensorrt.builder import build_plan
+from edgeseg.runtime.tensorrt.device import DeviceArray
 from edgeseg.runtime.tensorrt.library import Library, Log, opens
-from edgeseg.runtime.tensorrt.runner import SLOTS, DeviceArray, TensorRTEngine
+from edgeseg.runtime.tensorrt.ring import SLOTS
+from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 from edgeseg.runtime.tensorrt.target import graph_for
 from edgeseg.spec import ModelSpec, generic_space
 

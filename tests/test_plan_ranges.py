@@ -27,7 +27,8 @@ from edgeseg.runtime import build_engine
 from edgeseg.runtime.load import zoo, zoo_int8
 from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS, PlanOptions
 from edgeseg.runtime.tensorrt.ranges import Ranges
-from edgeseg.runtime.tensorrt.runner import SETTLED, SLOTS, TensorRTEngine
+from edgeseg.runtime.tensorrt.ring import SETTLED, SLOTS
+from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 from edgeseg.runtime.tensorrt.target import graph_for
 from edgeseg.spec import CAMVID_11, METADATA_KEY, ModelSpec
 

@@ -25,7 +25,8 @@ from edgeseg.runtime.load import zoo, zoo_int8
 from edgeseg.runtime.target import PlanOptions
 from edgeseg.runtime.tensorrt import cuda, library
 from edgeseg.runtime.tensorrt.builder import build_plan
-from edgeseg.runtime.tensorrt.runner import SLOTS, TensorRTEngine
+from edgeseg.runtime.tensorrt.ring import SLOTS
+from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 from edgeseg.runtime.tensorrt.target import graph_for
 
 RTX = "tensorrt-rtx"

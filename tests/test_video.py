@@ -750,6 +750,38 @@ def test_the_legend_goes_into_the_corner_where_there_is_room() -> None:
     np.testing.assert_array_equal(pictures((32, 24), True), pictures((32, 24), False))
 
 
+class Painting(Engine):
+    """Paints, too: in a way that nobody else would."""
+
+    def paint(self, frame: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        return self(frame), np.full_like(frame, round(100 * alpha))
+
+
+def test_an_engine_that_paints_does() -> None:
+    engine, recorder = Painting(), Recorder()
+    summary = segment(engine, memory_source(5), [recorder], alpha=0.3, show_legend=False)
+    assert engine.calls == len(recorder.outputs) == 5
+    for got in recorder.outputs:
+        np.testing.assert_array_equal(got.labels, Engine()(got.frame.image))
+        assert got.picture is not None
+        assert (got.picture.shape, set(got.picture.ravel())) == (got.frame.image.shape, {30})
+    assert set(summary.latency_ms) == {"read", "network", "draw", "write"}
+    legends = Recorder()
+    frame = Frame(0, np.zeros((360, 480, 3), np.uint8), "x", 0.0)
+    segment(Painting(), Source(VideoInfo(480, 360, None, 1, live=False), iter([frame])), [legends])
+    picture = legends.outputs[0].picture
+    assert picture is not None
+    assert (picture[:100, :50] != 50).any()
+    assert (picture[:, 240:] == 50).all()
+
+
+def test_masks_alone_are_not_painted(tmp_path: Path) -> None:
+    engine = Painting()
+    engine.paint = lambda frame, alpha: pytest.fail("painted")  # type: ignore[method-assign]
+    segment(engine, memory_source(3), [ImageFolderSink(tmp_path, CAMVID_11)])
+    assert engine.calls == 3
+
+
 def test_nothing_is_drawn_for_masks_alone(tmp_path: Path) -> None:
     summary = segment(Engine(), memory_source(5), [ImageFolderSink(tmp_path, CAMVID_11)])
     assert set(summary.latency_ms) == {"read", "network", "write"}

@@ -106,6 +106,14 @@ def build_engine(
             "--version-compatible", help="A plan for later versions of TensorRT, too.", rich_help_panel="TensorRT"
         ),
     ] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option(
+            "--kernels",
+            help="Frames of any size are resized, and pictures painted, on the GPU, by edgeseg's library.",
+            rich_help_panel="TensorRT",
+        ),
+    ] = False,
     batch: Annotated[
         str | None,
         typer.Option(
@@ -165,6 +173,7 @@ def build_engine(
         timing_cache,
         scores=scores,
         version_compatible=version_compatible,
+        kernels=kernels,
         batch=_batches(batch),
         sizes=_sizes(sizes),
     )

@@ -13,7 +13,7 @@ class Appender:
     """Nodes and constants appended to a model under names of our own."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
+        self.model, self.graph = model, model.graph
         self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
         self.before: list[onnx.NodeProto] = []
 

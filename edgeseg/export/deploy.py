@@ -4,6 +4,8 @@ The deployed graph takes ``frame`` (1, H, W, 3) uint8 BGR and gives ``labels`` (
 ``scores`` (1, H, W, classes) float32 instead, the logits that the labels are the argmax of. With ``both`` it gives
 ``labels`` and, channels first as TensorRT computes them, ``scores`` (1, classes, H, W) float32. H, W are
 ``spec.input_size``; batch and size may be left free.
+
+``deploy_bare`` leaves pictures to whoever runs the net: ``tensor`` (1, 3, H, W) in, ``scores`` (1, classes, H, W) out.
 """
 
 from collections.abc import Sequence
@@ -18,14 +20,14 @@ from edgeseg.errors import GraphError
 from edgeseg.export.append import PREFIX, Appender
 from edgeseg.export.argmax import compare_planes, shuffled_scores
 from edgeseg.export.carry import carry_int8, dequantize_early
-from edgeseg.export.free import Free, free_shapes, leave_free
+from edgeseg.export.free import Free, Shapes, free_shapes, leave_free
 from edgeseg.export.graph import Int, subgraphs
 from edgeseg.export.network import Network, fix_input
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.export.unshare import unshare_slopes
 from edgeseg.preprocess import coefficients
 
-_OURS = ("frame", "labels", "scores")
+_OURS = ("frame", "labels", "scores", "tensor")
 _BYTE_POOL_OPSET = 12  # the first whose MaxPool takes uint8
 
 
@@ -50,6 +52,43 @@ def deploy(
     """
     assert not (free and for_openvino)
     network = without_names(network, _OURS)
+    graph, shapes = _lowered(network, for_openvino, plugin, free)
+    free = free or Free()
+    _attach_frame(graph, network, for_openvino, free)
+    dims = shapes.get(network.output, []) if shapes else None
+    if both:
+        _attach_both(graph, network, free, dims)
+    else:
+        _attach_output(graph, network, scores, compare and for_openvino, free, dims)
+    del graph.model.metadata_props[:]
+    return graph.model
+
+
+def deploy_bare(network: Network, *, plugin: bool = False) -> onnx.ModelProto:
+    """The graph of ``network`` for TensorRT without what stands before and after it.
+
+    ``tensor`` (1, 3, H, W) float32 is the frame resized and normalised, in the spec's colour order; ``scores`` (1,
+    classes, H, W) float32 are at that size. ``plugin`` as for ``deploy``. Raises ``GraphError`` for a net that gives a
+    label map.
+    """
+    network = without_names(network, _OURS)
+    require_scores(network, "--kernels")
+    graph, _ = _lowered(network, False, plugin, None)
+    _attach_tensor(graph, network)
+    size = network.spec.input_size
+    shape = next(_shape(v) for v in graph.graph.output if v.name == network.output)
+    del graph.graph.output[:]
+    x, nhwc = full_size(graph, network, shape)
+    x = graph.node("Transpose", [x], PREFIX + "score_planes", perm=[0, 3, 1, 2]) if nhwc else x
+    graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)
+    dims = [1, len(network.spec.labels), *size]
+    graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
+    del graph.model.metadata_props[:]
+    return graph.model
+
+
+def _lowered(network: Network, for_openvino: bool, plugin: bool, free: Free | None) -> tuple[Appender, Shapes | None]:
+    """The net's own graph with unpooling lowered, and the sizes of its tensors where some are free."""
     model = network.model
     if free:
         leave_free(model, network, free)
@@ -69,16 +108,7 @@ def deploy(
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # raised as several types, all of them about the graph
         raise GraphError(f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]) from error
-    graph = Appender(model)
-    free = free or Free()
-    _attach_frame(graph, network, for_openvino, free)
-    dims = shapes.get(network.output, []) if shapes else None
-    if both:
-        _attach_both(graph, network, free, dims)
-    else:
-        _attach_output(graph, network, scores, compare and for_openvino, free, dims)
-    del model.metadata_props[:]
-    return model
+    return Appender(model), shapes
 
 
 def without_names(network: Network, names: tuple[str, ...]) -> Network:
@@ -125,14 +155,32 @@ def _attach_frame(graph: Appender, network: Network, for_openvino: bool, free: F
     _normalise(graph, x, network.input, constants, element)
     if for_openvino and (gain > 0).all() and graph.opset >= _BYTE_POOL_OPSET:
         _pool_bytes(graph, x, network.input, constants, element)
+    dims = [*free.dims(network.spec.input_size), 3]
+    _replace_input(graph, network.input, helper.make_tensor_value_info("frame", TensorProto.UINT8, dims))
+
+
+def _attach_tensor(graph: Appender, network: Network) -> None:
+    """``tensor`` -> the net's own input tensor, which keeps its name."""
+    element = next(i for i in graph.graph.input if i.name == network.input).type.tensor_type.elem_type
+    x = "tensor"
+    if network.channels_last:
+        x = graph.node("Transpose", [x], PREFIX + "pixels_in", first=True, perm=[0, 2, 3, 1])
+    if element == TensorProto.FLOAT:
+        graph.node("Identity", [x], network.input, first=True)
+    else:
+        graph.node("Cast", [x], network.input, first=True, to=element)
+    dims = [1, 3, *network.spec.input_size]
+    _replace_input(graph, network.input, helper.make_tensor_value_info("tensor", TensorProto.FLOAT, dims))
+
+
+def _replace_input(graph: Appender, name: str, value: onnx.ValueInfoProto) -> None:
+    """``value`` for the graph's input ``name``, and the nodes that stand before the net in their place."""
     nodes = [*graph.before, *graph.graph.node]
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
-    kept = [i for i in graph.graph.input if i.name != network.input]
+    kept = [i for i in graph.graph.input if i.name != name]
     del graph.graph.input[:]
-    dims = [*free.dims(network.spec.input_size), 3]
-    graph.graph.input.append(helper.make_tensor_value_info("frame", TensorProto.UINT8, dims))
-    graph.graph.input.extend(kept)
+    graph.graph.input.extend([value, *kept])
 
 
 def _normalise(graph: Appender, x: str, out: str, constants: tuple[str, str], element: int) -> None:
@@ -195,10 +243,10 @@ def _attach_both(graph: Appender, network: Network, free: Free, known: Sequence[
     graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
 
 
-def require_scores(network: Network) -> None:
-    """Raise ``GraphError`` for a net that gives a label map."""
+def require_scores(network: Network, asked: str = "--scores") -> None:
+    """Raise ``GraphError`` for a net that gives a label map; ``asked`` is the flag that needs scores."""
     if network.form == "labels":
-        raise GraphError(f"{network.name}: gives a label map, no scores", hint="Leave --scores out.")
+        raise GraphError(f"{network.name}: gives a label map, no scores", hint=f"Leave {asked} out.")
 
 
 def _give_labels(graph: Appender, x: str, size: Sequence[int | str]) -> None:

@@ -62,6 +62,35 @@ def to_fp16(model: ModelProto, largest: Mapping[str, float] | None = None) -> Ha
     return Halved(copy, writer.floats)
 
 
+def halve_ends(model: ModelProto) -> None:
+    """Let inputs that are only read in FP16, and outputs that are made in it, be FP16 themselves; in place."""
+    graph, types = model.graph, _types(model)
+    for value in graph.input:
+        readers = [node for node in graph.node if value.name in node.input]
+        casts = [node for node in readers if is_op(node, "Cast") and attributes(node)["to"] == TensorProto.FLOAT16]
+        if types[value.name] == TensorProto.FLOAT and casts and casts == readers:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+            _without(graph, casts, value.name)
+    for value in graph.output:
+        maker = next((node for node in graph.node if value.name in node.output), None)
+        if maker is not None and is_op(maker, "Cast") and types.get(maker.input[0]) == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+            next(a for a in maker.attribute if a.name == "to").i = TensorProto.FLOAT16
+
+
+def _without(graph: onnx.GraphProto, nodes: list[NodeProto], name: str) -> None:
+    """Take nodes of one output out of the graph, whose readers take ``name`` instead."""
+    gone = {node.output[0]: name for node in nodes}
+    kept = [node for node in graph.node if node not in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for node in graph.node:
+        for place, read in enumerate(node.input):
+            node.input[place] = gone.get(read, read)
+        for body in subgraphs(node):
+            _rename_reads(body, gone)
+
+
 def activations(model: ModelProto) -> tuple[str, ...]:
     """The names of the FP32 tensors that ``model``'s nodes write and read, constants left out."""
     types = _types(model)

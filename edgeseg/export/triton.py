@@ -13,7 +13,7 @@ from edgeseg.errors import EngineError, InputError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.folder import require_ours, write_folder
 from edgeseg.export.network import Network
-from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS
+from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS, SCORES
 from edgeseg.spec import METADATA_KEY, ModelSpec
 
 _TENSORRT = "tensorrt"
@@ -74,6 +74,12 @@ def _largest_batch(engine: Path, passport: Passport) -> int:
     """``max_batch_size`` for a plan: 0 for one frame. Raises ``EngineError`` for a range that Triton cannot be told."""
     from edgeseg.runtime.tensorrt.ranges import Ranges
 
+    if passport.settings.get(OUTPUTS) == SCORES:
+        raise EngineError(
+            f"{engine}: this plan is the net alone, and Triton would run it without edgeseg's kernels",
+            got="--kernels",
+            hint="Build one for it without: edgeseg build-engine NAME.onnx --target tensorrt.",
+        )
     ranges = Ranges.read(passport.settings)
     if ranges.sizes or ranges.batch[0] > 1:
         got = ranges.settings()

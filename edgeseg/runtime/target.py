@@ -16,6 +16,7 @@ AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool that can be 
 INT8, MIXED = "int8", "mixed"  # an INT8 engine with layers left in float is called "mixed"
 OUTPUTS = "outputs"  # of a passport's settings: what a plan gives; one that does not say gives labels
 LABELS, LABELS_AND_SCORES = "labels", "labels, scores"
+SCORES = "scores"  # the only output of a plan that edgeseg's kernels stand around
 VERSION_COMPATIBLE = "version_compatible"  # of a passport's settings: "yes", or not there
 
 
@@ -30,6 +31,8 @@ class PlanOptions:
     searched. ``timing_cache`` is a file of measured tactics, read where it is there and written: TensorRT only.
     ``scores`` gives the plan the net's scores as a second output. ``version_compatible`` makes it open in later minor
     versions, too, with the plugin inside, for some speed: TensorRT only.
+    ``kernels`` leaves pictures to the kernels of edgeseg's CUDA library: the plan takes the net's tensor and gives its
+    scores, and what opens it takes frames of any size, BGR or NV12, and paints pictures on the device.
     ``batch`` is the least, best and largest number of frames at a time, ``sizes`` three (H, W) of that order, or none:
     the spec's alone. What is best is what kernels are chosen for.
     """
@@ -41,6 +44,7 @@ class PlanOptions:
     timing_cache: Path | None = None
     scores: bool = False
     version_compatible: bool = False
+    kernels: bool = False
     batch: tuple[int, int, int] = ONE_FRAME
     sizes: tuple[tuple[int, int], ...] = ()
 

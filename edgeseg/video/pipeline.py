@@ -36,7 +36,10 @@ Progress = Callable[[int, int | None], None]
 
 
 class Segmenter(Protocol):
-    """What ``segment`` runs: an engine, or any callable with a spec."""
+    """What ``segment`` runs: an engine, or any callable with a spec.
+
+    One that has ``paint(frame, alpha) -> (labels, picture)``, as engines built with ``--kernels`` do, paints, too.
+    """
 
     @property
     def spec(self) -> ModelSpec: ...
@@ -160,7 +163,7 @@ class _Run:
         self._engine, self._source, self._sinks = engine, source, sinks
         self._max_frames, self._clock = max_frames, clock
         self._samples = {stage: Samples() for stage in STAGES}
-        self._labelled: Channel[tuple[Frame, LabelMap]] = Channel(_QUEUE)
+        self._labelled: Channel[tuple[Frame, LabelMap, Picture | None]] = Channel(_QUEUE)
         self._drawn: Channel[Output] = Channel(_QUEUE)
         self._frames_in = 0
         self.painter: _Painter | None = None
@@ -182,8 +185,9 @@ class _Run:
             self._stop(stages)
         return self._summary(stopped)
 
-    def _segmented(self) -> Iterator[tuple[Frame, LabelMap]]:
-        """Stages read and network."""
+    def _segmented(self) -> Iterator[tuple[Frame, LabelMap, Picture | None]]:
+        """Stages read and network; an engine that paints gives the picture along with the labels."""
+        paint = getattr(self._engine, "paint", None) if self.painter is not None else None
         while self._max_frames is None or self._frames_in < self._max_frames:
             frame = next(self._source, None)
             if frame is None:
@@ -191,7 +195,11 @@ class _Run:
             self._frames_in += 1
             self._samples["read"].add(frame.read_ms / 1e3)
             start = self._clock()
-            labels = self._engine(frame.image)
+            picture = None
+            if paint is not None and self.painter is not None:
+                labels, picture = paint(frame.image, self.painter.alpha)
+            else:
+                labels = self._engine(frame.image)
             self._samples["network"].add(self._clock() - start)
             if labels.shape != frame.image.shape[:2] or labels.dtype != np.uint8:
                 raise EngineError(
@@ -199,16 +207,16 @@ class _Run:
                     got=f"{labels.shape} {labels.dtype}",
                     expected=f"{frame.image.shape[:2]} uint8",
                 )
-            yield frame, labels
+            yield frame, labels, picture
 
     def _painted(self) -> Iterator[Output]:
         """Stage draw."""
-        for frame, labels in self._labelled:
+        for frame, labels, painted in self._labelled:
             if self.painter is None:
                 yield Output(frame, labels, None)
                 continue
             start = self._clock()
-            picture = self.painter.paint(frame, labels)
+            picture = self.painter.finish(self.painter.paint(frame, labels) if painted is None else painted)
             self._samples["draw"].add(self._clock() - start)
             yield Output(frame, labels, picture)
 
@@ -260,11 +268,15 @@ class _Painter:
     """Overlay plus legend; the legend is drawn once for each frame size."""
 
     def __init__(self, labels: LabelSpace, alpha: float, show_legend: bool) -> None:
-        self._labels, self._alpha, self._show_legend = labels, alpha, show_legend
+        self.alpha = alpha
+        self._labels, self._show_legend = labels, show_legend
         self._panels: dict[tuple[int, int], Picture | None] = {}
 
     def paint(self, frame: Frame, labels: LabelMap) -> Picture:
-        picture = overlay(frame.image, labels, self._labels, self._alpha)
+        return overlay(frame.image, labels, self._labels, self.alpha)
+
+    def finish(self, picture: Picture) -> Picture:
+        """Draw the legend into a painted picture."""
         panel = self._panel(picture.shape[0], picture.shape[1]) if self._show_legend else None
         if panel is not None:
             height, width = panel.shape[:2]

@@ -9,8 +9,8 @@ from onnx import ModelProto
 
 from edgeseg.artifact import Passport, sha256_bytes, sha256_file
 from edgeseg.errors import EngineError, InputError, MissingDependencyError
-from edgeseg.export.deploy import deploy, require_scores
-from edgeseg.export.fp16 import activations, to_fp16
+from edgeseg.export.deploy import deploy, deploy_bare, require_scores
+from edgeseg.export.fp16 import activations, halve_ends, to_fp16
 from edgeseg.export.free import Free, check_runs
 from edgeseg.export.network import Network
 from edgeseg.export.unpool.plugin import is_plugin
@@ -21,8 +21,10 @@ from edgeseg.runtime.target import (
     LABELS,
     LABELS_AND_SCORES,
     NATIVE,
+    ONE_FRAME,
     OUTPUTS,
     PLUGIN,
+    SCORES,
     VERSION_COMPATIBLE,
     Built,
     PlanOptions,
@@ -31,6 +33,7 @@ from edgeseg.runtime.target import (
 )
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.builder import GPUS, build_plan, load_plugin, trtexec
+from edgeseg.runtime.tensorrt.kernels import open_library
 from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library, opens
 from edgeseg.runtime.tensorrt.ranges import check_ranges, ranges_for
 
@@ -53,11 +56,16 @@ class TensorRTTarget(Target):
     def check_options(self, options: PlanOptions) -> None:
         self.check_unpool(options)
         check_ranges(options)
+        if options.kernels and (options.batch != ONE_FRAME or options.sizes):
+            raise InputError(
+                "edgeseg's kernels bring a frame of any size to the net's", got="--kernels with --batch or --sizes",
+                expected="one of them",
+            )  # fmt: skip
 
     def check_network(self, network: Network, options: PlanOptions) -> None:
         ranges_for(network, options)
-        if options.scores:
-            require_scores(network)
+        if options.scores or options.kernels:
+            require_scores(network, "--kernels" if options.kernels else "--scores")
 
     def compile(
         self,
@@ -74,8 +82,11 @@ class TensorRTTarget(Target):
         ranges = ranges_for(network, options)
         shapes = ranges.shapes(network.spec.input_size) if ranges.any else ()
         model, form = graph_for(
-            network, precision, frames, say, plugin=plugin is not None, scores=options.scores, free=ranges.free
-        )
+            network, precision, frames, say, plugin=plugin is not None, scores=options.scores, free=ranges.free,
+            kernels=options.kernels,
+        )  # fmt: skip
+        if options.kernels:
+            _tell_missing_kernels(say)
         data = model.SerializeToString()
         plan = build_plan(
             model, network.name, self.name, options, plugin=plugin, shapes=shapes,
@@ -90,7 +101,7 @@ class TensorRTTarget(Target):
             "level": str("" if options.level is None else options.level),
             "layers": str(plan.layers),
             "warnings": "; ".join(plan.warnings),
-            OUTPUTS: LABELS_AND_SCORES if options.scores else LABELS,
+            OUTPUTS: SCORES if options.kernels else LABELS_AND_SCORES if options.scores else LABELS,
             "trtexec_build": build,
             "trtexec_run": run,
             **ranges.settings(),
@@ -165,6 +176,7 @@ class TensorRTTarget(Target):
             )  # fmt: skip
 
     def open(self, passport: Passport, data: bytes) -> Engine:
+        from edgeseg.runtime.tensorrt.pictures import PictureEngine
         from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 
         found = library(self.name)
@@ -172,6 +184,8 @@ class TensorRTTarget(Target):
             from edgeseg.plugin.build import plugin_library
 
             load_plugin(found, plugin_library(tensorrt=found.version))
+        if passport.settings.get(OUTPUTS) == SCORES:
+            return PictureEngine(passport, data, found, open_library(_kernels(passport)))
         return TensorRTEngine(passport, data, found)
 
 
@@ -201,6 +215,29 @@ class TensorRTRTXTarget(TensorRTTarget):
 
     def fingerprint(self) -> tuple[str, ...]:
         return (library(self.name).version, PORTABLE)
+
+
+def _tell_missing_kernels(say: Callable[[str], None]) -> None:
+    """An engine may be built where its kernels are not; opening it there is another matter."""
+    from edgeseg.plugin.build import plugin_library
+
+    try:
+        plugin_library()
+    except (MissingDependencyError, EngineError) as error:
+        say(f"the engine is built, but cannot be opened here yet: {error}")
+
+
+def _kernels(passport: Passport) -> Path:
+    """The library whose kernels stand around a plan; any TensorRT's headers will do for those."""
+    from edgeseg.plugin.build import plugin_library
+
+    try:
+        return plugin_library()
+    except MissingDependencyError as error:
+        raise MissingDependencyError(
+            f"{passport.name}: was built with --kernels, which edgeseg's CUDA library has, and that is not here",
+            expected=error.expected, hint=error.hint,
+        ) from error  # fmt: skip
 
 
 TARGETS: tuple[Target, ...] = (TensorRTTarget(), TensorRTRTXTarget())
@@ -235,20 +272,24 @@ def graph_for(
     plugin: bool = False,
     scores: bool = False,
     free: Free | None = None,
+    kernels: bool = False,
 ) -> tuple[ModelProto, dict[str, str]]:
     """The graph TensorRT is given: uint8 frame in, uint8 labels out, its types saying its precision.
 
     In FP16, and where INT8 leaves layers in float, what FP16 cannot hold stays in FP32: ``frames`` are run to see
     (edgeseg's own drive, noise, black and white where there are none). ``plugin`` unpools by edgeseg's library where it
     can; ``scores`` gives (1, classes, H, W) float32 as well. ``free`` are batch and sizes left open: then the graph is
-    run at both ends of its sizes, and frames are seen at the best. Also returns what the passport says of it.
+    run at both ends of its sizes, and frames are seen at the best. With ``kernels`` the graph is the net alone, from
+    its ``tensor`` to its ``scores``, in FP16 where they are. Also returns what the passport says of it.
     """
     size = free.sizes[1] if free and free.sizes else network.spec.input_size
     native = deploy(network, for_openvino=False, free=free)
     if free:
         check_runs(native, network.name, size, free)
     model = native
-    if plugin or scores:
+    if kernels:
+        model = deploy_bare(network, plugin=plugin)
+    elif plugin or scores:
         model = deploy(network, for_openvino=False, plugin=plugin, both=scores, free=free)
     form = {"unpool": PLUGIN if any(is_plugin(n) for n in model.graph.node) else NATIVE}
     if precision == FP32:
@@ -260,6 +301,8 @@ def graph_for(
     names = activations(native)  # which ONNX Runtime runs; a tensor of both graphs has one name
     found = collect(native, names, (np.ascontiguousarray(frame)[None] for frame in seen))
     halved = to_fp16(model, dict(zip(found.tensors, map(float, found.largest), strict=True)))
+    if kernels:
+        halve_ends(halved.model)
     for node, why in halved.floats.items():
         say(f"{node} stays in FP32: {why}")
     source = "calibration frames" if given else "frames of the synthetic drive, noise, black and white"
