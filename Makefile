@@ -17,7 +17,7 @@ test: $(VENV)/ready  ## everything CI runs: style, types, tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready  ## style and types only
 	$(VENV)/bin/ruff check .

@@ -2,13 +2,17 @@
 
     python -m benchmarks.gpu [--tensorrt-include DIR] [--data camvid:PATH] [--out FOLDER]
 
-1. The plugin's kernels, called through ``IPluginV3`` on device memory, against the same source on the host, to the bit;
-   their bandwidth at SegNet's five levels beside a device-to-device copy of as many bytes, and PyTorch's pooling with
-   indices and unpooling where torch sees the device.
+1. The plugin's kernels, called through ``IPluginV3`` on device memory, against the same source on the host, to the bit,
+   and once more under compute-sanitizer where that is installed; their bandwidth at SegNet's five levels beside a
+   device-to-device copy of as many bytes, and PyTorch's pooling with indices and unpooling where torch sees the device;
+   the kernels before and after a net beside the copy, too.
 2. Where TensorRT is installed: every net that ships, in FP16 and INT8, with the plugin and without: labels against the
    CPU engine, latency p50 and p99 with a CUDA graph and without, and what trtexec says of the same plan.
+3. There as well, on the first of those nets: plans for a range of batches and of sizes, with scores, for later versions
+   of TensorRT and between edgeseg's own kernels; arrays of PyTorch's in and out.
 
-Exits 1 where labels or bytes are not what they must be. Speed has no floor here: the numbers are written down.
+Exits 1 where labels or bytes are not what they must be. Speed has no floor here: the numbers are written down, and of
+each kernel the bytes it must move at least.
 """
 
 import argparse
@@ -18,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +41,28 @@ from edgeseg.plugin.build import (
     plugin_library,
     sources_sha256,
 )  # fmt: skip
+from edgeseg.postprocess import overlay
+from edgeseg.preprocess import resize_frame
 from edgeseg.profiling.machine import describe_machine
-from edgeseg.runtime import build_engine, load_engine
+from edgeseg.runtime import Engine, build_engine, load_engine
 from edgeseg.runtime.load import zoo, zoo_int8
-from edgeseg.runtime.target import PlanOptions
+from edgeseg.runtime.target import NATIVE, PlanOptions, graph_file
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.library import TENSORRT, is_installed, library
+from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 
 FRAMES, WARM, CALLS = 20, 10, 200
 LEAST_SAME = {"fp16": 0.999, "int8": 0.999}
+FULL_HD = (1080, 1920)
+TOOLS = ("memcheck", "racecheck")  # of compute-sanitizer
+_FOUND = 86  # its exit code where it has found something
 _LINE = re.compile(
     r"(?P<form>\w+ .+?)\s+(?P<shape>\d+x\d+x\d+x\d+)\s+pool (?P<pool_ms>[\d.]+) ms (?P<pool>\d+) GB/s\s+"
     r"unpool (?P<unpool_ms>[\d.]+) ms (?P<unpool>\d+) GB/s\s+copy (?P<copy_ms>[\d.]+) ms (?P<copy>\d+) GB/s"
+)
+_PICTURE = re.compile(
+    r"(?P<kernel>preprocess \w+|overlay)\s+(?P<frame>\d+x\d+) net (?P<net>\d+x\d+)\s+(?P<bytes>\d+) bytes\s+"
+    r"(?P<ms>[\d.]+) ms\s+copy (?P<copy_ms>[\d.]+) ms"
 )
 
 
@@ -68,21 +82,65 @@ def plugin_on_device(include: Path, console: Console) -> dict[str, Any]:
         if compiled.returncode:
             raise EngineError("the device test does not compile", got=compiled.stderr.strip().splitlines()[-1])
         done = subprocess.run([str(program), str(built)], capture_output=True, text=True)
-    console.print(done.stdout + done.stderr, markup=False, highlight=False)
-    rows = [
+        console.print(done.stdout + done.stderr, markup=False, highlight=False)
+        watched = {tool: sanitized(tool, [str(program), str(built), "--compare"], console) for tool in TOOLS}
+    return {
+        "exit_code": done.returncode, "same_as_host": done.returncode == 0, "sanitizer": watched,
+        "bandwidth": bandwidth(done.stdout), "pictures": pictures(done.stdout),
+    }  # fmt: skip
+
+
+def sanitized(tool: str, command: list[str], console: Console) -> str | None:
+    """What compute-sanitizer's ``tool`` says of a program: ``clean``, or its first complaint; ``None`` without it."""
+    beside = [str(find_nvcc().parent), "/usr/local/cuda/bin", "/opt/nvidia/compute-sanitizer"]
+    program = shutil.which("compute-sanitizer") or next(filter(None, (_in(folder) for folder in beside)), None)
+    if program is None:
+        console.print(f"compute-sanitizer is not here: {tool} is left out", style="yellow")
+        return None
+    words = [program, "--tool", tool, "--error-exitcode", str(_FOUND), *command]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode == 0:
+        return "clean"
+    lines = [line.strip("= ") for line in done.stdout.splitlines() if line.startswith("=========")]
+    told = [line for line in lines if line and not line.startswith("COMPUTE-SANITIZER")]
+    return told[0] if told else f"exit code {done.returncode}"
+
+
+def _in(folder: str) -> str | None:
+    return shutil.which("compute-sanitizer", path=folder)
+
+
+def bandwidth(said: str) -> list[dict[str, Any]]:
+    """Pooling and unpooling, from the lines of ``gpu.cu``."""
+    return [
         {
             "form": m["form"].strip(), "shape": [int(n) for n in m["shape"].split("x")],
+            "bytes": round(1e6 * float(m["copy"]) * float(m["copy_ms"])),
             **{f"{k}_ms": float(m[f"{k}_ms"]) for k in ("pool", "unpool", "copy")},
             **{f"{k}_gb_per_s": float(m[k]) for k in ("pool", "unpool", "copy")},
             **{f"{k}_of_copy": round(float(m["copy_ms"]) / float(m[f"{k}_ms"]), 3) for k in ("pool", "unpool")},
         }
-        for m in map(_LINE.match, done.stdout.splitlines()) if m is not None
+        for m in map(_LINE.match, said.splitlines()) if m is not None
     ]  # fmt: skip
-    return {"exit_code": done.returncode, "same_as_host": done.returncode == 0, "bandwidth": rows}
 
 
-def torch_on_device(shapes: list[list[int]]) -> list[dict[str, Any]]:
-    """PyTorch's pooling with indices and unpooling, FP16, on the same shapes; empty where torch sees no device."""
+def pictures(said: str) -> list[dict[str, Any]]:
+    """What stands before and after a net, from the lines of ``gpu.cu``."""
+    return [
+        {
+            "kernel": m["kernel"], "frame": m["frame"], "net": m["net"], "bytes": int(m["bytes"]),
+            "ms": float(m["ms"]), "copy_ms": float(m["copy_ms"]),
+            "of_copy": round(float(m["copy_ms"]) / float(m["ms"]), 3),
+        }
+        for m in map(_PICTURE.match, said.splitlines()) if m is not None
+    ]  # fmt: skip
+
+
+def torch_on_device(ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """PyTorch's pooling with indices and unpooling, FP16, on the shapes of ``ours``; empty where it sees no device.
+
+    ``times_faster`` is its time for the pair over ours.
+    """
     try:
         import torch
     except ImportError:
@@ -90,7 +148,8 @@ def torch_on_device(shapes: list[list[int]]) -> list[dict[str, Any]]:
     if not torch.cuda.is_available():
         return []
     rows = []
-    for shape in shapes:
+    for own in ours:
+        shape = own["shape"]
         x = torch.randn(shape, device="cuda", dtype=torch.float16)
         times = {}
         pooled, index = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
@@ -110,7 +169,8 @@ def torch_on_device(shapes: list[list[int]]) -> list[dict[str, Any]]:
                 if turn >= WARM:
                     spent.append(start.elapsed_time(end) / 10)
             times[f"{name}_ms"] = float(np.median(spent))
-        rows.append({"shape": shape, **times})
+        pair = sum(times.values()) / (own["pool_ms"] + own["unpool_ms"])
+        rows.append({"shape": shape, **times, "times_faster": round(pair, 2)})
     return rows
 
 
@@ -135,21 +195,155 @@ def engines_on_device(address: str, console: Console) -> list[dict[str, Any]]:
                 rows.append({"net": name, "precision": precision, "unpool": unpool, "error": str(error)})
                 continue
             same = float(np.mean([np.mean(engine(f) == twin(f)) for f in frames]))
-            wall, device = [], []
-            for turn in range(WARM + CALLS):
-                begun = time.perf_counter()
-                engine(frames[turn % len(frames)])
-                if turn >= WARM:
-                    wall.append(1e3 * (time.perf_counter() - begun))
-                    device.append(engine.gpu_milliseconds)  # type: ignore[attr-defined]
             row = {
                 "net": name, "precision": precision, "unpool": unpool, "same_as_cpu": round(same, 5),
-                "holds": same >= LEAST_SAME[precision], **_percentiles("wall", wall), **_percentiles("gpu", device),
+                "holds": same >= LEAST_SAME[precision], **latency(engine, frames),
+                **{f"{key}_without_graph": value for key, value in latency(_without_graphs(path), frames).items()},
                 "trtexec_ms": _trtexec(Passport.read(path), path),
             }  # fmt: skip
             console.print(row)
             rows.append(row)
     return rows
+
+
+def latency(call: Callable[[Any], Any], frames: list[Any]) -> dict[str, float]:
+    """p50 and p99 of a call, milliseconds, by the wall's clock and, of an engine, the device's."""
+    wall, device = [], []
+    for turn in range(WARM + CALLS):
+        begun = time.perf_counter()
+        call(frames[turn % len(frames)])
+        if turn >= WARM:
+            wall.append(1e3 * (time.perf_counter() - begun))
+            device.append(getattr(call, "gpu_milliseconds", float("nan")))
+    return _percentiles("wall", wall) | ({} if np.isnan(device).all() else _percentiles("gpu", device))
+
+
+def _without_graphs(path: Path) -> Engine:
+    """An engine opened on a binding that says it has no CUDA graphs."""
+    gpu = cuda.CudaPython()
+    gpu.has_graphs = False
+    passport = Passport.read(path)
+    return TensorRTEngine(passport, path.read_bytes(), library(TENSORRT), device=gpu)
+
+
+# -- what else a plan can be -------------------------------------------------------------------------------------------
+
+
+def open_plan(name: str, plan: PlanOptions, folder: Path) -> tuple[Any, Path]:
+    """A shipped net's FP16 engine, opened, and the graph it was built from."""
+    path = folder / "plan.engine"
+    for old in folder.glob("plan.*"):
+        old.unlink()
+    build_engine(zoo()[name], precision="fp16", target=TENSORRT, out=path, plan=plan, save_graph=True)
+    return load_engine(path), graph_file(path)
+
+
+def features_on_device(name: str, address: str, console: Console) -> list[dict[str, Any]]:
+    """Ranges, scores, arrays on the device, later versions, edgeseg's kernels: each against what it must equal."""
+    data = open_dataset(address, "val")
+    frames = [data[i].image for i in range(min(8, len(data)))]
+    rows = []
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        alone, _ = open_plan(name, PlanOptions(), folder)
+        for feature in (batches, sizes, scores, arrays, later_versions, kernels):
+            row: dict[str, Any] = {"net": name, "feature": feature.__name__.replace("_", " ")}
+            try:
+                row |= feature(name, alone, frames, folder)
+            except (EdgesegError, ImportError) as error:
+                row |= {"error": str(error), "holds": False}
+            console.print(row)
+            rows.append(row)
+    return rows
+
+
+def _same(one: Any, other: Any) -> dict[str, Any]:
+    share = float(np.mean(np.asarray(one) == np.asarray(other)))
+    return {"same": round(share, 5), "holds": share >= LEAST_SAME["fp16"]}
+
+
+def batches(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[str, Any]:
+    """Up to eight frames at a time label as one by one."""
+    engine, _ = open_plan(name, PlanOptions(batch=(1, 8, 8)), folder)
+    batch = np.stack((frames * 8)[:8])
+    got = {count: engine(batch[:count]) for count in (1, 3, 8)}
+    want = np.stack([alone(one) for one in batch])
+    result = _same(np.concatenate(list(got.values())), np.concatenate([want[:count] for count in got]))
+    per_frame = latency(engine, [batch])["gpu_ms_p50"] / 8
+    return result | {"gpu_ms_a_frame_of_8": round(per_frame, 4), "gpu_ms_of_1": latency(alone, frames)["gpu_ms_p50"]}
+
+
+def sizes(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[str, Any]:
+    """Frames of the least, best and largest size label as the graph does in ONNX Runtime, in turn and again."""
+    import onnxruntime
+
+    height, width = alone.spec.input_size
+    least, largest = (height // 16 * 8, width // 16 * 8), (2 * height, 2 * width)
+    plan = PlanOptions(sizes=(least, (height, width), largest), unpool=NATIVE)
+    engine, graph = open_plan(name, plan, folder)
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    got, want = [], []
+    for size in (least, (height, width), largest, least):
+        frame = np.ascontiguousarray(resize_frame(frames[0], size))
+        got.append(engine(frame).ravel())
+        want.append(session.run(["labels"], {"frame": frame[None]})[0].ravel())
+    return _same(np.concatenate(got), np.concatenate(want)) | latency(engine, [frame])
+
+
+def scores(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[str, Any]:
+    """Labels are the scores' argmax, and those of a plan without scores."""
+    engine, _ = open_plan(name, PlanOptions(scores=True), folder)
+    fitted = [resize_frame(f, engine.spec.input_size) for f in frames]
+    found = _same([engine.logits(f).argmax(0) for f in fitted], [alone(f) for f in fitted])
+    return found | {"argmax": _same([engine.logits(f).argmax(0) for f in fitted], [engine(f) for f in fitted])["same"]}
+
+
+def arrays(name: str, alone: Any, frames: list[Any], folder: Path) -> dict[str, Any]:
+    """A tensor of PyTorch's in and out, on the device, by DLPack."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"left_out": "PyTorch sees no device", "holds": True}
+    fitted = [np.ascontiguousarray(resize_frame(f, alone.spec.input_size)) for f in frames]
+    given = [torch.from_dlpack(alone.on_device(torch.from_numpy(f).cuda())).cpu().numpy().copy() for f in fitted]
+    return _same(given, [alone(f) for f in fitted])
+
+
+def later_versions(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[str, Any]:
+    """A version-compatible plan, with the plugin inside, opens in a process that has not seen the plugin."""
+    path = folder / "later.engine"
+    build_engine(
+        zoo()[name], precision="fp16", target=TENSORRT, out=path, plan=PlanOptions(version_compatible=True)
+    )  # fmt: skip
+    np.save(folder / "frame.npy", frames[0])
+    code = (
+        "import sys, numpy, edgeseg; engine = edgeseg.load_engine(sys.argv[1]); "
+        "numpy.save(sys.argv[3], engine(numpy.load(sys.argv[2])))"
+    )
+    words = [sys.executable, "-c", code, str(path), str(folder / "frame.npy"), str(folder / "labels.npy")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise EngineError(
+            "a version-compatible plan does not open", got=(done.stderr.strip().splitlines() or ["?"])[-1]
+        )
+    return _same(np.load(folder / "labels.npy"), alone(frames[0])) | {"mb": round(path.stat().st_size / 1e6, 1)}
+
+
+def kernels(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[str, Any]:
+    """Frames of the net's size label as by the other plan; a full HD picture is the host's; what each way takes."""
+    engine, _ = open_plan(name, PlanOptions(kernels=True), folder)
+    fitted = [np.ascontiguousarray(resize_frame(f, engine.spec.input_size)) for f in frames]
+    found = _same([engine(f) for f in fitted], [alone(f) for f in fitted])
+    large = np.ascontiguousarray(resize_frame(frames[0], FULL_HD))
+    labels, painted = engine.paint(large)
+    apart = int(np.abs(painted.astype(int) - overlay(large, labels, engine.spec.labels)).max())
+    on_host = latency(lambda f: overlay(f, alone(f), alone.spec.labels), [large])
+    on_device = latency(engine.paint, [large])
+    return found | {
+        "holds": found["holds"] and apart <= 1, "picture_off_by": apart,
+        "full_hd_same": _same(labels, alone(large))["same"],
+        "full_hd_wall_ms_p50": on_device["wall_ms_p50"], "full_hd_wall_ms_p50_by_the_host": on_host["wall_ms_p50"],
+    }  # fmt: skip
 
 
 def _plans() -> Iterator[tuple[str, str, str]]:
@@ -195,16 +389,19 @@ def main(arguments: list[str]) -> int:
         console.print(f"[bold red]error:[/] {error}", markup=True)
         return error.exit_code
     engines = engines_on_device(options.data, console) if is_installed(TENSORRT) else []
-    shapes = [row["shape"] for row in plugin["bandwidth"] if row["form"] == "fp16 linear"]
+    features = features_on_device(next(iter(zoo())), options.data, console) if is_installed(TENSORRT) else []
+    halves = [row for row in plugin["bandwidth"] if row["form"] == "fp16 linear"]
     result = {
         "benchmark": "gpu", "device": name, "sm": capability, "machine": describe_machine(),
         "sources_sha256": sources_sha256(), "tensorrt": library(TENSORRT).version if engines else None,
-        "plugin": plugin, "torch": torch_on_device(shapes), "data": options.data.partition(":")[0], "engines": engines,
+        "plugin": plugin, "torch": torch_on_device(halves), "data": options.data.partition(":")[0], "engines": engines,
+        "features": features,
     }  # fmt: skip
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     path = write_json(options.out / f"gpu-{slug}.json", result)
     print(path)
-    return 0 if plugin["same_as_host"] and all(row.get("holds", False) for row in engines) else 1
+    clean = all(said in (None, "clean") for said in plugin["sanitizer"].values())
+    return 0 if plugin["same_as_host"] and clean and all(row.get("holds", False) for row in engines + features) else 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,18 @@
 """Small nets and engines made once a run, and where the real data is."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Several processes at a time, each on cores of its own: most libraries here take every core they see, and threads
+    # that wait for each other then take turns spinning. Before anything is imported that asks how many there are.
+    _cores = sorted(os.sched_getaffinity(0))
+    _share = max(1, len(_cores) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    _first = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) * _share % len(_cores)
+    os.sched_setaffinity(0, _cores[_first : _first + _share])
+    os.environ.setdefault("OMP_NUM_THREADS", str(_share))
+
 import contextlib
 import importlib
-import os
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +26,21 @@ os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
 os.environ.setdefault("EDGESEG_TARGET", "cpu")  # what the tests are about where they name no target, GPU or not
 # The same for all, whether they have a compiler or not; tests/test_extension.py switches it on.
 os.environ.setdefault("EDGESEG_CPU_EXTENSION", "0")
-if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time: threads that wait for each other would take turns spinning
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("EDGESEG_SHARED", ROOT.parent / "shared"))
+
+
+# Files that take longest, first: several processes then end at about the same time (with --no-loadscope-reorder).
+LONGEST = (
+    "test_every_net", "test_training_features", "test_zoo", "test_export", "test_qat", "test_training", "test_tensorrt",
+    "test_int8_build", "test_golden_ranges", "test_int8_runtimes", "test_jetson", "test_cli", "test_interchange",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(autouse=True)

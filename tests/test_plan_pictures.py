@@ -1,10 +1,6 @@
 """Plans between edgeseg's own kernels: the bare graph, and the runner with the kernels' own code, built for the CPU."""
 
-import ctypes
 import gc
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from commands import assert_build_refused
-from fake_gpu import CAPTURING, STREAMS, DeviceArray, FakeCuda, bytes_at, fake_library
+from fake_gpu import DeviceArray, FakeCuda, bytes_at, fake_library
+from host_kernels import RTX, Late, build_library, opened, passport_of
 from onnx import TensorProto
 from onnx_tools import make, node, run_ort
 
@@ -23,20 +20,18 @@ from edgeseg.errors import EngineError, GraphError, InputError, MissingDependenc
 from edgeseg.export.deploy import deploy, deploy_bare
 from edgeseg.export.network import Network, load_network
 from edgeseg.export.triton import triton_from_engine
-from edgeseg.plugin.build import SOURCES
 from edgeseg.postprocess import overlay
 from edgeseg.preprocess import resize_frame, resize_labels, to_input
 from edgeseg.runtime import build_engine
 from edgeseg.runtime.load import zoo, zoo_int8
 from edgeseg.runtime.nv12 import Nv12
 from edgeseg.runtime.target import PlanOptions
-from edgeseg.runtime.tensorrt.kernels import open_library, palette_table
+from edgeseg.runtime.tensorrt.kernels import palette_table
 from edgeseg.runtime.tensorrt.pictures import PictureEngine
 from edgeseg.runtime.tensorrt.ring import SETTLED, SLOTS
 from edgeseg.runtime.tensorrt.target import TARGETS, graph_for
 from edgeseg.spec import ModelSpec, generic_space
 
-RTX = "tensorrt-rtx"
 SIZE = (64, 96)
 SIZES = [SIZE, (128, 192), (33, 47), (200, 100), (1, 1)]
 
@@ -45,14 +40,6 @@ def picture(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
     """Smooth, so that two resizes agree on it."""
     small = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), np.uint8)
     return cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC)
-
-
-def passport_of(network: Network, **settings: str) -> Passport:
-    return Passport(
-        name=network.name, target=RTX, precision="fp32", spec=network.spec, onnx_sha256=network.sha256,
-        engine_sha256="", edgeseg="0", library=RTX, library_version="10.7.0", device="fake",
-        settings={"outputs": "scores", **settings}, build_seconds=0, built_at="",
-    )  # fmt: skip
 
 
 def assert_close(scores: np.ndarray, want: np.ndarray, precision: str) -> None:
@@ -162,60 +149,7 @@ def test_an_engine_whose_kernels_are_missing_says_so(tensorrt_rtx: ModuleType, s
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ is not here")
-    out = tmp_path_factory.mktemp("kernels") / "libkernels.so"
-    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC"]
-    includes = [f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}"]
-    source = str(SOURCES / "host" / "library.cpp")
-    done = subprocess.run([compiler, *flags, *includes, source, "-o", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return open_library(out)
-
-
-class Late:
-    """The library's functions as a stream has them: they read what they are told at once, and work later."""
-
-    def __init__(self, library: Any) -> None:
-        self.library, self.calls, self.code = library, 0, 0
-
-    def edgeseg_plugin_version(self) -> int:
-        return int(self.library.edgeseg_plugin_version())
-
-    def edgeseg_preprocess(self, frame: Any, net: Any, out: Any, stream: Any) -> int:
-        told = [_copied(frame), _copied(net)]
-        return self._put(stream, lambda: self.library.edgeseg_preprocess(*map(ctypes.byref, told), out, None))
-
-    def edgeseg_overlay_scores(self, scores: Any, half: int, classes: int, h: int, w: int, o: Any, stream: Any) -> int:
-        told = _copied(o)
-        call = self.library.edgeseg_overlay_scores
-        return self._put(stream, lambda: call(scores, half, classes, h, w, ctypes.byref(told), None))
-
-    def _put(self, stream: Any, work: Callable[[], int]) -> int:
-        self.calls += 1
-
-        def run() -> None:
-            assert work() == 0
-
-        if self.code == 0:
-            (CAPTURING[-1] if CAPTURING else STREAMS[stream.value or 0]).append(run)
-        return self.code
-
-
-def _copied(reference: Any) -> ctypes.Structure:
-    told = reference._obj
-    return type(told).from_buffer_copy(told)  # type: ignore[no-any-return]
-
-
-def opened(
-    small_onnx: Path, library: Any, gpu: FakeCuda, *, precision: str = "fp32", zero_copy: bool = False
-) -> PictureEngine:
-    network = load_network(small_onnx)
-    model, _ = graph_for(network, precision, None, lambda line: None, kernels=True)
-    return PictureEngine(
-        passport_of(network), model.SerializeToString(), fake_library(), library, device=gpu, zero_copy=zero_copy
-    )
+    return build_library(tmp_path_factory.mktemp("kernels"))
 
 
 def wanted(small_onnx: Path, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -351,6 +351,38 @@ def test_overlay_is_pythons(
         assert np.abs(out["picture"].reshape(frame.shape) - painted).max() <= 1
 
 
+@pytest.mark.parametrize("device_branches", [False, True])
+def test_rows_of_words_and_of_bytes_give_one_picture(host: Path, tmp_path: Path, device_branches: bool) -> None:
+    """Four pixels at a time where rows are aligned, at the end of a row as well, and one by one where they are not."""
+    program = build_host(tmp_path, device_branches=True) if device_branches else host
+    rng = np.random.default_rng(8)
+    writes: dict[str, type[np.generic]] = {"picture": np.uint8, "labels_out": np.uint8}
+    calls = []
+    widths = (1, 3, 4, 30, 32, 61)
+    for width in widths:
+        frame, labels = rng.integers(0, 256, (9, width, 3), np.uint8), rng.integers(0, 13, (7, 20), np.uint8)
+        for pitch, skew in ((3 * width, 0), (3 * width, 1), (-(-3 * width // 4) * 4, 0), (3 * width + 1, 0)):
+            rows = np.full((9, pitch), 7, np.uint8)
+            rows[:, : 3 * width] = frame.reshape(9, -1)
+            settings = {"size": "7,20", "of": f"9,{width}", "alpha": 0.4, "pitch": pitch, "skew": skew}
+            calls.append(Call("overlay", settings, {"labels": labels, "frame": rows, "palette": palette()}, writes))
+    done = run_calls(program, tmp_path / "calls", calls)
+    for place, width in enumerate(widths):
+        same = done[4 * place : 4 * place + 4]
+        pictures = [one["picture"].reshape(9, -1)[:, : 3 * width] for one in same]
+        for picture, one in zip(pictures, same, strict=True):
+            np.testing.assert_array_equal(picture, pictures[0])
+            np.testing.assert_array_equal(one["labels_out"], same[0]["labels_out"])
+        assert all((one["picture"].reshape(9, -1)[:, 3 * width :] == 0xAB).all() for one in same)  # not a row's
+        want = overlay(
+            calls[4 * place].reads["frame"].reshape(9, width, 3),
+            same[0]["labels_out"].reshape(9, width),
+            CAMVID_11,
+            0.4,
+        ).astype(np.int16)
+        assert np.abs(pictures[0].reshape(want.shape) - want).max() <= 1
+
+
 def test_area_is_what_python_takes_to_shrink(host: Path, tmp_path: Path) -> None:
     frame = np.random.default_rng(5).integers(0, 256, (64, 96, 3), np.uint8)
     spec = ModelSpec(architecture="enet", input_size=(24, 40), labels=CAMVID_11, mean=(0, 0, 0), std=(1, 1, 1), scale=1)

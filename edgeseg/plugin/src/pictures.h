@@ -165,11 +165,14 @@ struct LabelsOf {
     }
 };
 
-// A thread makes one pixel of the picture.
+// A thread makes up to four neighbours of a row: where rows are aligned (`wide`), three words of the picture.
 template <class Labels>
 struct Overlay {
+    static constexpr std::int32_t group = 4;
+
     Labels labels;
-    std::int32_t height, width;
+    std::int32_t height, width, groups;  // groups of a row
+    bool wide, wide_labels;
     const std::uint8_t* frame;
     std::int64_t pitch;
     std::uint8_t* picture;
@@ -180,24 +183,67 @@ struct Overlay {
 
     EDGESEG_HD void operator()(std::uint32_t item) const
     {
-        const auto y = static_cast<std::int32_t>(item / static_cast<std::uint32_t>(width));
-        const auto x = static_cast<std::int32_t>(item % static_cast<std::uint32_t>(width));
-        const std::uint8_t label = labels.at(nearest(y, labels.height, height), nearest(x, labels.width, width));
-        if (labels_out != nullptr) labels_out[item] = label;
+        const auto y = static_cast<std::int32_t>(item / static_cast<std::uint32_t>(groups));
+        const auto x = group * static_cast<std::int32_t>(item % static_cast<std::uint32_t>(groups));
+        const std::int32_t count = width - x < group ? width - x : group;
+        const std::uint32_t ids = labels_of(y, x, count);
+        if (labels_out != nullptr) {
+            std::uint8_t* to = labels_out + static_cast<std::int64_t>(y) * width + x;
+            if (wide_labels) {
+                store<4>(to, Pack<4>{{ids}});
+            } else {
+                for (int i = 0; i < count; ++i) to[i] = static_cast<std::uint8_t>(ids >> (8 * i));
+            }
+        }
         if (picture == nullptr) return;
         const std::uint8_t* from = frame + y * pitch + 3 * static_cast<std::int64_t>(x);
         std::uint8_t* to = picture + y * picture_pitch + 3 * static_cast<std::int64_t>(x);
-        const std::uint8_t* colour = palette + 4 * label;
-        for (int c = 0; c < 3; ++c) {
-            const float mixed = static_cast<float>(from[c]) * frame_weight + static_cast<float>(colour[c]) * colour_weight;
-            to[c] = colour[3] ? static_cast<std::uint8_t>(grey_level(mixed)) : from[c];
+        if (wide && count == group) {
+            std::uint32_t in[3], out[3] = {};
+            for (int word = 0; word < 3; ++word) in[word] = load<4>(from + 4 * word).word[0];
+#ifdef __CUDA_ARCH__
+#pragma unroll
+#endif
+            for (int byte = 0; byte < 3 * group; ++byte) {  // unrolled, so that words stay in registers
+                const std::uint32_t old = (in[byte / 4] >> (8 * (byte % 4))) & 0xffu;
+                out[byte / 4] |= blended(old, (ids >> (8 * (byte / 3))) & 0xffu, byte % 3) << (8 * (byte % 4));
+            }
+            for (int word = 0; word < 3; ++word) store<4>(to + 4 * word, Pack<4>{{out[word]}});
+            return;
+        }
+        for (int byte = 0; byte < 3 * count; ++byte) {
+            to[byte] = static_cast<std::uint8_t>(blended(from[byte], (ids >> (8 * (byte / 3))) & 0xffu, byte % 3));
         }
     }
 
-    // Source pixel that pixel centre i falls into; the right or lower one where it falls between two.
+    // The labels of `count` pixels from (y, x) on, one a byte. Where the picture is larger than the scores, neighbours
+    // share one, and it is looked for once.
+    EDGESEG_HD std::uint32_t labels_of(std::int32_t y, std::int32_t x, std::int32_t count) const
+    {
+        const std::int32_t row = nearest(y, labels.height, height);
+        std::uint32_t ids = 0, label = 0;
+        std::int32_t last = -1;
+        for (int i = 0; i < count; ++i) {
+            const std::int32_t column = nearest(x + i, labels.width, width);
+            if (column != last) label = labels.at(row, column), last = column;
+            ids |= label << (8 * i);
+        }
+        return ids;
+    }
+
+    EDGESEG_HD std::uint32_t blended(std::uint32_t pixel, std::uint32_t label, int channel) const
+    {
+        const std::uint8_t* colour = palette + 4 * label;
+        const float mixed = static_cast<float>(pixel) * frame_weight + static_cast<float>(colour[channel]) * colour_weight;
+        return colour[3] ? static_cast<std::uint32_t>(grey_level(mixed)) : pixel;
+    }
+
+    // Source pixel that pixel centre i falls into; the right or lower one where it falls between two. Sides are below
+    // 2^15, so 32 bits hold the product; a device has no instruction to divide 64.
     EDGESEG_HD static std::int32_t nearest(std::int32_t i, std::int32_t from, std::int32_t to)
     {
-        return static_cast<std::int32_t>((2 * static_cast<std::int64_t>(i) + 1) * from / (2 * static_cast<std::int64_t>(to)));
+        const auto centre = 2 * static_cast<std::uint32_t>(i) + 1;
+        return static_cast<std::int32_t>(centre * static_cast<std::uint32_t>(from) / (2 * static_cast<std::uint32_t>(to)));
     }
 };
 
@@ -209,6 +255,8 @@ inline bool is_size(std::int32_t height, std::int32_t width)
 {
     return height > 0 && width > 0 && height <= max_side && width <= max_side;
 }
+
+inline bool is_word(const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 4 == 0; }
 
 inline bool is_frame(const edgeseg_frame& f)
 {
@@ -243,11 +291,14 @@ int overlay(const Labels& labels, const edgeseg_overlay* o, Runner& run)
     const std::int64_t row = 3 * static_cast<std::int64_t>(o->width);
     if (o->picture != nullptr && (o->frame == nullptr || o->palette == nullptr)) return bad;
     if (o->picture != nullptr && (o->pitch < row || o->picture_pitch < row)) return bad;
-    const Overlay<Labels> body{labels, o->height, o->width, static_cast<const std::uint8_t*>(o->frame), o->pitch,
+    const std::int32_t groups = (o->width + Overlay<Labels>::group - 1) / Overlay<Labels>::group;
+    const bool wide = is_word(o->frame) && is_word(o->picture) && (o->pitch | o->picture_pitch) % 4 == 0;
+    const Overlay<Labels> body{labels, o->height, o->width, groups, wide, is_word(o->labels_out) && o->width % 4 == 0,
+                               static_cast<const std::uint8_t*>(o->frame), o->pitch,
                                static_cast<std::uint8_t*>(o->picture), o->picture_pitch,
                                static_cast<const std::uint8_t*>(o->palette), static_cast<std::uint8_t*>(o->labels_out),
                                static_cast<float>(1.0 - o->alpha), static_cast<float>(o->alpha)};
-    return run(body, static_cast<std::uint32_t>(o->height) * static_cast<std::uint32_t>(o->width));
+    return run(body, static_cast<std::uint32_t>(o->height) * static_cast<std::uint32_t>(groups));
 }
 
 }  // namespace detail

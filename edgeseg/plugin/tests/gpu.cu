@@ -1,5 +1,6 @@
 // On a device: enqueue through IPluginV3 against the same bodies on the host, bit by bit, and the bandwidth beside a
-// device-to-device copy. Usage: gpu LIBRARY. Exits 0, 1 with what did not hold, or 77 where there is no device.
+// device-to-device copy of as many. Usage: gpu LIBRARY [--compare]; with --compare nothing is timed, for those who watch
+// every access. Exits 0, 1 with what did not hold, or 77 where there is no device.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -215,6 +216,26 @@ void compare_pictures(Library& library)
     }
 }
 
+// Once more with a frame whose rows are words, and a picture on it: the overlay's fast way.
+void compare_aligned(Library& library)
+{
+    const int height = 70, width = 96, net_height = 35, net_width = 48;
+    std::mt19937 random(5);
+    Bytes frame(static_cast<size_t>(3 * height * width)), palette(1024), map(static_cast<size_t>(net_height * net_width));
+    for (char& byte : frame) byte = static_cast<char>(random());
+    for (char& byte : palette) byte = static_cast<char>(random());
+    for (char& byte : map) byte = static_cast<char>(random());
+    Bytes picture(frame.size()), labels(static_cast<size_t>(height * width));
+    edgeseg_overlay o{height, width, frame.data(), 3 * width, picture.data(), 3 * width, palette.data(), 0.6, labels.data()};
+    edgeseg::overlay_labels(map.data(), net_height, net_width, &o, OnHost{});
+    const Buffer dframe(frame), dpalette(palette), dmap(map), dlabels(labels.size());
+    auto* overlay = reinterpret_cast<decltype(&edgeseg_overlay_labels)>(library.symbol("edgeseg_overlay_labels"));
+    o.frame = o.picture = dframe.data();
+    o.palette = dpalette.data(), o.labels_out = dlabels.data();
+    check(overlay(dmap.data(), net_height, net_width, &o, nullptr) == 0, "overlay", "in place", {});
+    check(dframe.bytes() == picture && dlabels.bytes() == labels, "overlay", "in place", {1, 3, height, width});
+}
+
 // Median milliseconds of `call`, by events; the first calls warm up.
 template <class Call>
 float milliseconds(Call&& call)
@@ -269,11 +290,44 @@ void measure(Library& library, const Combination& c, edgeseg::Shape in)
                 static_cast<double>(copy), rate(copy));
 }
 
+// What stands before and after a net, for frames of `height` x `width` and a net of `net_height` x `net_width` in FP16.
+// The floor: every byte of the frame read once, and for the overlay the scores; the results written once.
+void measure_pictures(Library& library, int height, int width, int net_height, int net_width, int classes)
+{
+    const auto pixels = static_cast<size_t>(height) * static_cast<size_t>(width);
+    const auto net_pixels = static_cast<size_t>(net_height) * static_cast<size_t>(net_width);
+    const Buffer frame(3 * pixels), picture(3 * pixels), labels(pixels), palette(1024);
+    const Buffer tensor(6 * net_pixels), scores(2 * net_pixels * static_cast<size_t>(classes));
+    auto* preprocess = reinterpret_cast<decltype(&edgeseg_preprocess)>(library.symbol("edgeseg_preprocess"));
+    auto* overlay = reinterpret_cast<decltype(&edgeseg_overlay_scores)>(library.symbol("edgeseg_overlay_scores"));
+    const edgeseg_input input{net_height, net_width, 1, 1, EDGESEG_AS_PYTHON, {0.017f, 0.018f, 0.019f}, {-1, -2, -3}};
+    const edgeseg_overlay o{height, width, frame.data(), 3 * width, picture.data(), 3 * width, palette.data(), 0.5,
+                            labels.data()};
+    const auto tell = [&](const char* name, size_t moved, float ms) {
+        const Buffer from(moved / 2), to(moved / 2);
+        const float copy = milliseconds(
+            [&] { require(cudaMemcpyAsync(to.data(), from.data(), moved / 2, cudaMemcpyDeviceToDevice, nullptr)); });
+        std::printf("%-16s %dx%d net %dx%d  %zu bytes  %.4f ms  copy %.4f ms\n", name, height, width, net_height, net_width,
+                    moved, static_cast<double>(ms), static_cast<double>(copy));
+    };
+    for (const int kind : {EDGESEG_BGR, EDGESEG_NV12}) {
+        const char* chroma = static_cast<char*>(frame.data()) + pixels;
+        const edgeseg_frame f{kind, height, width, EDGESEG_BT709, 0, frame.data(), (kind ? 1 : 3) * width, chroma, width};
+        tell(kind ? "preprocess nv12" : "preprocess bgr", (kind ? 3 * pixels / 2 : 3 * pixels) + 6 * net_pixels,
+             milliseconds([&] { preprocess(&f, &input, tensor.data(), nullptr); }));
+    }
+    tell("overlay", 2 * net_pixels * static_cast<size_t>(classes) + 7 * pixels,
+         milliseconds([&] { overlay(scores.data(), 1, classes, net_height, net_width, &o, nullptr); }));
+}
+
 }  // namespace
 
 int main(int count, char** arguments)
 {
-    if (count != 2) return std::fprintf(stderr, "usage: %s LIBRARY\n", arguments[0]), 2;
+    const bool timed = count == 2;
+    if (!timed && (count != 3 || std::strcmp(arguments[2], "--compare") != 0)) {
+        return std::fprintf(stderr, "usage: %s LIBRARY [--compare]\n", arguments[0]), 2;
+    }
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) return std::printf("no CUDA device\n"), 77;
     Library library(arguments[1]);
@@ -286,8 +340,10 @@ int main(int count, char** arguments)
         }
     }
     compare_pictures(library);
+    compare_aligned(library);
     for (const std::string& line : library.log()) std::printf("logged: %s\n", line.c_str());
     std::printf("%d failed\n", failures);
+    if (!timed) return failures == 0 ? 0 : 1;
     cudaDeviceProp device{};
     require(cudaGetDeviceProperties(&device, 0));
     std::printf("%s; median of 30 batches of 10 calls; bytes read and written once; the copy moves as many\n", device.name);
@@ -303,5 +359,7 @@ int main(int count, char** arguments)
         }
         measure(library, c, {8, 64, 361, 481});
     }
+    const int nets[][5] = {{1080, 1920, 352, 480, 11}, {1080, 1920, 1056, 1920, 11}, {2160, 3840, 512, 1024, 19}};
+    for (const auto& n : nets) measure_pictures(library, n[0], n[1], n[2], n[3], n[4]);
     return failures == 0 ? 0 : 1;
 }
