@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from edgeseg.evaluation import evaluate
-    from edgeseg.runtime import Engine, build_engine, load_engine
+    from edgeseg.runtime import Engine, Nv12, build_engine, load_engine
     from edgeseg.spec import LabelSpace, ModelSpec
     from edgeseg.video import open_source, segment
 
@@ -20,6 +20,7 @@ __all__ = [
     "Engine",
     "LabelSpace",
     "ModelSpec",
+    "Nv12",
     "build_engine",
     "evaluate",
     "load_engine",
@@ -31,6 +32,7 @@ __all__ = [
 _HOME = {
     "Engine": "runtime",
     "build_engine": "runtime",
+    "Nv12": "runtime",
     "load_engine": "runtime",
     "LabelSpace": "spec",
     "ModelSpec": "spec",
