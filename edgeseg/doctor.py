@@ -45,6 +45,8 @@ def _cpu() -> list[Finding]:
         return [Finding("cpu target", False, str(error).splitlines()[0], 'pip install "openvino>=2025.0"', needed=True)]
     precisions = [p for p in cpu.PRECISIONS if p == "fp32" or p.upper() in features]
     can = f"{name}, {os.cpu_count()} cores, {', '.join(precisions)} (auto: {cpu.best_precision()})"
+    if not cpu.int8_is_exact():
+        can += "; no VNNI: INT8 nets are computed in float"
     return [Finding("cpu target", True, f"OpenVINO {_version('openvino')} on {can}", needed=True)]
 
 

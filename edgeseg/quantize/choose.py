@@ -21,6 +21,7 @@ from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.ptq import Prepared, network_input
 from edgeseg.quantize.sets import CalibrationSet
 from edgeseg.runtime import cpu
+from edgeseg.runtime.target import INT8
 
 NOISE_FRAMES = 3
 AGREEMENT_FRAMES = 8
@@ -155,8 +156,7 @@ def paying_layers(network: Network, quantized: Network, placement: Placement) ->
 
     Both nets are profiled in turn; sums are computed inside the convolution in front of them and are not told apart.
     """
-    precision = cpu.best_precision()
-    config = {**cpu.settings(precision), "PERF_COUNT": "YES"}
+    config = {**cpu.settings(INT8), "PERF_COUNT": "YES"}
     pair = [cpu.Compiled(deploy(net), net.name, config) for net in (network, quantized)]
     frame = np.random.default_rng(0).integers(0, 256, pair[0].frame_shape, np.uint8)
     spent: list[dict[str, list[float]]] = [{}, {}]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.artifact import Passport
 from edgeseg.errors import EdgesegError, EngineError, GraphError, InputError
@@ -30,6 +31,8 @@ LIBRARY = "openvino"
 FLOATS = ("fp32", "bf16")
 PRECISIONS = (*FLOATS, INT8)
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_INT8_KERNELS = "LP_TRANSFORMS_MODE"  # OpenVINO's setting: whether quantized layers run on bytes
+EXACT_INT8 = "EXACT_INT8"  # among a passport's features: the engine was built for kernels that do not saturate
 _TRIAL_CALLS, _TRIAL_SECONDS = 15, 0.5  # of each form of a graph that is tried at building
 
 
@@ -76,10 +79,43 @@ def best_precision() -> str:
 def settings(precision: str) -> dict[str, str]:
     """The compile settings of a precision: one frame at a time, as fast as it can be.
 
-    The float parts of an INT8 graph are computed in the fastest float precision there is.
+    The float parts of an INT8 graph are computed in the fastest float precision there is; all of it is where INT8 is
+    not exact.
     """
     hint = _HINTS[precision if precision in FLOATS else best_precision()]
-    return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    return config if precision in FLOATS or int8_is_exact() else {**config, _INT8_KERNELS: "NO"}
+
+
+@functools.cache
+def int8_is_exact() -> bool:
+    """Whether OpenVINO's INT8 convolutions are sums of products, tried on one whose products are the largest.
+
+    Without VNNI (Intel before 2019, AMD before Zen 4) they are not: bytes are made unsigned, and two products are added
+    in 16 bits, which do not hold them (``vpmaddubsw``). Layers then give other values than the file says, far off where
+    weights are large; and they take as long as in FP32.
+    """
+    channels, side, largest = 16, 12, 127
+    weights = np.full((channels, channels, 3, 3), largest, np.int8)
+    weights[1::2] = -largest
+    constants = {"one": np.float32(1), "zero": np.int8(0), "weights": weights}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["bytes"]),
+        helper.make_node("DequantizeLinear", ["bytes", "one", "zero"], ["read"]),
+        helper.make_node("DequantizeLinear", ["weights", "one", "zero"], ["read_weights"]),
+        helper.make_node("Conv", ["read", "read_weights"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, s, s]) for name, s in
+            (("x", side), ("y", side - 2))]  # fmt: skip
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "probe", ends[:1], ends[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    plugin = core()
+    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
+    compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", config)
+    found = compiled([np.full((1, channels, side, side), largest, np.float32)])[0]
+    whole = 9 * channels * largest * largest
+    return bool((found[:, ::2] == whole).all() and (found[:, 1::2] == -whole).all())
 
 
 class Compiled:
@@ -273,6 +309,11 @@ class CpuTarget(Target):
     ) -> Built:
         """The label map's blob and the scores', in the fastest form of argmax and of unpooling."""
         config = settings(precision)
+        if _INT8_KERNELS in config:
+            say(
+                "INT8 is not exact on this processor (no VNNI), so the quantized net is computed in float: the labels "
+                "of other targets, no faster than --precision fp32"
+            )
         form, labels = compile_best(network, config, options.unpool, say)
         scores = None
         if network.form != "labels":
@@ -284,7 +325,7 @@ class CpuTarget(Target):
             library=LIBRARY,
             library_version=library_version(),
             device=name,
-            device_features=features,
+            device_features=features if precision in FLOATS or _INT8_KERNELS in config else (*features, EXACT_INT8),
             settings=config,
             form=form,
         )
@@ -300,7 +341,9 @@ class CpuTarget(Target):
                 f"{path}: was built with another OpenVINO", got=passport.library_version, expected=version, hint=rebuild
             )
         name, features = device()
-        missing = sorted(set(passport.device_features) - set(features))
+        missing = sorted(set(passport.device_features) - {*features, EXACT_INT8})
+        if not missing and EXACT_INT8 in passport.device_features and not int8_is_exact():
+            missing = [f"{EXACT_INT8} (VNNI)"]
         if missing:
             raise EngineError(
                 f"{path}: was built for {passport.device}, and this processor lacks {', '.join(missing)}",
