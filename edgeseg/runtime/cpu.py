@@ -32,7 +32,6 @@ FLOATS = ("fp32", "bf16")
 PRECISIONS = (*FLOATS, INT8)
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _INT8_KERNELS = "LP_TRANSFORMS_MODE"  # OpenVINO's setting: whether quantized layers run on bytes
-EXACT_INT8 = "EXACT_INT8"  # among a passport's features: the engine was built for kernels that do not saturate
 _TRIAL_CALLS, _TRIAL_SECONDS = 15, 0.5  # of each form of a graph that is tried at building
 
 
@@ -325,14 +324,14 @@ class CpuTarget(Target):
             library=LIBRARY,
             library_version=library_version(),
             device=name,
-            device_features=features if precision in FLOATS or _INT8_KERNELS in config else (*features, EXACT_INT8),
+            device_features=features,
             settings=config,
             form=form,
         )
 
     def fingerprint(self) -> tuple[str, ...]:
         unpool = NATIVE if extension.why_not() else extension.identity()
-        return (library_version(), *device()[1], device()[0], unpool)
+        return (library_version(), *device()[1], device()[0], unpool, f"exact INT8: {int8_is_exact()}")
 
     def check(self, path: Path, passport: Passport, rebuild: str) -> None:
         version = library_version()
@@ -341,9 +340,10 @@ class CpuTarget(Target):
                 f"{path}: was built with another OpenVINO", got=passport.library_version, expected=version, hint=rebuild
             )
         name, features = device()
-        missing = sorted(set(passport.device_features) - {*features, EXACT_INT8})
-        if not missing and EXACT_INT8 in passport.device_features and not int8_is_exact():
-            missing = [f"{EXACT_INT8} (VNNI)"]
+        missing = sorted(set(passport.device_features) - set(features))
+        on_bytes = passport.precision not in FLOATS and _INT8_KERNELS not in passport.settings
+        if not missing and on_bytes and not int8_is_exact():
+            missing = ["VNNI"]
         if missing:
             raise EngineError(
                 f"{path}: was built for {passport.device}, and this processor lacks {', '.join(missing)}",

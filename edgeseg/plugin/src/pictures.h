@@ -172,7 +172,7 @@ struct Overlay {
 
     Labels labels;
     std::int32_t height, width, groups;  // groups of a row
-    bool wide, wide_labels;
+    bool wide, wide_labels, wide_palette;
     const std::uint8_t* frame;
     std::int64_t pitch;
     std::uint8_t* picture;
@@ -204,15 +204,21 @@ struct Overlay {
 #ifdef __CUDA_ARCH__
 #pragma unroll
 #endif
-            for (int byte = 0; byte < 3 * group; ++byte) {  // unrolled, so that words stay in registers
-                const std::uint32_t old = (in[byte / 4] >> (8 * (byte % 4))) & 0xffu;
-                out[byte / 4] |= blended(old, (ids >> (8 * (byte / 3))) & 0xffu, byte % 3) << (8 * (byte % 4));
+            for (int pixel = 0; pixel < group; ++pixel) {  // unrolled, so that words stay in registers
+                const std::uint32_t colour = colour_of(ids >> (8 * pixel));
+                for (int byte = 3 * pixel; byte < 3 * pixel + 3; ++byte) {
+                    const std::uint32_t old = (in[byte / 4] >> (8 * (byte % 4))) & 0xffu;
+                    out[byte / 4] |= blended(old, colour, byte % 3) << (8 * (byte % 4));
+                }
             }
             for (int word = 0; word < 3; ++word) store<4>(to + 4 * word, Pack<4>{{out[word]}});
             return;
         }
-        for (int byte = 0; byte < 3 * count; ++byte) {
-            to[byte] = static_cast<std::uint8_t>(blended(from[byte], (ids >> (8 * (byte / 3))) & 0xffu, byte % 3));
+        for (int pixel = 0; pixel < count; ++pixel) {
+            const std::uint32_t colour = colour_of(ids >> (8 * pixel));
+            for (int byte = 3 * pixel; byte < 3 * pixel + 3; ++byte) {
+                to[byte] = static_cast<std::uint8_t>(blended(from[byte], colour, byte % 3));
+            }
         }
     }
 
@@ -231,11 +237,20 @@ struct Overlay {
         return ids;
     }
 
-    EDGESEG_HD std::uint32_t blended(std::uint32_t pixel, std::uint32_t label, int channel) const
+    // The palette's four bytes for the lowest byte of `ids`.
+    EDGESEG_HD std::uint32_t colour_of(std::uint32_t ids) const
     {
-        const std::uint8_t* colour = palette + 4 * label;
-        const float mixed = static_cast<float>(pixel) * frame_weight + static_cast<float>(colour[channel]) * colour_weight;
-        return colour[3] ? static_cast<std::uint32_t>(grey_level(mixed)) : pixel;
+        const std::uint8_t* at = palette + 4 * (ids & 0xffu);
+        if (wide_palette) return load<4>(at).word[0];
+        return at[0] | static_cast<std::uint32_t>(at[1]) << 8 | static_cast<std::uint32_t>(at[2]) << 16 |
+               static_cast<std::uint32_t>(at[3]) << 24;
+    }
+
+    EDGESEG_HD std::uint32_t blended(std::uint32_t pixel, std::uint32_t colour, int channel) const
+    {
+        const auto level = static_cast<float>((colour >> (8 * channel)) & 0xffu);
+        const float mixed = static_cast<float>(pixel) * frame_weight + level * colour_weight;
+        return colour >> 24 ? static_cast<std::uint32_t>(grey_level(mixed)) : pixel;
     }
 
     // Source pixel that pixel centre i falls into; the right or lower one where it falls between two. Sides are below
@@ -294,6 +309,7 @@ int overlay(const Labels& labels, const edgeseg_overlay* o, Runner& run)
     const std::int32_t groups = (o->width + Overlay<Labels>::group - 1) / Overlay<Labels>::group;
     const bool wide = is_word(o->frame) && is_word(o->picture) && (o->pitch | o->picture_pitch) % 4 == 0;
     const Overlay<Labels> body{labels, o->height, o->width, groups, wide, is_word(o->labels_out) && o->width % 4 == 0,
+                               is_word(o->palette),
                                static_cast<const std::uint8_t*>(o->frame), o->pitch,
                                static_cast<std::uint8_t*>(o->picture), o->picture_pitch,
                                static_cast<const std::uint8_t*>(o->palette), static_cast<std::uint8_t*>(o->labels_out),

@@ -285,14 +285,17 @@ class PyCuda:
             self._threads.add(threading.get_ident())
 
     def allocate(self, size: int) -> int:
+        self._enter()
         memory = self._api.mem_alloc(size)
         self._kept[int(memory)] = memory
         return int(memory)
 
     def free(self, pointer: int) -> None:
+        self._enter()
         self._kept.pop(pointer).free()
 
     def allocate_host(self, size: int) -> Bytes:
+        self._enter()
         flags = self._api.host_alloc_flags.DEVICEMAP
         host: Bytes = self._api.pagelocked_empty(size, np.uint8, mem_flags=flags)
         return host
@@ -301,9 +304,11 @@ class PyCuda:
         """Freed by pycuda with the last array that refers to it."""
 
     def mapped(self, host: Bytes) -> int:
+        self._enter()
         return int(host.base.get_device_pointer())  # type: ignore[union-attr]
 
     def stream(self) -> Any:
+        self._enter()
         return self._api.Stream()
 
     def handle(self, stream: Any) -> int:
@@ -316,6 +321,7 @@ class PyCuda:
         self._api.memcpy_dtoh_async(host, pointer, stream)
 
     def event(self) -> Any:
+        self._enter()
         return self._api.Event()
 
     def record(self, event: Any, stream: Any) -> None:

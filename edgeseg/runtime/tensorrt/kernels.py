@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeseg.errors import EngineError
+from edgeseg.errors import EngineError, InputError
 from edgeseg.preprocess import coefficients
 from edgeseg.runtime.nv12 import MATRICES
 from edgeseg.spec import LabelSpace, ModelSpec
 
 ABI = 1  # EDGESEG_PLUGIN_ABI
+MAX_SIDE = 32767  # src/pictures.h
 _BGR, _NV12 = 0, 1
 _AS_PYTHON = 2
 _BAD_ARGUMENT = -1
@@ -62,6 +63,13 @@ class Picture:
     width: int
     matrix: str | None = None
     full_range: bool = False
+
+    def __post_init__(self) -> None:
+        if max(self.height, self.width) > MAX_SIDE:
+            expected = f"sides of {MAX_SIDE} pixels at most"
+            raise InputError(
+                "a frame too large for the GPU's kernels", got=(self.height, self.width), expected=expected
+            )
 
     @property
     def rows(self) -> tuple[tuple[int, int], ...]:
@@ -175,6 +183,6 @@ def _three(values: npt.NDArray[np.float32]) -> Any:
 
 def _checked(code: int) -> None:
     if code == _BAD_ARGUMENT:
-        raise EngineError("edgeseg's CUDA kernels do not take this frame", expected="sides of 32767 pixels at most")
+        raise EngineError("edgeseg's CUDA kernels do not take what they were given")
     if code:
         raise EngineError("edgeseg's CUDA kernels failed", got=f"CUDA error {code}")

@@ -27,10 +27,14 @@ _NONE = np.zeros(0, np.uint8)
 
 @dataclass
 class Buffer:
-    """Bytes for the host and the device to hand over; the same ones on an integrated GPU. It only grows."""
+    """Bytes for the host and the device to hand over; the same ones on an integrated GPU. It only grows.
+
+    Memory that was ``lent`` to a caller, as an array on the device, is kept for as long as the engine is there.
+    """
 
     host: Image = field(default_factory=lambda: _NONE)
     device: int = 0
+    lent: bool = False
 
 
 @dataclass(kw_only=True)
@@ -55,7 +59,8 @@ class PictureEngine(Ring[PictureSlot]):
 
     A frame is (H, W, 3) uint8 BGR or an ``Nv12``, of any size up to 32767 a side; labels have its size. ``paint`` gives
     the picture, too. ``stream`` labels many frames with copies and computing overlapped; ``on_device`` takes and gives
-    device arrays. Labels are those of the other engines but where the resize rounds a grey level otherwise.
+    device arrays. Labels are those of the other engines but where the resize rounds a grey level otherwise; in FP16
+    also where it matters that pixels are normalised in FP32 here.
     """
 
     def __init__(
@@ -113,11 +118,10 @@ class PictureEngine(Ring[PictureSlot]):
         """Label a frame: (H, W) uint8; or a batch (N, H, W, 3): (N, H, W)."""
         if isinstance(frame, np.ndarray) and frame.ndim == 4:
             return super().__call__(frame)
-        size = self._frame_size(frame)
         with self._turn:
             self._require_idle()
             self._fill(self._slots[0], frame)
-            return self._receive(self._slots[0], size)
+            return self._receive(self._slots[0])
 
     def _batch(self, frames: Image) -> Image:
         return np.stack(list(self.stream(frames)))
@@ -133,7 +137,7 @@ class PictureEngine(Ring[PictureSlot]):
             self._require_idle()
             slot = self._slots[0]
             self._fill(slot, frame, alpha)
-            labels = self._receive(slot, (frame.shape[0], frame.shape[1]))
+            labels = self._receive(slot)
             return labels, np.array(slot.painted.host[: frame.size].reshape(frame.shape))
 
     def logits(self, frame: Image | Nv12) -> Float:
@@ -187,15 +191,15 @@ class PictureEngine(Ring[PictureSlot]):
         if size <= buffer.host.size:
             return
         self._forget(slot)  # its graph has the addresses
-        memory, old = self._memory, (buffer.host, buffer.device)
-        buffer.host, buffer.device = _NONE, 0
-        if old[0].size:
+        memory, old = self._memory, Buffer(buffer.host, buffer.device, buffer.lent)
+        buffer.host, buffer.device, buffer.lent = _NONE, 0, False
+        if old.host.size and not old.lent:
             if not self._zero_copy:
-                memory.give_back(old[1])
-            memory.give_back_host(old[0])
+                memory.give_back(old.device)
+            memory.give_back_host(old.host)
+        device = 0 if self._zero_copy else memory.on_device(size)
         host = memory.on_host(size)
-        buffer.device = self._cuda.mapped(host) if self._zero_copy else memory.on_device(size)
-        buffer.host = host
+        buffer.host, buffer.device = host, self._cuda.mapped(host) if self._zero_copy else device
 
     def _enqueue(self, slot: PictureSlot) -> None:
         picture, gpu = slot.picture, self._cuda
@@ -222,8 +226,10 @@ class PictureEngine(Ring[PictureSlot]):
             }  # fmt: skip
         self._kernels.overlay(scores, (picture.height, picture.width), slot.labels.device, handle, **painting)
 
-    def _receive(self, slot: PictureSlot, size: tuple[int, int]) -> Image:
+    def _receive(self, slot: PictureSlot) -> Image:
         self._wait(slot)
+        assert slot.picture is not None
+        size = slot.picture.height, slot.picture.width
         return np.array(slot.labels.host[: math.prod(size)].reshape(size))
 
     # -- frames that are on the device ---------------------------------------------------------------------------------
@@ -255,6 +261,7 @@ class PictureEngine(Ring[PictureSlot]):
             self._run(slot, picture, planes, alpha)
             self._cuda.record(slot.done, slot.stream)
             self._wait(slot)
+            slot.labels.lent, slot.painted.lent = True, slot.painted.lent or alpha is not None
             shape = (len(self.spec.labels), *self.spec.input_size)
             scores = DeviceArray(slot.scores, shape, "<f2" if self._half["scores"] else "<f4", self)
             painted = None if alpha is None else DeviceArray(slot.painted.device, (height, width, 3), "|u1", self)

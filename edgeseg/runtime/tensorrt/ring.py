@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from edgeseg.artifact import Passport
 from edgeseg.errors import EngineError
-from edgeseg.preprocess import check_frame
+from edgeseg.preprocess import check_frame, resize_labels
 from edgeseg.runtime.engine import Engine, Image
 from edgeseg.runtime.target import VERSION_COMPATIBLE
 from edgeseg.runtime.tensorrt import cuda
@@ -133,13 +133,18 @@ class Ring(Engine, Generic[AnySlot]):
             raise EngineError(f"{self.passport.name}: TensorRT could not run the engine")
 
     def _capture(self, slot: AnySlot) -> None:
-        """Keep a slot's way as a graph; where the plan cannot be captured it is enqueued each time."""
-        gpu, slot.tried = self._cuda, True
+        """Keep a slot's way as a graph; where it cannot be captured, or not whole, it is enqueued each time."""
+        gpu, slot.tried, whole = self._cuda, True, False
         gpu.begin_capture(slot.stream)
-        with contextlib.suppress(EngineError):  # the capture is ended either way, and gives an error of its own then
+        with contextlib.suppress(EngineError):  # the capture is ended either way
             self._enqueue(slot)
+            whole = True
         with contextlib.suppress(EngineError):
-            slot.graph = gpu.end_capture(slot.stream)
+            graph = gpu.end_capture(slot.stream)
+            if whole:
+                slot.graph = graph
+            else:
+                gpu.drop(graph)
 
     def _forget(self, slot: AnySlot) -> None:
         """A slot goes another way from here on."""
@@ -151,12 +156,12 @@ class Ring(Engine, Generic[AnySlot]):
         """Start what is in the slot's frame on its way."""
         if slot.runs >= SETTLED and not slot.tried and self._cuda.has_graphs:
             self._capture(slot)
-        slot.runs += 1
         self._cuda.record(slot.begun, slot.stream)
         if slot.graph is not None:
             self._cuda.launch(slot.graph, slot.stream)
         else:
             self._enqueue(slot)
+        slot.runs += 1
         self._cuda.record(slot.done, slot.stream)
 
     def _wait(self, slot: AnySlot) -> None:
@@ -171,8 +176,8 @@ class Ring(Engine, Generic[AnySlot]):
         """Start a frame of any size on its way."""
 
     @abstractmethod
-    def _receive(self, slot: AnySlot, size: tuple[int, int]) -> Image:
-        """Wait for a slot; its labels (H, W) uint8 at a frame's ``size``, the caller's to keep."""
+    def _receive(self, slot: AnySlot) -> Image:
+        """Wait for a slot; its labels (H, W) uint8, the caller's to keep."""
 
     def _frame_size(self, frame: Any) -> tuple[int, int]:
         """(H, W) of a frame. Raises ``InputError`` for what is none."""
@@ -197,14 +202,14 @@ class Ring(Engine, Generic[AnySlot]):
                     slot, labels = free.pop(), None
                 else:
                     slot, shape = waiting.popleft()
-                    labels = self._receive(slot, shape)
+                    labels = self._receive(slot), shape
                 self._send(slot, frame)
                 waiting.append((slot, size))
                 if labels is not None:
-                    yield labels
+                    yield resize_labels(*labels)
             while waiting:
                 slot, shape = waiting.popleft()
-                yield self._receive(slot, shape)
+                yield resize_labels(self._receive(slot), shape)
         finally:
             for slot, _ in waiting:  # closed early: what is on its way must not write into a reused slot
                 self._cuda.wait(slot.done)

@@ -164,7 +164,7 @@ class TensorRTEngine(Ring[FrameSlot]):
         self._require_idle()
         slot = self._slots[0]
         self._fill(slot, [frame])
-        return np.asarray(self._fetch(slot)[0])
+        return self._receive(slot)
 
     def _batch(self, frames: Image) -> Image:
         most = self._ranges.batch[2]
@@ -203,8 +203,8 @@ class TensorRTEngine(Ring[FrameSlot]):
     def _send(self, slot: FrameSlot, frame: Image) -> None:
         self._fill(slot, [resize_frame(frame, self._size(frame))])
 
-    def _receive(self, slot: FrameSlot, size: tuple[int, int]) -> Image:
-        return resize_labels(self._fetch(slot)[0], size)
+    def _receive(self, slot: FrameSlot) -> Image:
+        return np.asarray(self._fetch(slot)[0])
 
     def on_device(self, frame: Any) -> DeviceLabels:
         """Label a frame that is on the device: (H, W, 3) uint8 BGR of a size the plan takes as it is, C-contiguous.
