@@ -32,7 +32,9 @@ plugin-check: $(VENV)/ready  ## the TensorRT plugin for every GPU this nvcc know
 	EDGESEG_PLUGIN_ARCHS=all $(if $(TENSORRT_INCLUDES),EDGESEG_TENSORRT_INCLUDES=$(TENSORRT_INCLUDES)) \
 	  $(VENV)/bin/python -m pytest tests/test_plugin.py tests/test_plugin_build.py
 
+# TensorRT comes from PyPI on a PC. A Jetson has its own: `. .venv-jetson/bin/activate; python -m benchmarks.gpu` there.
 gpu-test: $(VENV)/ready  ## on a CUDA device: the plugin, engines and their speed; writes benchmarks/results/gpu-NAME.json
+	$(VENV)/bin/pip install $(PIP_FLAGS) -e '.[tensorrt]'
 	$(VENV)/bin/python -m benchmarks.gpu $(if $(DATA),--data $(DATA))
 
 # The environment is complete when the file `ready` is newer than pyproject.toml.

@@ -16,6 +16,7 @@ each kernel the bytes it must move at least.
 """
 
 import argparse
+import functools
 import re
 import shutil
 import subprocess
@@ -28,10 +29,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from edgeseg.artifact import Passport, write_json
 from edgeseg.data import open_dataset
 from edgeseg.errors import EdgesegError, EngineError
+from edgeseg.export.deploy import deploy
+from edgeseg.export.network import load_network
 from edgeseg.plugin.build import (
     FLAGS,
     SOURCES,
@@ -42,11 +46,11 @@ from edgeseg.plugin.build import (
     sources_sha256,
 )  # fmt: skip
 from edgeseg.postprocess import overlay
-from edgeseg.preprocess import resize_frame
+from edgeseg.preprocess import resize_frame, resize_labels
 from edgeseg.profiling.machine import describe_machine
-from edgeseg.runtime import Engine, build_engine, load_engine
+from edgeseg.runtime import Engine, build_engine, cpu, load_engine
 from edgeseg.runtime.load import zoo, zoo_int8
-from edgeseg.runtime.target import NATIVE, PlanOptions, graph_file
+from edgeseg.runtime.target import INT8, NATIVE, PlanOptions, graph_file
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.library import TENSORRT, is_installed, library
 from edgeseg.runtime.tensorrt.runner import TensorRTEngine
@@ -72,15 +76,15 @@ def plugin_on_device(include: Path, console: Console) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "gpu"
         capability = cuda.device()[1]
-        flags = [f for f in FLAGS if not f.startswith("-fvisibility")]
         command = [
-            str(find_nvcc()), *flags, f"-arch=sm_{capability}", f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}",
-            f"-I{SOURCES / 'tests'}", "-isystem", str(include), str(SOURCES / "tests" / "gpu.cu"), "-ldl", "-o",
-            str(program),
+            # The host's half must round as the device's: on aarch64 a compiler would multiply and add in one step.
+            str(find_nvcc()), *FLAGS, "-Xcompiler", "-ffp-contract=off", f"-arch=sm_{capability}",
+            f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}", f"-I{SOURCES / 'tests'}", "-isystem", str(include),
+            str(SOURCES / "tests" / "gpu.cu"), "-ldl", "-o", str(program),
         ]  # fmt: skip
         compiled = subprocess.run(command, capture_output=True, text=True)
         if compiled.returncode:
-            raise EngineError("the device test does not compile", got=compiled.stderr.strip().splitlines()[-1])
+            raise EngineError("the device test does not compile", got=_last_line(compiled))
         done = subprocess.run([str(program), str(built)], capture_output=True, text=True)
         console.print(done.stdout + done.stderr, markup=False, highlight=False)
         watched = {tool: sanitized(tool, [str(program), str(built), "--compare"], console) for tool in TOOLS}
@@ -179,31 +183,47 @@ def engines_on_device(address: str, console: Console) -> list[dict[str, Any]]:
     data = open_dataset(address, "val")
     frames = [data[i].image for i in range(0, len(data), max(1, len(data) // FRAMES))][:FRAMES]
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as text:
         for name, precision, unpool in _plans():
+            path = Path(text) / f"{name}.{precision}.{unpool}.engine"
             source = zoo_int8(name) if precision == "int8" else zoo()[name]
             assert source is not None
-            twin = load_engine(build_engine(
-                source, precision="int8" if precision == "int8" else "fp32", target="cpu", out=Path(folder) / "t.engine"
-            ))  # fmt: skip
-            path = Path(folder) / f"{name}.{precision}.{unpool}.engine"
-            try:
-                build_engine(source, precision=precision, target=TENSORRT, out=path, plan=PlanOptions(unpool=unpool))
-                engine = load_engine(path)
-            except EdgesegError as error:
-                console.print(f"{name} {precision} {unpool}: {error}", style="red", markup=False)
-                rows.append({"net": name, "precision": precision, "unpool": unpool, "error": str(error)})
-                continue
-            same = float(np.mean([np.mean(engine(f) == twin(f)) for f in frames]))
-            row = {
-                "net": name, "precision": precision, "unpool": unpool, "same_as_cpu": round(same, 5),
-                "holds": same >= LEAST_SAME[precision], **latency(engine, frames),
-                **{f"{key}_without_graph": value for key, value in latency(_without_graphs(path), frames).items()},
-                "trtexec_ms": _trtexec(Passport.read(path), path),
-            }  # fmt: skip
-            console.print(row)
-            rows.append(row)
+            row = {"net": name, "precision": precision, "unpool": unpool}
+            measure = functools.partial(one_engine, path, source, precision, unpool, frames)
+            rows.append(measured(row, measure, console))
     return rows
+
+
+def one_engine(path: Path, source: Path, precision: str, unpool: str, frames: list[Any]) -> dict[str, Any]:
+    """A plan built and opened: labels against the same file in FP32 on the CPU, and latency."""
+    build_engine(source, precision=precision, target=TENSORRT, out=path, plan=PlanOptions(unpool=unpool))
+    engine = load_engine(path)
+    same = float(np.mean([np.mean(engine(f) == want) for f, want in zip(frames, on_cpu(source, frames), strict=True)]))
+    row = {"same_as_cpu": round(same, 5), "holds": same >= LEAST_SAME[precision], **latency(engine, frames)}
+    if cuda.binding().name == cuda.BINDINGS[0]:
+        bare = latency(_without_graphs(path), frames)
+        row |= {f"{key}_without_graph": value for key, value in bare.items()}
+    return row | {"trtexec_ms": _trtexec(Passport.read(path), path)}
+
+
+def on_cpu(source: Path, frames: list[Any]) -> list[Any]:
+    """A file's labels on the CPU, its float parts in FP32 whatever the processor would rather have."""
+    network = load_network(source)
+    compiled = cpu.Compiled(deploy(network), network.name, {**cpu.settings(INT8), **cpu.settings("fp32")})
+    fitted = (np.ascontiguousarray(resize_frame(f, network.spec.input_size)) for f in frames)
+    return [
+        resize_labels(np.array(compiled(one), np.uint8), f.shape[:2]) for one, f in zip(fitted, frames, strict=True)
+    ]
+
+
+def measured(row: dict[str, Any], measure: Callable[[], dict[str, Any]], console: Console) -> dict[str, Any]:
+    """``row`` with what ``measure`` gives; an error is a row, too: what was measured before is not lost by it."""
+    try:
+        row = row | measure()
+    except Exception as error:  # PyTorch's, ONNX Runtime's and TensorRT's own
+        row = row | {"error": f"{type(error).__name__}: {error}", "holds": False}
+    console.print(row)
+    return row
 
 
 def latency(call: Callable[[Any], Any], frames: list[Any]) -> dict[str, float]:
@@ -245,16 +265,15 @@ def features_on_device(name: str, address: str, console: Console) -> list[dict[s
     rows = []
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        alone, _ = open_plan(name, PlanOptions(), folder)
         for feature in (batches, sizes, scores, arrays, later_versions, kernels):
-            row: dict[str, Any] = {"net": name, "feature": feature.__name__.replace("_", " ")}
-            try:
-                row |= feature(name, alone, frames, folder)
-            except (EdgesegError, ImportError) as error:
-                row |= {"error": str(error), "holds": False}
-            console.print(row)
-            rows.append(row)
+            row = {"net": name, "feature": feature.__name__.replace("_", " ")}
+            rows.append(measured(row, functools.partial(_beside_alone, feature, name, frames, folder), console))
     return rows
+
+
+def _beside_alone(feature: Callable[..., dict[str, Any]], name: str, frames: list[Any], folder: Path) -> dict[str, Any]:
+    """A feature against the plan for one frame of one size."""
+    return feature(name, open_plan(name, PlanOptions(), folder)[0], frames, folder)
 
 
 def _same(one: Any, other: Any) -> dict[str, Any]:
@@ -294,8 +313,9 @@ def scores(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[st
     """Labels are the scores' argmax, and those of a plan without scores."""
     engine, _ = open_plan(name, PlanOptions(scores=True), folder)
     fitted = [resize_frame(f, engine.spec.input_size) for f in frames]
-    found = _same([engine.logits(f).argmax(0) for f in fitted], [alone(f) for f in fitted])
-    return found | {"argmax": _same([engine.logits(f).argmax(0) for f in fitted], [engine(f) for f in fitted])["same"]}
+    best = [engine.logits(f).argmax(0) for f in fitted]
+    argmax, same = _same(best, [engine(f) for f in fitted]), _same(best, [alone(f) for f in fitted])
+    return same | {"argmax": argmax["same"], "holds": same["holds"] and argmax["holds"]}
 
 
 def arrays(name: str, alone: Any, frames: list[Any], folder: Path) -> dict[str, Any]:
@@ -323,9 +343,7 @@ def later_versions(name: str, alone: Engine, frames: list[Any], folder: Path) ->
     words = [sys.executable, "-c", code, str(path), str(folder / "frame.npy"), str(folder / "labels.npy")]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        raise EngineError(
-            "a version-compatible plan does not open", got=(done.stderr.strip().splitlines() or ["?"])[-1]
-        )
+        raise EngineError("a version-compatible plan does not open", got=_last_line(done))
     return _same(np.load(folder / "labels.npy"), alone(frames[0])) | {"mb": round(path.stat().st_size / 1e6, 1)}
 
 
@@ -344,6 +362,11 @@ def kernels(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[s
         "full_hd_same": _same(labels, alone(large))["same"],
         "full_hd_wall_ms_p50": on_device["wall_ms_p50"], "full_hd_wall_ms_p50_by_the_host": on_host["wall_ms_p50"],
     }  # fmt: skip
+
+
+def _last_line(done: "subprocess.CompletedProcess[str]") -> str:
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"
 
 
 def _plans() -> Iterator[tuple[str, str, str]]:
@@ -386,22 +409,29 @@ def main(arguments: list[str]) -> int:
         include = find_tensorrt_include(options.tensorrt_include)
         plugin = plugin_on_device(include, console)
     except EdgesegError as error:
-        console.print(f"[bold red]error:[/] {error}", markup=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
         return error.exit_code
-    engines = engines_on_device(options.data, console) if is_installed(TENSORRT) else []
-    features = features_on_device(next(iter(zoo())), options.data, console) if is_installed(TENSORRT) else []
     halves = [row for row in plugin["bandwidth"] if row["form"] == "fp16 linear"]
-    result = {
+    here = is_installed(TENSORRT)
+    if not here:
+        console.print("TensorRT is not installed here: engines are left out (parts 2 and 3)", style="bold yellow")
+    result: dict[str, Any] = {
         "benchmark": "gpu", "device": name, "sm": capability, "machine": describe_machine(),
-        "sources_sha256": sources_sha256(), "tensorrt": library(TENSORRT).version if engines else None,
-        "plugin": plugin, "torch": torch_on_device(halves), "data": options.data.partition(":")[0], "engines": engines,
-        "features": features,
+        "sources_sha256": sources_sha256(), "tensorrt": library(TENSORRT).version if here else None,
+        "data": options.data.partition(":")[0], "plugin": plugin,
     }  # fmt: skip
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    path = write_json(options.out / f"gpu-{slug}.json", result)
+    path = write_json(options.out / f"gpu-{slug}.json", result)  # after each part: it is kept whatever the next does
+    result["torch"] = measured({}, lambda: {"pairs": torch_on_device(halves)}, console)
+    write_json(path, result)
+    result["engines"] = engines_on_device(options.data, console) if here else []
+    write_json(path, result)
+    result["features"] = features_on_device(next(iter(zoo())), options.data, console) if here else []
+    write_json(path, result)
     print(path)
     clean = all(said in (None, "clean") for said in plugin["sanitizer"].values())
-    return 0 if plugin["same_as_host"] and clean and all(row.get("holds", False) for row in engines + features) else 1
+    rows = result["engines"] + result["features"]
+    return 0 if plugin["same_as_host"] and clean and all(row.get("holds", False) for row in rows) else 1
 
 
 if __name__ == "__main__":

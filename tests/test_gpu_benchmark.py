@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from fake_gpu import FakeCuda, fake_library
 from host_kernels import Late, build_library, opened, passport_of
+from onnx_tools import run_ort
 from rich.console import Console
 
 from benchmarks import gpu
+from edgeseg.errors import MissingDependencyError
+from edgeseg.export.deploy import deploy
 from edgeseg.export.network import load_network
 from edgeseg.runtime.target import PlanOptions
 from edgeseg.runtime.tensorrt.ranges import ranges_for
@@ -71,7 +74,12 @@ def test_every_feature_is_asked_for(small_onnx: Path, tmp_path: Path, monkeypatc
         engine = TensorRTEngine(passport, model.SerializeToString(), fake_library(), device=FakeCuda(), zero_copy=False)
         return engine, folder / "graph.onnx"
 
+    def no_tensorrt(*args: object, **options: object) -> Path:
+        raise MissingDependencyError("the target tensorrt needs the Python package tensorrt")
+
     monkeypatch.setattr(gpu, "open_plan", open_plan)
+    monkeypatch.setattr(gpu, "build_engine", no_tensorrt)  # where it is, this would be a real build
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     rows = gpu.features_on_device("enet-camvid", "synthetic://?length=3&size=96x64", Console(quiet=True))
     found = {row["feature"]: row for row in rows}
     assert list(found) == ["batches", "sizes", "scores", "arrays", "later versions", "kernels"]
@@ -90,3 +98,21 @@ def test_labels_that_differ_do_not_hold() -> None:
     other[0, :2] = 1
     assert gpu._same(one, other) == {"same": 0.998, "holds": False}
     assert gpu._same(one, one)["holds"]
+
+
+def test_what_fails_is_a_row() -> None:
+    def fails() -> dict[str, Any]:
+        raise RuntimeError("no kernel image is available")
+
+    row = gpu.measured({"net": "n"}, fails, Console(quiet=True))
+    assert row == {"net": "n", "error": "RuntimeError: no kernel image is available", "holds": False}
+    assert gpu.measured({"net": "n"}, lambda: {"holds": True}, Console(quiet=True)) == {"net": "n", "holds": True}
+
+
+def test_the_cpus_labels_are_those_in_fp32(small_onnx: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    (labels,) = gpu.on_cpu(small_onnx, [frame])
+    (want,) = run_ort(deploy(load_network(small_onnx), for_openvino=False), frame=frame[None])
+    assert np.mean(labels == want[0]) >= 0.9999
+    (large,) = gpu.on_cpu(small_onnx, [np.zeros((100, 50, 3), np.uint8)])
+    assert large.shape == (100, 50)
