@@ -64,8 +64,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     spec = ModelSpec(architecture=name, input_size=SIZE, stride=REGISTRY[name].stride, labels=CAMVID_11)
     data = open_dataset(DRIVE, "train")
     frames = [data[i].image for i in range(len(data))]
-    x = torch.from_numpy(np.concatenate([to_input(f, spec) for f in frames[:4]]))
-    y = torch.from_numpy(np.stack([data[i].mask for i in range(4)])).long()
+    x = torch.from_numpy(np.concatenate([to_input(f, spec) for f in frames[:2]]))
+    y = torch.from_numpy(np.stack([data[i].mask for i in range(2)])).long()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     losses = []
     for _ in range(STEPS):
@@ -113,7 +113,7 @@ def test_the_fp32_engine_gives_pytorchs_labels(case: Case, tmp_path: Path) -> No
 
 def test_int8_is_what_was_quantized(case: Case, tmp_path: Path, tensorrt_rtx: ModuleType) -> None:
     """The engine against the float net; the module that is fine-tuned against the engine; TensorRT takes the file."""
-    frames = resolve_set(DRIVE, count=6)
+    frames = resolve_set(DRIVE, count=4)
     made = build_engine(
         case.path, precision="int8", calib=frames, out=tmp_path / "e.engine", save_onnx=tmp_path / "q.onnx",
         quantization=Quantization(least_agreement=0.5),
@@ -123,7 +123,7 @@ def test_int8_is_what_was_quantized(case: Case, tmp_path: Path, tensorrt_rtx: Mo
     prepared = prepare(load_network(case.path), frames)
     module = Quantizer(prepared.network.model, prepared.placement()).module(prepared.ranges.amax)
     agree, trained = [], []
-    for frame in case.frames:
+    for frame in case.frames[::2]:
         got = engine(frame)
         with torch.inference_mode():
             rounded = module(torch.from_numpy(to_input(frame, case.spec)))
