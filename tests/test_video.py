@@ -423,6 +423,60 @@ def test_a_pipeline_without_gstreamer() -> None:
         open_source("videotestsrc ! videoconvert ! appsink")
 
 
+@pytest.mark.parametrize(
+    ("caps", "layout"),
+    [
+        ("video/x-raw(memory:NVMM),format=NV12 ! nvvidconv ! video/x-raw,format=BGRx ! appsink", "BGRx"),
+        ("nvvidconv ! video/x-raw, format=(string)NV12 ! appsink", "NV12"),
+        ('videoconvert ! video/x-raw,format="I420" ! appsink', "I420"),
+        ("v4l2src ! videoconvert ! appsink", ""),
+    ],
+)
+def test_the_last_format_of_a_pipeline(caps: str, layout: str) -> None:
+    assert sources.layout_of(f"videotestsrc ! {caps}") == layout
+
+
+class Capture:
+    """What OpenCV gives of a live pipeline: frames as their format lays them out."""
+
+    def __init__(self, frames: list[np.ndarray]) -> None:
+        self.frames = frames
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        return (True, self.frames.pop(0)) if self.frames else (False, None)
+
+    def get(self, which: int) -> float:
+        return 30.0
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("layout", ["NV12", "I420", "YV12", "YUY2", "BGRx", "GRAY8", "BGR"])
+def test_a_pipelines_frames_become_bgr(layout: str) -> None:
+    frame = cv2.resize(picture(3, (16, 12)), (64, 48), interpolation=cv2.INTER_CUBIC)
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    planar = cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420)
+    y, u, v = planar[:48], planar[48:60].reshape(24, 32), planar[60:].reshape(24, 32)
+    laid = {
+        "NV12": np.vstack([y, np.stack([u, v], 2).reshape(24, 64)]), "I420": planar,
+        "YV12": np.vstack([y, v.reshape(12, 64), u.reshape(12, 64)]),
+        "YUY2": np.stack([y, np.stack([u, v], 2).repeat(2, 0).reshape(48, 64)], 2),
+        "BGRx": np.dstack([frame, np.full((48, 64), 9, np.uint8)]), "GRAY8": grey, "BGR": frame,
+    }[layout]  # fmt: skip
+    source = sources._live(Capture([laid.copy() for _ in range(3)]), InputError("none"), layout)
+    assert (source.info.width, source.info.height) == (64, 48)
+    want = {"GRAY8": cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), "BGRx": frame, "BGR": frame}.get(layout)
+    got = [one.image for one in source]
+    assert got
+    for image in got:
+        assert image.shape == (48, 64, 3)
+        if want is not None:
+            np.testing.assert_array_equal(image, want)
+        else:  # chroma at half the size, and a round trip through eight bits
+            assert np.abs(image.astype(int) - frame).mean() < 6
+
+
 def test_opencvs_log_level_comes_back_when_the_last_is_out() -> None:
     before = sources._set_log_level(3)
     with sources.quiet():

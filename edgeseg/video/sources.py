@@ -127,18 +127,36 @@ def _capture(uri: str | int, api: int, settings: Sequence[int] = ()) -> cv2.Vide
         return None
 
 
-def _first_frame(capture: cv2.VideoCapture, error: InputError) -> Image:
+def _first_frame(capture: cv2.VideoCapture, error: InputError, layout: str = "") -> Image:
     """The first frame, read now: it alone shows the true size (rotated phone clips) and that there is a decoder."""
     with quiet():
         got, image = capture.read()
     if not got or image is None:
         capture.release()
         raise error
-    return _bgr(image)
+    return _bgr(image, layout)
 
 
-def _bgr(image: npt.NDArray[Any]) -> Image:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image, np.uint8)
+# What OpenCV hands on as a GStreamer pipeline gives it: taken, so that a pipeline needs no videoconvert at its end.
+_LAYOUTS = {
+    "NV12": cv2.COLOR_YUV2BGR_NV12, "NV21": cv2.COLOR_YUV2BGR_NV21, "I420": cv2.COLOR_YUV2BGR_I420,
+    "YV12": cv2.COLOR_YUV2BGR_YV12, "YUY2": cv2.COLOR_YUV2BGR_YUY2, "UYVY": cv2.COLOR_YUV2BGR_UYVY,
+}  # fmt: skip
+
+
+def _bgr(image: npt.NDArray[Any], layout: str = "") -> Image:
+    """A frame as a capture gives it, of one of ``_LAYOUTS``, or grey, or with a fourth channel -> (H, W, 3) BGR."""
+    code = _LAYOUTS.get(layout)
+    if code is None:
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        code = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}.get(channels)
+    return np.asarray(image if code is None else cv2.cvtColor(image, code), np.uint8)
+
+
+def layout_of(pipeline: str) -> str:
+    """The last format that a GStreamer pipeline names, such as ``NV12``; ``""`` where it names none."""
+    found = re.findall(r"format\s*=\s*(?:\(string\)\s*)?\"?(\w+)", pipeline)
+    return found[-1] if found else ""
 
 
 def _info(capture: cv2.VideoCapture, image: Image, *, live: bool) -> VideoInfo:
@@ -203,8 +221,8 @@ def _numbered(capture: cv2.VideoCapture, first: Image, fps: float | None) -> Ite
         index, image = index + 1, _bgr(raw)
 
 
-def _live(capture: cv2.VideoCapture, error: InputError) -> Source:
-    first = _first_frame(capture, error)
+def _live(capture: cv2.VideoCapture, error: InputError, layout: str = "") -> Source:
+    first = _first_frame(capture, error, layout)
     start = time.perf_counter()
 
     def frames() -> Iterator[Frame]:
@@ -213,7 +231,7 @@ def _live(capture: cv2.VideoCapture, error: InputError) -> Source:
             got, raw = capture.read()
             if not got or raw is None:
                 return  # unplugged or switched off: what was recorded so far is kept
-            yield Frame(index, _bgr(raw), f"{index:06d}", time.perf_counter() - start)
+            yield Frame(index, _bgr(raw, layout), f"{index:06d}", time.perf_counter() - start)
 
     return Source(_info(capture, first, live=True), frames(), release=capture.release)
 
@@ -273,13 +291,13 @@ def _open_gstreamer(pipeline: str) -> Source:
     broken = InputError(
         "the GStreamer pipeline gives no frames",
         got=repr(pipeline),
-        expected="one that ends in: videoconvert ! video/x-raw,format=BGR ! appsink",
+        expected="one that ends in: video/x-raw,format=NV12 ! appsink (or BGR, BGRx, GRAY8, I420, YUY2, ...)",
         hint="Try it with gst-launch-1.0 and fakesink at its end.",
     )
     capture = _capture(pipeline, cv2.CAP_GSTREAMER)
     if capture is None:
         raise broken
-    return _live(capture, broken)
+    return _live(capture, broken, layout_of(pipeline))
 
 
 def _open_folder(folder: Path) -> Source:
