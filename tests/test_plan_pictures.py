@@ -23,7 +23,7 @@ from edgeseg.export.triton import triton_from_engine
 from edgeseg.postprocess import overlay
 from edgeseg.preprocess import resize_frame, resize_labels, to_input
 from edgeseg.runtime import build_engine
-from edgeseg.runtime.load import zoo, zoo_int8
+from edgeseg.runtime.load import load_engine, zoo, zoo_int8
 from edgeseg.runtime.nv12 import Nv12
 from edgeseg.runtime.target import PlanOptions
 from edgeseg.runtime.tensorrt.kernels import palette_table
@@ -373,6 +373,12 @@ def test_what_is_no_frame(small_onnx: Path, library: Any) -> None:
         engine.paint(picture(), 1.5)
     with pytest.raises(InputError, match="colours are painted over BGR frames"):
         engine.on_device(Nv12(DeviceArray(plane), DeviceArray(chroma)), alpha=0.5)
+
+
+def test_other_engines_say_what_takes_nv12(small_onnx: Path, tmp_path: Path) -> None:
+    engine = load_engine(build_engine(small_onnx, precision="fp32", out=tmp_path / "e.engine"))
+    with pytest.raises(InputError, match=r"takes BGR frames: got NV12\. Convert it .* with --kernels"):
+        engine(Nv12(np.zeros((4, 4), np.uint8), np.zeros((2, 2, 2), np.uint8)))  # type: ignore[arg-type]
 
 
 def test_what_the_kernels_refuse_is_told(small_onnx: Path, library: Any) -> None:

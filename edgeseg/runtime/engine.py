@@ -9,6 +9,7 @@ import numpy.typing as npt
 from edgeseg.artifact import Passport
 from edgeseg.errors import InputError
 from edgeseg.preprocess import check_frame, resize_frame, resize_labels
+from edgeseg.runtime.nv12 import Nv12
 from edgeseg.spec import ModelSpec
 
 Image = npt.NDArray[np.uint8]
@@ -32,6 +33,11 @@ class Engine(ABC):
             if not len(frame):
                 raise InputError("an empty batch", expected="at least one frame")
             return self._batch(frame)
+        if isinstance(frame, Nv12):
+            raise InputError(
+                f"{self.passport.name}: takes BGR frames", got="NV12",
+                hint="Convert it with cv2.cvtColor; or build for TensorRT with --kernels.",
+            )  # fmt: skip
         check_frame(frame)
         fitted = np.ascontiguousarray(resize_frame(frame, self._size(frame)))
         with self._turn:
