@@ -75,14 +75,9 @@ def deploy_bare(network: Network, *, plugin: bool = False) -> onnx.ModelProto:
     require_scores(network, "--kernels")
     graph, _ = _lowered(network, False, plugin, None)
     _attach_tensor(graph, network)
-    size = network.spec.input_size
     shape = next(_shape(v) for v in graph.graph.output if v.name == network.output)
     del graph.graph.output[:]
-    x, nhwc = full_size(graph, network, shape)
-    x = graph.node("Transpose", [x], PREFIX + "score_planes", perm=[0, 3, 1, 2]) if nhwc else x
-    graph.node("Cast", [x], "scores", to=TensorProto.FLOAT)
-    dims = [1, len(network.spec.labels), *size]
-    graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, dims))
+    _give_scores(graph, network, *full_size(graph, network, shape), [1, *network.spec.input_size])
     del graph.model.metadata_props[:]
     return graph.model
 
@@ -237,6 +232,11 @@ def _attach_both(graph: Appender, network: Network, free: Free, known: Sequence[
     del graph.graph.output[:]
     x, nhwc = full_size(graph, network, shape, free)
     _give_labels(graph, _search(graph, x, nhwc), size)
+    _give_scores(graph, network, x, nhwc, size)
+
+
+def _give_scores(graph: Appender, network: Network, x: str, nhwc: bool, size: Sequence[int | str]) -> None:
+    """``scores``, channels first, from the scores ``x`` at ``size`` (N, H, W)."""
     planes = graph.node("Transpose", [x], PREFIX + "score_planes", perm=[0, 3, 1, 2]) if nhwc else x
     graph.node("Cast", [planes], "scores", to=TensorProto.FLOAT)
     dims = [size[0], len(network.spec.labels), *size[1:]]

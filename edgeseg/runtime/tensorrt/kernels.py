@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeseg.errors import EngineError, InputError
+from edgeseg.postprocess import palette_lut
 from edgeseg.preprocess import coefficients
 from edgeseg.runtime.nv12 import MATRICES
 from edgeseg.spec import LabelSpace, ModelSpec
@@ -170,11 +171,10 @@ def open_library(path: Path) -> Any:
 
 def palette_table(labels: LabelSpace) -> npt.NDArray[np.uint8]:
     """(256, 4) uint8: B, G, R of every id, and whether it is painted, as ``edgeseg.postprocess.overlay`` does."""
-    table = np.zeros((256, 4), np.uint8)
-    table[: len(labels), :3] = np.asarray(labels.palette, np.uint8)[:, ::-1]
-    table[: len(labels), 3] = 1
-    table[labels.ignore_id] = 0
-    return table
+    painted = np.zeros((256, 1), np.uint8)
+    painted[: len(labels)] = 1
+    painted[labels.ignore_id] = 0
+    return np.hstack([palette_lut(labels), painted])
 
 
 def _three(values: npt.NDArray[np.float32]) -> Any:
