@@ -28,6 +28,18 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_host(tmp_path_factory.mktemp("plugin-host"))
 
 
+@pytest.fixture(scope="session")
+def device_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the branches that only nvcc compiles."""
+    return build_host(tmp_path_factory.mktemp("plugin-device-host"), device_branches=True)
+
+
+@pytest.fixture(params=["host", "device_host"])
+def program(request: pytest.FixtureRequest) -> Path:
+    """One and the other."""
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
 def inputs(kind: str, shape: tuple[int, ...], dtype: type[np.generic], rng: np.random.Generator) -> Array:
     """Random numbers, ties (as after ReLU), and the ends of the type's range."""
     whole = dtype is np.int8
@@ -202,7 +214,7 @@ def test_a_code_that_is_none_of_the_four_places_nothing(host: Path, tmp_path: Pa
     assert not any(out["out"].any() for out in run_calls(host, tmp_path, calls))
 
 
-def test_device_branches_give_the_same_bits(host: Path, tmp_path: Path) -> None:
+def test_device_branches_give_the_same_bits(host: Path, device_host: Path, tmp_path: Path) -> None:
     """What nvcc compiles in place of the host's branches: vector accesses, shifts of words, conversions of halves."""
     rng = np.random.default_rng(6)
     calls = []
@@ -228,9 +240,7 @@ def test_device_branches_give_the_same_bits(host: Path, tmp_path: Path) -> None:
     settings = {"type": "fp16", "format": "linear", "code_format": "linear", "shape": "1,1,256,256", "extra": "0,0"}
     calls.append(Call("unpool", settings, halves, {"out": np.float16}))
     expected = run_calls(host, tmp_path / "host", calls)
-    device = tmp_path / "device"
-    device.mkdir()
-    got = run_calls(build_host(device, device_branches=True), device, calls)
+    got = run_calls(device_host, tmp_path / "device", calls)
     for one, other in zip(expected, got, strict=True):
         assert all(same_bits(one[key], other[key]) for key in one)
 
@@ -277,6 +287,73 @@ def test_bilinear_when_asked_for(host: Path, tmp_path: Path) -> None:
     (out,) = run_calls(host, tmp_path, [preprocess_call(frame, spec, 0)])
     resized = cv2.resize(frame, (48, 40), interpolation=cv2.INTER_LINEAR)[:, :, ::-1].transpose(2, 0, 1)
     assert np.abs(out["out"].reshape(3, 40, 48) - resized.astype(np.float32)).max() <= 1
+
+
+def rows_of(plane: Array, pitch: int) -> Array:
+    """Rows ``pitch`` bytes apart; the last one ends where the plane does, as a cut of a larger frame may."""
+    rows = np.full((len(plane), pitch), 0xCD, np.uint8)
+    rows[:, : plane[0].size] = plane.reshape(len(plane), -1)
+    return rows.ravel()[: rows.size - pitch + plane[0].size]
+
+
+@pytest.mark.parametrize("kind", ["bgr", "nv12"])
+def test_where_a_frame_lies_changes_no_bit(host: Path, program: Path, tmp_path: Path, kind: str) -> None:
+    """Words and bytes give the same: addresses and rows at every byte of a word, boxes of 1 to 10 columns, whole ones
+    and others, and the end of the frame's memory, which AddressSanitizer watches.
+    """
+    rng = np.random.default_rng(12)
+    calls: list[Call] = []
+    cases = [
+        ((9, 12), (9, 12)),
+        ((9, 13), (5, 6)),
+        ((8, 16), (4, 4)),
+        ((31, 57), (7, 10)),
+        ((20, 61), (6, 6)),
+        ((7, 5), (9, 3)),
+    ]
+    for size, net in cases:
+        spec = ModelSpec(architecture="enet", input_size=net, labels=CAMVID_11)
+        frame = rng.integers(0, 256, (*size, 3), np.uint8)
+        chroma = rng.integers(0, 256, ((size[0] + 1) // 2, (size[1] + 1) // 2, 2), np.uint8)
+        row = 3 * size[1] if kind == "bgr" else (size[1] + 1) // 2 * 2
+        for pitch, skew in itertools.product((row, row + 1, row + 2, -(-row // 4) * 4), range(4)):
+            common = {**preprocess_call(frame, spec, 1).settings, "pitch": pitch, "skew": skew}
+            if kind == "bgr":
+                reads = {"plane": rows_of(frame, pitch)}
+            else:
+                common |= {"kind": 1, "matrix": 1, "full": 0, "chroma_pitch": pitch}
+                reads = {"plane": rows_of(frame[:, :, 0], pitch), "chroma": rows_of(chroma, pitch)}
+            calls.append(Call("preprocess", common, reads, {"out": np.float32}))
+    done = [one["out"] for one in run_calls(program, tmp_path / "calls", calls)]
+    for place in range(0, len(done), 16):
+        assert all(same_bits(one, done[place]) for one in done[place : place + 16])
+    if program != host:
+        on_host = [one["out"] for one in run_calls(host, tmp_path / "host", calls)]
+        assert all(same_bits(one, other) for one, other in zip(done, on_host, strict=True))
+
+
+def test_a_constant_frame_stays_so(host: Path, tmp_path: Path) -> None:
+    """Whatever the ratio: sums of weights that are not quite 1 do not lose a level."""
+    spec = ModelSpec(architecture="enet", input_size=(7, 11), labels=CAMVID_11, mean=(0, 0, 0), std=(1, 1, 1), scale=1)
+    sizes = [(7 * a + b, 11 * c + d) for a, b, c, d in itertools.product((1, 3, 9), (0, 2, 5), (1, 4, 7), (0, 1, 10))]
+    frames = [np.full((*size, 3), (255, 128, 1), np.uint8) for size in sizes]
+    for out in run_calls(host, tmp_path, [preprocess_call(frame, spec, 1) for frame in frames]):
+        assert np.array_equal(np.unique(out["out"].reshape(3, -1), axis=1), [[1], [128], [255]])
+
+
+def test_a_divisor_divides(host: Path, tmp_path: Path) -> None:
+    """Every quotient is NumPy's: around the multiples of the divisor, where one would be off, up to 2^31."""
+    rng = np.random.default_rng(13)
+    divisors = [*range(1, 40), 480, 1919, 1920, 2**15 - 1, 2**16 - 2, 65535, 2**30 + 1, 2**31 - 1]
+    top = 2**31 - 1
+    calls = []
+    for by in divisors:
+        multiples = by * np.unique(np.concatenate([rng.integers(0, top // by + 1, 2000), [0, 1, top // by]]))
+        near = (multiples[:, None] + np.array([-1, 0, 1])).ravel()
+        numbers = np.concatenate([near[(near >= 0) & (near <= top)], [top]]).astype(np.uint32)
+        calls.append(Call("divide", {"by": by}, {"numbers": numbers}, {"out": np.uint32}))
+    for by, call, out in zip(divisors, calls, run_calls(host, tmp_path, calls), strict=True):
+        assert np.array_equal(out["out"], call.reads["numbers"] // by), by
 
 
 @pytest.mark.parametrize("full", [0, 1])
@@ -351,10 +428,8 @@ def test_overlay_is_pythons(
         assert np.abs(out["picture"].reshape(frame.shape) - painted).max() <= 1
 
 
-@pytest.mark.parametrize("device_branches", [False, True])
-def test_rows_of_words_and_of_bytes_give_one_picture(host: Path, tmp_path: Path, device_branches: bool) -> None:
+def test_rows_of_words_and_of_bytes_give_one_picture(program: Path, tmp_path: Path) -> None:
     """Four pixels at a time where rows are aligned, at the end of a row as well, and one by one where they are not."""
-    program = build_host(tmp_path, device_branches=True) if device_branches else host
     rng = np.random.default_rng(8)
     writes: dict[str, type[np.generic]] = {"picture": np.uint8, "labels_out": np.uint8}
     calls = []
@@ -381,6 +456,25 @@ def test_rows_of_words_and_of_bytes_give_one_picture(host: Path, tmp_path: Path,
             0.4,
         ).astype(np.int16)
         assert np.abs(pictures[0].reshape(want.shape) - want).max() <= 1
+
+
+@pytest.mark.parametrize("height", [5, 9])
+def test_four_scores_at_a_time_give_the_labels_of_one(program: Path, tmp_path: Path, height: int) -> None:
+    """Where the picture is as wide as the scores, four are read at once; not where their addresses do not allow it."""
+    rng = np.random.default_rng(9)
+    scores = rng.integers(-2, 3, (7, 5, 24)).astype(np.float32)  # many ties
+    scores[3, :, ::5] = np.nan
+    scores[5, 1] = np.nan
+    frame = rng.integers(0, 256, (height, 24, 3), np.uint8)
+    writes: dict[str, type[np.generic]] = {"picture": np.uint8, "labels_out": np.uint8}
+    calls = []
+    for half, skew in itertools.product((0, 1), (0, 4)):
+        settings = {"size": "5,24", "of": f"{height},24", "alpha": 0.5, "classes": 7, "half": half, "skew": skew}
+        reads = {"scores": scores.astype(np.float16 if half else np.float32), "frame": frame, "palette": palette()}
+        calls.append(Call("overlay", settings, reads, writes))
+    rows = (2 * np.arange(height) + 1) * 5 // (2 * height)
+    for out in run_calls(program, tmp_path / "calls", calls):
+        assert np.array_equal(out["labels_out"].reshape(height, 24), scores.argmax(0)[rows])
 
 
 def test_area_is_what_python_takes_to_shrink(host: Path, tmp_path: Path) -> None:

@@ -22,6 +22,23 @@ inline std::uint32_t __funnelshift_r(std::uint32_t low, std::uint32_t high, std:
     return static_cast<std::uint32_t>(both >> (shift & 31u));
 }
 
+// Four bytes of eight, by the low three bits of each nibble.
+inline std::uint32_t __byte_perm(std::uint32_t low, std::uint32_t high, std::uint32_t which)
+{
+    const std::uint64_t both = (static_cast<std::uint64_t>(high) << 32) | low;
+    std::uint32_t out = 0;
+    for (int i = 0; i < 4; ++i) out |= static_cast<std::uint32_t>((both >> (8 * ((which >> (4 * i)) & 7u))) & 0xffu) << (8 * i);
+    return out;
+}
+
+inline std::uint32_t __dp4a(std::uint32_t a, std::uint32_t b, std::uint32_t sum)
+{
+    for (int i = 0; i < 32; i += 8) sum += ((a >> i) & 0xffu) * ((b >> i) & 0xffu);
+    return sum;
+}
+
+inline float __saturatef(float x) { return x > 0.f ? (x < 1.f ? x : 1.f) : 0.f; }
+
 // The compiler's own binary16, which is not this library's.
 #if defined(__aarch64__)
 using Binary16 = __fp16;

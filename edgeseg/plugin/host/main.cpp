@@ -7,6 +7,7 @@
 //               gain=a,b,c offset=a,b,c out=FILE
 //   overlay  scores=FILE|labels=FILE [half= classes=] size=h,w frame=FILE of=H,W [pitch=] palette=FILE alpha=
 //            picture=FILE labels_out=FILE
+//   divide  by= numbers=FILE out=FILE  (uint32)
 // Optional: wide=1 (64-bit indices), skew=BYTES (addresses that far from 256-byte alignment), reverse=1 (last item first).
 #include <cstdio>
 #include <cstdlib>
@@ -184,7 +185,7 @@ int preprocess(const Fields& f, std::size_t skew, const EachItem& run)
                               number(f, "pitch"), chroma.data(), number(f, "chroma_pitch")};
     const edgeseg_input input{size[0], size[1], number(f, "half"), number(f, "rgb"), number(f, "resize"),
                               {gain[0], gain[1], gain[2]}, {offset[0], offset[1], offset[2]}};
-    Array out(static_cast<std::size_t>(3 * size[0] * size[1]) * (input.is_half ? 2 : 4), skew);
+    Array out(static_cast<std::size_t>(3 * size[0] * size[1]) * (input.is_half ? 2 : 4), skew / 4 * 4);
     if (const int error = edgeseg::preprocess(&frame, &input, out.data(), run)) return error;
     write(f, "out", out);
     return 0;
@@ -214,6 +215,20 @@ int overlay(const Fields& f, std::size_t skew, const EachItem& run)
     return 0;
 }
 
+int divide(const Fields& f)
+{
+    Array numbers = read(f, "numbers", 0), out(numbers.size(), 0);
+    const auto by = edgeseg::Divisor::of(static_cast<std::uint32_t>(number(f, "by")));
+    for (std::size_t i = 0; i < numbers.size(); i += 4) {
+        std::uint32_t quotient = 0;
+        std::memcpy(&quotient, numbers.data() + i, 4);
+        quotient = by.divide(quotient);
+        std::memcpy(out.data() + i, &quotient, 4);
+    }
+    write(f, "out", out);
+    return 0;
+}
+
 int call(const std::string& line)
 {
     std::istringstream words(line);
@@ -231,6 +246,7 @@ int call(const std::string& line)
     if (name == "unpool") return unpool(fields, skew, run);
     if (name == "preprocess") return preprocess(fields, skew, run);
     if (name == "overlay") return overlay(fields, skew, run);
+    if (name == "divide") return divide(fields);
     throw std::runtime_error("unknown call: " + name);
 }
 

@@ -197,6 +197,16 @@ EDGESEG_HD void set_lane(Pack<Bytes>& pack, int i, T x)
     pack.word[i / per_word] |= to_bits(x) << (8 * static_cast<int>(sizeof(T)) * (i % per_word));
 }
 
+// The word `shift` bits (0 to 31) into two.
+EDGESEG_HD std::uint32_t funnel(std::uint32_t low, std::uint32_t high, std::uint32_t shift)
+{
+#ifdef __CUDA_ARCH__
+    return __funnelshift_r(low, high, shift);
+#else
+    return static_cast<std::uint32_t>(((static_cast<std::uint64_t>(high) << 32) | low) >> shift);
+#endif
+}
+
 // The bytes that may be read: those of one tensor.
 struct Span {
     std::uintptr_t begin, end;
@@ -233,13 +243,82 @@ EDGESEG_HD Pack<16> load_any(const void* at)
     for (int i = 0; i < 4; ++i) {
         const std::uint32_t first = one ? m[i + 1] : m[i];
         const std::uint32_t second = one ? m[i + 2] : m[i + 1];
-#ifdef __CUDA_ARCH__
-        out.word[i] = __funnelshift_r(first, second, bits);
-#else
-        out.word[i] = static_cast<std::uint32_t>(((static_cast<std::uint64_t>(second) << 32) | first) >> bits);
-#endif
+        out.word[i] = funnel(first, second, bits);
     }
     return out;
 }
+
+// ---- bytes as numbers ----
+
+// A float whose lowest mantissa bit is 1: whole numbers below 2^23 are added to it, and stand in its bits.
+constexpr float two_to_23 = 8388608.f;
+constexpr std::uint32_t two_to_23_bits = 0x4b000000u;
+
+// Byte `i` of a word, less `zero`, a small whole number. A device has no fast instruction that converts a byte, but one
+// that puts it into the bits of 2^23.
+EDGESEG_HD float byte_of(std::uint32_t word, std::uint32_t i, float zero = 0.f)
+{
+#ifdef __CUDA_ARCH__
+    return bits_as<float>(__byte_perm(word, two_to_23_bits, 0x7650u | i)) - (two_to_23 + zero);
+#else
+    return static_cast<float>((word >> (8 * i)) & 0xffu) - zero;
+#endif
+}
+
+// The nearest whole number of 0 to 2^22, in the low bits; of two, the even one, as OpenCV rounds blends and colours.
+EDGESEG_HD std::uint32_t rounded(float x) { return bits_as<std::uint32_t>(x + two_to_23); }
+
+// The low bytes of four words in one.
+EDGESEG_HD std::uint32_t low_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d)
+{
+#ifdef __CUDA_ARCH__
+    return __byte_perm(__byte_perm(a, b, 0x0040u), __byte_perm(c, d, 0x0040u), 0x5410u);
+#else
+    return (a & 0xffu) | (b & 0xffu) << 8 | (c & 0xffu) << 16 | d << 24;
+#endif
+}
+
+// The sum of four products of bytes, on top of `sum`.
+EDGESEG_HD std::uint32_t dot(std::uint32_t a, std::uint32_t b, std::uint32_t sum)
+{
+#ifdef __CUDA_ARCH__
+    return __dp4a(a, b, sum);
+#else
+    for (int i = 0; i < 32; i += 8) sum += ((a >> i) & 0xffu) * ((b >> i) & 0xffu);
+    return sum;
+#endif
+}
+
+// Rounded once, wherever it is compiled.
+EDGESEG_HD float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+
+// The same between 0 and 1, by an instruction of the device's.
+EDGESEG_HD float multiply_add_saturated(float a, float b, float c)
+{
+#ifdef __CUDA_ARCH__
+    return __saturatef(fmaf(a, b, c));
+#else
+    const float x = fmaf(a, b, c);
+    return x > 0.f ? (x < 1.f ? x : 1.f) : 0.f;
+#endif
+}
+
+// Quotients of numbers below 2^31 by one divisor, by a multiplication: a device has no instruction that divides.
+// Granlund and Montgomery, "Division by invariant integers using multiplication", 1994, theorem 4.2 with N = 31.
+struct Divisor {
+    std::uint32_t multiplier, shift;
+
+    // Of 1 to 2^31.
+    static Divisor of(std::uint32_t divisor)
+    {
+        std::uint32_t shift = 31;
+        while ((std::uint64_t{1} << (shift - 31)) < divisor) ++shift;
+        return {static_cast<std::uint32_t>(((std::uint64_t{1} << shift) + divisor - 1) / divisor), shift};
+    }
+    EDGESEG_HD std::uint32_t divide(std::uint32_t number) const
+    {
+        return static_cast<std::uint32_t>((static_cast<std::uint64_t>(number) * multiplier) >> shift);
+    }
+};
 
 }  // namespace edgeseg

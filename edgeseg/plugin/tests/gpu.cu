@@ -180,9 +180,10 @@ void compare(Library& library, const Combination& c, edgeseg::Shape in, bool wit
     check(dback.bytes() == back, "unpooled", c.name, in);
 }
 
-void compare_pictures(Library& library)
+// Frames of one size for a net of another, and of the same.
+void compare_pictures(Library& library, int net_height, int net_width)
 {
-    const int height = 71, width = 94, net_height = 48, net_width = 60, classes = 11;
+    const int height = 71, width = 94, classes = 11;
     std::mt19937 random(3);
     Bytes frame(static_cast<size_t>(3 * height * width)), palette(1024);
     for (char& byte : frame) byte = static_cast<char>(random());
@@ -339,7 +340,8 @@ int main(int count, char** arguments)
             if (c.type != edgeseg::Type::int8) compare(library, c, shape, true);
         }
     }
-    compare_pictures(library);
+    compare_pictures(library, 48, 60);
+    compare_pictures(library, 71, 94);
     compare_aligned(library);
     for (const std::string& line : library.log()) std::printf("logged: %s\n", line.c_str());
     std::printf("%d failed\n", failures);
