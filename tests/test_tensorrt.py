@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from commands import assert_build_refused, edgeseg
-from fake_gpu import DeviceArray, FakeCuda, fake_library
+from fake_gpu import DeviceArray, FakeContext, FakeCuda, FakeEngine, FakeRuntime, fake_library
 from onnx import TensorProto, helper, numpy_helper
 from onnx_tools import kinds, run_ort
 
@@ -376,6 +376,23 @@ def test_a_plan_of_another_gpu_or_version_is_refused(
 
 
 # -- the runner, on a GPU of NumPy -------------------------------------------------------------------------------------
+
+
+def test_what_stands_in_for_tensorrt_has_its_names(tensorrt_rtx: ModuleType) -> None:
+    """Methods, attributes and parameters the runner calls here are the real library's."""
+    pairs = [
+        (FakeRuntime, tensorrt_rtx.Runtime),
+        (FakeEngine, tensorrt_rtx.ICudaEngine),
+        (FakeContext, tensorrt_rtx.IExecutionContext),
+    ]
+    for fake, real in pairs:
+        names = [name for name in vars(fake) if not name.startswith("_")]
+        assert names
+        assert not [name for name in names if not hasattr(real, name)]
+    assert hasattr(tensorrt_rtx.ICudaEngine, "num_io_tensors")
+    assert tensorrt_rtx.DataType.HALF != tensorrt_rtx.DataType.FLOAT
+    assert hasattr(tensorrt_rtx.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
+    assert hasattr(tensorrt_rtx.DynamicShapesKernelSpecializationStrategy, "EAGER")
 
 
 @pytest.fixture(scope="module")
