@@ -65,7 +65,7 @@ _LINE = re.compile(
     r"unpool (?P<unpool_ms>[\d.]+) ms (?P<unpool>\d+) GB/s\s+copy (?P<copy_ms>[\d.]+) ms (?P<copy>\d+) GB/s"
 )
 _PICTURE = re.compile(
-    r"(?P<kernel>preprocess \w+|overlay)\s+(?P<frame>\d+x\d+) net (?P<net>\d+x\d+)\s+(?P<bytes>\d+) bytes\s+"
+    r"(?P<kernel>(?:preprocess|overlay) \w+)\s+(?P<frame>\d+x\d+) net (?P<net>\d+x\d+)\s+(?P<bytes>\d+) bytes\s+"
     r"(?P<ms>[\d.]+) ms\s+copy (?P<copy_ms>[\d.]+) ms"
 )
 

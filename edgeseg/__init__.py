@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from edgeseg.evaluation import evaluate
-    from edgeseg.runtime import Engine, Nv12, build_engine, load_engine
+    from edgeseg.nv12 import Nv12
+    from edgeseg.runtime import Engine, build_engine, load_engine
     from edgeseg.spec import LabelSpace, ModelSpec
     from edgeseg.video import open_source, segment
 
@@ -32,7 +33,7 @@ __all__ = [
 _HOME = {
     "Engine": "runtime",
     "build_engine": "runtime",
-    "Nv12": "runtime",
+    "Nv12": "nv12",
     "load_engine": "runtime",
     "LabelSpace": "spec",
     "ModelSpec": "spec",

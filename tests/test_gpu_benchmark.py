@@ -25,7 +25,7 @@ logged: nothing
 fp16 hwc8, code chw32    1x64x352x480  pool 0.0200 ms 1892 GB/s  unpool 0.0160 ms 2365 GB/s  copy 0.0180 ms 2102 GB/s
 preprocess bgr   1080x1920 net 352x480  7234560 bytes  0.0100 ms  copy 0.0090 ms
 preprocess nv12  1080x1920 net 352x480  4124160 bytes  0.0080 ms  copy 0.0060 ms
-overlay          1080x1920 net 352x480  18232320 bytes  0.0200 ms  copy 0.0170 ms
+overlay bgr      1080x1920 net 352x480  18232320 bytes  0.0200 ms  copy 0.0170 ms
 """
 
 
@@ -35,7 +35,7 @@ def test_lines_are_read() -> None:
     assert row["bytes"] == 37836000
     names = [(r["kernel"], r["bytes"], r["of_copy"]) for r in gpu.pictures(SAID)]
     assert names == [
-        ("preprocess bgr", 7234560, 0.9), ("preprocess nv12", 4124160, 0.75), ("overlay", 18232320, 0.85),
+        ("preprocess bgr", 7234560, 0.9), ("preprocess nv12", 4124160, 0.75), ("overlay bgr", 18232320, 0.85),
     ]  # fmt: skip
 
 

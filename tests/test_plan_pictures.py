@@ -20,11 +20,11 @@ from edgeseg.errors import EngineError, GraphError, InputError, MissingDependenc
 from edgeseg.export.deploy import deploy, deploy_bare
 from edgeseg.export.network import Network, load_network
 from edgeseg.export.triton import triton_from_engine
+from edgeseg.nv12 import Nv12
 from edgeseg.postprocess import overlay
 from edgeseg.preprocess import resize_frame, resize_labels, to_input
 from edgeseg.runtime import build_engine
 from edgeseg.runtime.load import load_engine, zoo, zoo_int8
-from edgeseg.runtime.nv12 import Nv12
 from edgeseg.runtime.target import PlanOptions
 from edgeseg.runtime.tensorrt.kernels import palette_table
 from edgeseg.runtime.tensorrt.pictures import PictureEngine
@@ -234,6 +234,13 @@ def test_nv12_is_labelled_as_the_frame_it_is(small_onnx: Path, library: Any) -> 
         given = engine.on_device(Nv12(DeviceArray(nv12.luma), DeviceArray(nv12.chroma)))
         np.testing.assert_array_equal(on_host(given), labels)
         assert engine.logits(nv12).shape == (11, *SIZE)
+        painted_labels, painted = engine.paint(nv12, 0.3)
+        np.testing.assert_array_equal(painted_labels, labels)
+        want = overlay(seen, labels, engine.spec.labels, 0.3)
+        assert np.abs(painted.astype(int) - want).max() <= 2  # OpenCV converts in fixed point
+        given = engine.on_device(Nv12(DeviceArray(nv12.luma), DeviceArray(nv12.chroma)), alpha=0.3)
+        assert given.picture is not None
+        np.testing.assert_array_equal(on_host(given.picture), painted)
     other = Nv12(nv12.luma, nv12.chroma, "bt709", full_range=True)
     assert np.abs(engine.logits(other) - engine.logits(nv12)).max() > 0
 
@@ -371,14 +378,34 @@ def test_what_is_no_frame(small_onnx: Path, library: Any) -> None:
         engine(np.zeros((32768, 1, 3), np.uint8))
     with pytest.raises(InputError, match=r"not a weight of colours: got 1\.5"):
         engine.paint(picture(), 1.5)
-    with pytest.raises(InputError, match="colours are painted over BGR frames"):
-        engine.on_device(Nv12(DeviceArray(plane), DeviceArray(chroma)), alpha=0.5)
 
 
-def test_other_engines_say_what_takes_nv12(small_onnx: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("size", [(12, 16), (11, 15)])
+def test_nv12_becomes_bgr_as_the_kernels_have_it(
+    small_onnx: Path, library: Any, size: tuple[int, int], full: bool, matrix: str
+) -> None:
+    """A frame under colours of no weight is the frame: within two levels, OpenCV's fixed point being one."""
+    rng = np.random.default_rng(3)
+    luma = rng.integers(0, 256, size, np.uint8)
+    chroma = rng.integers(0, 256, ((size[0] + 1) // 2, (size[1] + 1) // 2, 2), np.uint8)
+    nv12 = Nv12(luma, chroma, matrix, full)
+    kernels = opened(small_onnx, Late(library), FakeCuda()).paint(nv12, 0.0)[1]
+    apart = np.abs(kernels.astype(int) - nv12.to_bgr())
+    assert apart.max() <= (2 if (matrix, full) == ("bt601", False) else 1)
+    assert np.mean(apart > 0) < 0.3
+
+
+def test_other_engines_take_nv12_as_the_bgr_it_is(small_onnx: Path, tmp_path: Path) -> None:
     engine = load_engine(build_engine(small_onnx, precision="fp32", out=tmp_path / "e.engine"))
-    with pytest.raises(InputError, match=r"takes BGR frames: got NV12\. Convert it .* with --kernels"):
-        engine(Nv12(np.zeros((4, 4), np.uint8), np.zeros((2, 2, 2), np.uint8)))  # type: ignore[arg-type]
+    nv12 = nv12_of(picture(2, (128, 192)))
+    np.testing.assert_array_equal(engine(nv12), engine(nv12.to_bgr()))
+    np.testing.assert_array_equal(engine.logits(nv12), engine.logits(nv12.to_bgr()))
+    whole = np.vstack([nv12.luma, nv12.chroma.reshape(64, 192)])
+    np.testing.assert_array_equal(nv12.to_bgr(), cv2.cvtColor(whole, cv2.COLOR_YUV2BGR_NV12))
+    with pytest.raises(InputError, match="not the chroma"):
+        engine(Nv12(nv12.luma, nv12.luma))
 
 
 def test_what_the_kernels_refuse_is_told(small_onnx: Path, library: Any) -> None:
@@ -395,7 +422,7 @@ def test_what_the_kernels_refuse_is_told(small_onnx: Path, library: Any) -> None
 def test_a_library_of_another_edgeseg_is_refused(small_onnx: Path, library: Any) -> None:
     late = Late(library)
     late.edgeseg_plugin_version = lambda: 7  # type: ignore[method-assign]
-    with pytest.raises(EngineError, match="another edgeseg's: got ABI 7, expected ABI 1"):
+    with pytest.raises(EngineError, match="another edgeseg's: got ABI 7, expected ABI 2"):
         opened(small_onnx, late, FakeCuda())
 
 

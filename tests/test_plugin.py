@@ -458,6 +458,44 @@ def test_rows_of_words_and_of_bytes_give_one_picture(program: Path, tmp_path: Pa
         assert np.abs(pictures[0].reshape(want.shape) - want).max() <= 1
 
 
+def test_colours_over_nv12_are_those_over_its_bgr(program: Path, tmp_path: Path) -> None:
+    """Within a grey level of converting first, whether words or bytes are read, and the same to the bit in both."""
+    rng = np.random.default_rng(10)
+    widths = (1, 3, 4, 30, 32, 61)
+    overlays, conversions = [], []
+    for width in widths:
+        luma, labels = rng.integers(0, 256, (9, width), np.uint8), rng.integers(0, 13, (7, 20), np.uint8)
+        chroma = rng.integers(0, 256, (5, (width + 1) // 2, 2), np.uint8)
+        row = (width + 1) // 2 * 2
+        for pitch, skew in ((row, 0), (row, 1), (-(-row // 4) * 4, 0), (row + 1, 0)):
+            common = {"kind": 1, "matrix": 0, "full": 0, "skew": skew, "pitch": pitch, "chroma_pitch": pitch}
+            planes = {"frame": np.resize(rows_of(luma, pitch), 9 * pitch), "chroma": rows_of(chroma, pitch)}
+            overlays.append(
+                Call(
+                    "overlay",
+                    {**common, "size": "7,20", "of": f"9,{width}", "alpha": 0.4},
+                    {"labels": labels, "palette": palette(), **planes},
+                    {"picture": np.uint8, "labels_out": np.uint8},
+                )
+            )
+        size = f"9,{width}"
+        settings = {**common, "frame": size, "size": size, "rgb": 0, "resize": 2, "gain": "1,1,1", "offset": "0,0,0"}
+        conversions.append(
+            Call("preprocess", settings, {"plane": planes["frame"], "chroma": planes["chroma"]}, {"out": np.float32})
+        )
+    done = run_calls(program, tmp_path / "overlays", overlays)
+    converted = run_calls(program, tmp_path / "conversions", conversions)
+    for place, width in enumerate(widths):
+        same = done[4 * place : 4 * place + 4]
+        for key in ("picture", "labels_out"):
+            assert all(np.array_equal(one[key], same[0][key]) for one in same)
+        bgr = converted[place]["out"].reshape(3, 9, width).transpose(1, 2, 0)
+        wanted = overlay(
+            np.ascontiguousarray(bgr.astype(np.uint8)), same[0]["labels_out"].reshape(9, width), CAMVID_11, 0.4
+        )
+        assert np.abs(same[0]["picture"].reshape(wanted.shape) - wanted.astype(np.int16)).max() <= 1
+
+
 @pytest.mark.parametrize("height", [5, 9])
 def test_four_scores_at_a_time_give_the_labels_of_one(program: Path, tmp_path: Path, height: int) -> None:
     """Where the picture is as wide as the scores, four are read at once; not where their addresses do not allow it."""

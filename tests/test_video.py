@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ import pytest
 
 import edgeseg.video
 from edgeseg.errors import EngineError, InputError, MissingDependencyError, OutputError
+from edgeseg.nv12 import Nv12
 from edgeseg.postprocess import overlay
 from edgeseg.spec import CAMVID_11, ModelSpec
 from edgeseg.video import (
@@ -475,6 +477,68 @@ def test_a_pipelines_frames_become_bgr(layout: str) -> None:
             np.testing.assert_array_equal(image, want)
         else:  # chroma at half the size, and a round trip through eight bits
             assert np.abs(image.astype(int) - frame).mean() < 6
+
+
+class Nv12Engine:
+    """Labels from the luma alone, of whatever it is given; knows what that was."""
+
+    def __init__(self, takes_nv12: bool, paints: bool) -> None:
+        self.spec = ModelSpec(architecture="enet", input_size=(48, 64), labels=CAMVID_11)
+        self.takes_nv12, self.given = takes_nv12, list[type]()
+        if paints:
+            self.paint = self._paint
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        self.given.append(type(frame))
+        bgr = frame.to_bgr() if isinstance(frame, Nv12) else frame
+        return (bgr[:, :, 1] // 32).astype(np.uint8)
+
+    def _paint(self, frame: Any, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        labels = self(frame)
+        bgr = frame.to_bgr() if isinstance(frame, Nv12) else frame
+        return labels, overlay(bgr, labels, CAMVID_11, alpha)
+
+
+@pytest.mark.parametrize("paints", [False, True])
+def test_a_cameras_nv12_reaches_the_engine_that_takes_it_unconverted(paints: bool) -> None:
+    """Labels and pictures are those of an engine that is given BGR; only the first frame, read early, is converted."""
+    laid = [cv2.cvtColor(picture(i, (64, 48)), cv2.COLOR_BGR2YUV_I420) for i in range(6)]
+    for planar in laid:
+        planar[48:] = planar[48:].reshape(2, -1).T.reshape(24, 64)  # two planes of chroma become one
+
+    def run(takes_nv12: bool, layout: str = "NV12") -> tuple[Nv12Engine, list[Output]]:
+        gate = threading.Event()
+
+        class Slow(Capture):
+            def read(self) -> tuple[bool, np.ndarray | None]:
+                if len(self.frames) < len(laid):
+                    gate.wait(10)  # a camera that gives the next frame once it is wanted
+                return super().read()
+
+        source = sources._live(Slow([one.copy() for one in laid]), InputError("none"), layout)
+        source._channel._keep_newest = False  # none is dropped, so that two runs can be compared
+        plain_hand_on = source.hand_on_nv12
+
+        def hand_on() -> None:
+            plain_hand_on()
+            gate.set()
+
+        source.hand_on_nv12 = hand_on
+        if not takes_nv12:
+            gate.set()
+        engine, kept = Nv12Engine(takes_nv12, paints), Recorder()
+        segment(engine, source, [kept], show_legend=False)
+        return engine, kept.outputs
+
+    engine, outputs = run(True)
+    assert engine.given == [np.ndarray] + [Nv12] * 5
+    plain, wanted = run(False)
+    assert plain.given == [np.ndarray] * 6
+    for one, other in zip(outputs, wanted, strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.picture, other.picture)
+        np.testing.assert_array_equal(one.frame.image, other.frame.image)
+        assert one.frame.size == (48, 64)
 
 
 def test_opencvs_log_level_comes_back_when_the_last_is_out() -> None:

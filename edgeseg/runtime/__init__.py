@@ -6,6 +6,5 @@ Nothing here imports torch.
 from edgeseg.runtime.build import build_engine
 from edgeseg.runtime.engine import Engine
 from edgeseg.runtime.load import load_engine, resolve_engine, zoo_int8
-from edgeseg.runtime.nv12 import Nv12
 
-__all__ = ["Engine", "Nv12", "build_engine", "load_engine", "resolve_engine", "zoo_int8"]
+__all__ = ["Engine", "build_engine", "load_engine", "resolve_engine", "zoo_int8"]

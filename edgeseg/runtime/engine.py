@@ -8,16 +8,23 @@ import numpy.typing as npt
 
 from edgeseg.artifact import Passport
 from edgeseg.errors import InputError
+from edgeseg.nv12 import Nv12
 from edgeseg.preprocess import check_frame, resize_frame, resize_labels
-from edgeseg.runtime.nv12 import Nv12
 from edgeseg.spec import ModelSpec
 
 Image = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 
 
+def as_bgr(frame: Image | Nv12) -> Image:
+    """A frame as engines without kernels of their own take it."""
+    return frame.to_bgr() if isinstance(frame, Nv12) else frame
+
+
 class Engine(ABC):
     """A compiled net. Calls from several threads are safe: they take turns."""
+
+    takes_nv12 = False  # whether an ``Nv12`` is taken as it is, and not converted first
 
     def __init__(self, passport: Passport) -> None:
         self.passport = passport
@@ -27,25 +34,25 @@ class Engine(ABC):
     def spec(self) -> ModelSpec:
         return self.passport.spec
 
-    def __call__(self, frame: Image) -> Image:
-        """Label a frame (H, W, 3) uint8 BGR of any size: (H, W) uint8; or a batch (N, H, W, 3): (N, H, W)."""
+    def __call__(self, frame: Image | Nv12) -> Image:
+        """Label a frame (H, W, 3) uint8 BGR, or an ``Nv12``, of any size: (H, W) uint8.
+
+        Or a batch (N, H, W, 3) of one size: (N, H, W).
+        """
         if isinstance(frame, np.ndarray) and frame.ndim == 4:
             if not len(frame):
                 raise InputError("an empty batch", expected="at least one frame")
             return self._batch(frame)
-        if isinstance(frame, Nv12):
-            raise InputError(
-                f"{self.passport.name}: takes BGR frames", got="NV12",
-                hint="Convert it with cv2.cvtColor; or build for TensorRT with --kernels.",
-            )  # fmt: skip
+        frame = as_bgr(frame)
         check_frame(frame)
         fitted = np.ascontiguousarray(resize_frame(frame, self._size(frame)))
         with self._turn:
             labels = self._labels(fitted)
         return resize_labels(labels, frame.shape[:2])
 
-    def logits(self, frame: Image) -> Float:
+    def logits(self, frame: Image | Nv12) -> Float:
         """The net's scores for a frame of any size: (classes, H, W) float32 at ``spec.input_size``."""
+        frame = as_bgr(frame)
         check_frame(frame)
         fitted = np.ascontiguousarray(resize_frame(frame, self.spec.input_size))
         with self._turn:

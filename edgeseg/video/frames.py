@@ -5,12 +5,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from edgeseg.nv12 import Nv12
 
 _READ_AHEAD = 4  # frames: evens out slow key frames; 11 MB at 1280x720
 _JOIN_TIMEOUT_S = 2.0  # a reader stuck inside a driver is left behind (a daemon thread) rather than waited for
@@ -33,16 +36,28 @@ class VideoInfo:
 class Frame:
     """One frame.
 
-    ``image`` is (H, W, 3) uint8 BGR. ``index`` counts what the source produced from 0 (where a live source dropped
-    frames it jumps); ``timestamp_s`` counts from its start; ``read_ms`` is how long reading and decoding took (for a
-    live source that includes the wait for the camera).
+    ``pixels`` is (H, W, 3) uint8 BGR, or, after ``Source.hand_on_nv12``, maybe an ``Nv12``; ``image`` is always BGR.
+    ``index`` counts what the source produced from 0 (where a live source dropped frames it jumps); ``timestamp_s``
+    counts from its start; ``read_ms`` is how long reading and decoding took (for a live source that includes the wait
+    for the camera).
     """
 
     index: int
-    image: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8] | Nv12
     name: str
     timestamp_s: float
     read_ms: float = 0.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        height, width = (self.pixels.luma if isinstance(self.pixels, Nv12) else self.pixels).shape[:2]
+        return height, width
+
+    @cached_property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 BGR."""
+        return self.pixels.to_bgr() if isinstance(self.pixels, Nv12) else self.pixels
 
 
 class Channel(Generic[T]):
@@ -110,6 +125,8 @@ class Source:
     frames : the frames; the reader thread iterates them.
     path : the file or folder that is read, where there is one.
     release : frees the device or file; called once, when nobody reads any more.
+    hand_on_nv12 : lets frames be ``Nv12`` from the next one on, where they come so. Call it for a consumer that takes
+        those: the reader then converts nothing.
     """
 
     def __init__(
@@ -118,8 +135,9 @@ class Source:
         frames: Iterator[Frame],
         path: Path | None = None,
         release: Callable[[], None] | None = None,
+        hand_on_nv12: Callable[[], None] = lambda: None,
     ) -> None:
-        self.info, self.path = info, path
+        self.info, self.path, self.hand_on_nv12 = info, path, hand_on_nv12
         self._frames, self._release = frames, release
         self._channel: Channel[Frame] = Channel(1 if info.live else _READ_AHEAD, keep_newest=info.live)
         self._items = iter(self._channel)

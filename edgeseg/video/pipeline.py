@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -38,7 +38,8 @@ Progress = Callable[[int, int | None], None]
 class Segmenter(Protocol):
     """What ``segment`` runs: an engine, or any callable with a spec.
 
-    One that has ``paint(frame, alpha) -> (labels, picture)``, as engines built with ``--kernels`` do, paints, too.
+    One that has ``paint(frame, alpha) -> (labels, picture)``, as engines built with ``--kernels`` do, paints, too; one
+    with ``takes_nv12`` is given a camera's ``Nv12`` as it is.
     """
 
     @property
@@ -188,6 +189,9 @@ class _Run:
     def _segmented(self) -> Iterator[tuple[Frame, LabelMap, Picture | None]]:
         """Stages read and network; an engine that paints gives the picture along with the labels."""
         paint = getattr(self._engine, "paint", None) if self.painter is not None else None
+        takes_nv12 = getattr(self._engine, "takes_nv12", False)
+        if takes_nv12:
+            self._source.hand_on_nv12()
         while self._max_frames is None or self._frames_in < self._max_frames:
             frame = next(self._source, None)
             if frame is None:
@@ -196,16 +200,17 @@ class _Run:
             self._samples["read"].add(frame.read_ms / 1e3)
             start = self._clock()
             picture = None
+            given: Any = frame.pixels if takes_nv12 else frame.image
             if paint is not None and self.painter is not None:
-                labels, picture = paint(frame.image, self.painter.alpha)
+                labels, picture = paint(given, self.painter.alpha)
             else:
-                labels = self._engine(frame.image)
+                labels = self._engine(given)
             self._samples["network"].add(self._clock() - start)
-            if labels.shape != frame.image.shape[:2] or labels.dtype != np.uint8:
+            if labels.shape != frame.size or labels.dtype != np.uint8:
                 raise EngineError(
                     f"the engine's labels for frame {frame.name} are not a label map",
                     got=f"{labels.shape} {labels.dtype}",
-                    expected=f"{frame.image.shape[:2]} uint8",
+                    expected=f"{frame.size} uint8",
                 )
             yield frame, labels, picture
 

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeseg.errors import InputError, MissingDependencyError
+from edgeseg.nv12 import Nv12
 from edgeseg.video.containers import Container, early_end, inspect
 from edgeseg.video.frames import Frame, Source, VideoInfo
 
@@ -153,6 +154,11 @@ def _bgr(image: npt.NDArray[Any], layout: str = "") -> Image:
     return np.asarray(image if code is None else cv2.cvtColor(image, code), np.uint8)
 
 
+def _nv12(buffer: npt.NDArray[Any]) -> Nv12:
+    """The same without converting: (H * 3 / 2, W) as OpenCV gives it, by the matrix that OpenCV converts by."""
+    return Nv12.from_buffer(buffer.reshape(buffer.shape[:2]))
+
+
 def layout_of(pipeline: str) -> str:
     """The last format that a GStreamer pipeline names, such as ``NV12``; ``""`` where it names none."""
     found = re.findall(r"format\s*=\s*(?:\(string\)\s*)?\"?(\w+)", pipeline)
@@ -224,6 +230,7 @@ def _numbered(capture: cv2.VideoCapture, first: Image, fps: float | None) -> Ite
 def _live(capture: cv2.VideoCapture, error: InputError, layout: str = "") -> Source:
     first = _first_frame(capture, error, layout)
     start = time.perf_counter()
+    as_it_is = threading.Event()
 
     def frames() -> Iterator[Frame]:
         yield Frame(0, first, "000000", 0.0)
@@ -231,9 +238,11 @@ def _live(capture: cv2.VideoCapture, error: InputError, layout: str = "") -> Sou
             got, raw = capture.read()
             if not got or raw is None:
                 return  # unplugged or switched off: what was recorded so far is kept
-            yield Frame(index, _bgr(raw, layout), f"{index:06d}", time.perf_counter() - start)
+            pixels: Image | Nv12 = _nv12(raw) if as_it_is.is_set() else _bgr(raw, layout)
+            yield Frame(index, pixels, f"{index:06d}", time.perf_counter() - start)
 
-    return Source(_info(capture, first, live=True), frames(), release=capture.release)
+    hand_on = as_it_is.set if layout == "NV12" else lambda: None
+    return Source(_info(capture, first, live=True), frames(), release=capture.release, hand_on_nv12=hand_on)
 
 
 def _open_camera(uri: str) -> Source:

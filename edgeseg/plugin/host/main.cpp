@@ -5,8 +5,8 @@
 //   unpool  type= format= code_format= shape=N,C,h,w extra=R,C value=FILE code=FILE [addend=FILE] out=FILE
 //   preprocess  kind= frame=H,W pitch= plane=FILE [chroma=FILE chroma_pitch= matrix= full=] size=H,W half= rgb= resize=
 //               gain=a,b,c offset=a,b,c out=FILE
-//   overlay  scores=FILE|labels=FILE [half= classes=] size=h,w frame=FILE of=H,W [pitch=] palette=FILE alpha=
-//            picture=FILE labels_out=FILE
+//   overlay  scores=FILE|labels=FILE [half= classes=] size=h,w [kind=] frame=FILE of=H,W [pitch=] [chroma=FILE
+//            chroma_pitch= matrix= full=] palette=FILE alpha= picture=FILE labels_out=FILE
 //   divide  by= numbers=FILE out=FILE  (uint32)
 // Optional: wide=1 (64-bit indices), skew=BYTES (addresses that far from 256-byte alignment), reverse=1 (last item first).
 #include <cstdio>
@@ -194,12 +194,17 @@ int preprocess(const Fields& f, std::size_t skew, const EachItem& run)
 int overlay(const Fields& f, std::size_t skew, const EachItem& run)
 {
     const auto of = numbers<int>(f, "of", 2), size = numbers<int>(f, "size", 2);
+    const int kind = number(f, "kind"), pitch = number(f, "pitch", (kind ? 1 : 3) * of[1]);
+    const int picture_pitch = kind ? 3 * of[1] : pitch;
     Array frame = read(f, "frame", skew), palette = read(f, "palette", skew);
-    Array picture(frame.size(), skew), labels_out(static_cast<std::size_t>(of[0] * of[1]), skew);
-    const int pitch = number(f, "pitch", 3 * of[1]);  // the picture's, too
+    Array chroma = kind ? read(f, "chroma", skew) : Array(0, 0);
+    Array picture(static_cast<std::size_t>(of[0] * picture_pitch), skew);
+    Array labels_out(static_cast<std::size_t>(of[0] * of[1]), skew);
     require(frame, static_cast<std::size_t>(of[0] * pitch), "frame");
-    const edgeseg_overlay o{of[0], of[1], frame.data(), pitch, picture.data(), pitch, palette.data(),
-                            numbers<double>(f, "alpha", 1)[0], labels_out.data()};
+    const edgeseg_overlay o{{kind, of[0], of[1], number(f, "matrix"), number(f, "full"), frame.data(), pitch, chroma.data(),
+                             number(f, "chroma_pitch")},
+                            picture.data(), picture_pitch, palette.data(), numbers<double>(f, "alpha", 1)[0],
+                            labels_out.data()};
     int error = 0;
     if (f.count("scores")) {
         Array scores = read(f, "scores", skew);

@@ -13,13 +13,13 @@ extern "C" {
 #endif
 
 /* Changes whenever a struct or a function of this header does. */
-#define EDGESEG_PLUGIN_ABI 1
+#define EDGESEG_PLUGIN_ABI 2
 #define EDGESEG_BAD_ARGUMENT (-1)
 
 /* EDGESEG_PLUGIN_ABI of the library. */
 int edgeseg_plugin_version(void);
 
-/* What it was built with, such as "abi=1 tensorrt=10.3.0 cuda=12.6". */
+/* What it was built with, such as "abi=2 tensorrt=10.3.0 cuda=12.6". */
 const char* edgeseg_plugin_build(void);
 
 enum { EDGESEG_BGR = 0, EDGESEG_NV12 = 1 };       /* edgeseg_frame.kind */
@@ -46,13 +46,11 @@ typedef struct {
     float gain[3], offset[3];
 } edgeseg_input;
 
-/* Colours over a BGR frame. palette is (256, 4) uint8: B, G, R, and whether pixels of that id are painted (0: they stay
-   the frame's). picture is (height, width, 3) uint8, and may be the frame itself. labels_out is (height, width) uint8,
-   without padding. Either output may be null. */
+/* Colours over a frame. palette is (256, 4) uint8: B, G, R, and whether pixels of that id are painted (0: they stay the
+   frame's). picture is (height, width, 3) uint8, BGR, and may be a BGR frame itself. labels_out is (height, width) uint8,
+   without padding. Either output may be null; without a picture, of the frame only the size is looked at. */
 typedef struct {
-    int32_t height, width;
-    const void* frame;
-    int64_t pitch;
+    edgeseg_frame frame;
     void* picture;
     int64_t picture_pitch;
     const void* palette;

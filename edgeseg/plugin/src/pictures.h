@@ -7,6 +7,8 @@
 
 namespace edgeseg {
 
+inline bool is_word(const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 4 == 0; }
+
 struct Pixel {
     float b, g, r;
 };
@@ -55,6 +57,17 @@ struct BgrFrame {
     {
         const std::uint8_t* p = row_of(pixels, y, pitch) + 3 * x;
         return {static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2])};
+    }
+
+    // The levels of four neighbours where a row's words are aligned, three words.
+    static bool has_words(const edgeseg_frame& f) { return is_word(f.plane) && f.pitch % 4 == 0; }
+    EDGESEG_HD void four_at(std::int32_t y, std::int32_t x, float (&levels)[12]) const
+    {
+        const std::uint8_t* from = row_of(pixels, y, pitch) + 3 * x;
+        for (int word = 0; word < 3; ++word) {
+            const std::uint32_t four = load<4>(from + 4 * word).word[0];
+            for (int i = 0; i < 4; ++i) levels[4 * word + i] = byte_of(four, static_cast<std::uint32_t>(i));
+        }
     }
 
     // The pixels of a box, each by how much of it is inside.
@@ -194,6 +207,24 @@ struct Nv12Frame {
         const std::uint8_t* uv = row_of(chroma, y / 2, chroma_pitch) + x / 2 * 2;
         const Pixel p = levels(row_of(luma, y, luma_pitch)[x], 0, tint(load_bytes(uv, 1)));
         return {255.f * p.b, 255.f * p.g, 255.f * p.r};
+    }
+
+    // As BgrFrame::four_at, of a word of luma and one of chroma.
+    static bool has_words(const edgeseg_frame& f)
+    {
+        return is_word(f.plane) && is_word(f.chroma) && f.pitch % 4 == 0 && f.chroma_pitch % 4 == 0;
+    }
+    EDGESEG_HD void four_at(std::int32_t y, std::int32_t x, float (&out)[12]) const
+    {
+        const std::uint32_t greys = load<4>(row_of(luma, y, luma_pitch) + x).word[0];
+        const std::uint32_t uv = load<4>(row_of(chroma, y / 2, chroma_pitch) + x).word[0];
+        for (int pair = 0; pair < 2; ++pair) {
+            const Pixel added = tint(uv >> (16 * pair));
+            for (int i = 2 * pair; i < 2 * pair + 2; ++i) {
+                const Pixel p = levels(greys, static_cast<std::uint32_t>(i), added);
+                out[3 * i] = 255.f * p.b, out[3 * i + 1] = 255.f * p.g, out[3 * i + 2] = 255.f * p.r;
+            }
+        }
     }
 
     // As BgrFrame::sum, by pairs of pixels that share their chroma.
@@ -370,8 +401,8 @@ struct LabelsOf {
     }
 };
 
-// A thread makes up to four neighbours of a row: where rows are aligned (`wide`), three words of the picture.
-template <class Labels>
+// A thread makes up to four neighbours of a row: where all rows are aligned (`wide`), three words of the picture.
+template <class Labels, class Frame>
 struct Overlay {
     static constexpr std::int32_t group = 4;
 
@@ -380,8 +411,7 @@ struct Overlay {
     std::uint32_t groups;  // of a row
     Divisor by_groups, by_height, by_width;  // the latter by twice the picture's sides
     bool wide, wide_labels, wide_palette, together;  // together: four labels are for four pixels
-    const std::uint8_t* frame;
-    std::int64_t pitch;
+    Frame frame;
     std::uint8_t* picture;
     std::int64_t picture_pitch;
     const std::uint8_t* palette;
@@ -403,11 +433,10 @@ struct Overlay {
             }
         }
         if (picture == nullptr) return;
-        const std::uint8_t* from = frame + y * pitch + 3 * static_cast<std::int64_t>(x);
         std::uint8_t* to = picture + y * picture_pitch + 3 * static_cast<std::int64_t>(x);
         if (wide && wide_palette && count == group) {
-            std::uint32_t in[3];
-            for (int word = 0; word < 3; ++word) in[word] = load<4>(from + 4 * word).word[0];
+            float levels[3 * group];
+            frame.four_at(y, x, levels);
             Paint paint[group];
             paint[0] = paint_of(label_at(ids, 0));
             if (ids == label_at(ids, 0) * 0x01010101u) {  // most are, and a colour takes as long as its pixel
@@ -419,7 +448,7 @@ struct Overlay {
                 std::uint32_t out[4];
                 for (int i = 0; i < 4; ++i) {
                     const int byte = 4 * word + i;
-                    out[i] = blended(byte_of(in[word], static_cast<std::uint32_t>(i)), paint[byte / 3], byte % 3);
+                    out[i] = blended(levels[byte], paint[byte / 3], byte % 3);
                 }
                 store<4>(to + 4 * word, Pack<4>{{low_bytes(out[0], out[1], out[2], out[3])}});
             }
@@ -427,9 +456,9 @@ struct Overlay {
         }
         for (int pixel = 0; pixel < count; ++pixel) {
             const Paint paint = paint_of(label_at(ids, pixel));
-            for (int byte = 3 * pixel; byte < 3 * pixel + 3; ++byte) {
-                to[byte] = static_cast<std::uint8_t>(blended(static_cast<float>(from[byte]), paint, byte % 3));
-            }
+            const Pixel p = frame.at(y, x + pixel);
+            const float levels[3] = {p.b, p.g, p.r};
+            for (int c = 0; c < 3; ++c) to[3 * pixel + c] = static_cast<std::uint8_t>(blended(levels[c], paint, c));
         }
     }
 
@@ -493,8 +522,6 @@ inline bool is_size(std::int32_t height, std::int32_t width)
     return height > 0 && width > 0 && height <= max_side && width <= max_side;
 }
 
-inline bool is_word(const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 4 == 0; }
-
 inline bool is_frame(const edgeseg_frame& f)
 {
     if (!is_size(f.height, f.width) || f.plane == nullptr || (f.pitch | f.chroma_pitch) > max_pitch) return false;
@@ -520,28 +547,37 @@ int preprocess(const edgeseg_frame& f, const Frame& frame, const edgeseg_input& 
     return run(body, static_cast<std::uint32_t>(in.height) * static_cast<std::uint32_t>(in.width));
 }
 
+template <class Frame, class Labels, class Runner>
+int overlay(const Labels& labels, const edgeseg_overlay& o, Runner& run)
+{
+    using Body = Overlay<Labels, Frame>;
+    const std::int32_t height = o.frame.height, width = o.frame.width;
+    const auto groups = static_cast<std::uint32_t>((width + Body::group - 1) / Body::group);
+    const auto twice = [](std::int32_t side) { return Divisor::of(2 * static_cast<std::uint32_t>(side)); };
+    const bool wide = is_word(o.picture) && o.picture_pitch % 4 == 0 && Frame::has_words(o.frame);
+    const bool together = labels.width == width && width % Body::group == 0 &&
+                          reinterpret_cast<std::uintptr_t>(labels.data()) % Labels::four == 0;
+    const Body body{labels, height, width, groups, Divisor::of(groups), twice(height), twice(width), wide,
+                    is_word(o.labels_out) && width % 4 == 0, is_word(o.palette), together,
+                    o.picture != nullptr ? Frame::of(o.frame) : Frame{}, static_cast<std::uint8_t*>(o.picture),
+                    o.picture_pitch, static_cast<const std::uint8_t*>(o.palette),
+                    static_cast<std::uint8_t*>(o.labels_out), static_cast<float>(1.0 - o.alpha),
+                    static_cast<float>(o.alpha)};
+    return run(body, static_cast<std::uint32_t>(height) * groups);
+}
+
 template <class Labels, class Runner>
 int overlay(const Labels& labels, const edgeseg_overlay* o, Runner& run)
 {
-    constexpr int bad = EDGESEG_BAD_ARGUMENT;
-    if (o == nullptr || !is_size(o->height, o->width) || !is_size(labels.height, labels.width)) return bad;
-    if (!(o->alpha >= 0.0 && o->alpha <= 1.0) || (o->picture == nullptr && o->labels_out == nullptr)) return bad;
-    const std::int64_t row = 3 * static_cast<std::int64_t>(o->width);
-    if (o->picture != nullptr && (o->frame == nullptr || o->palette == nullptr)) return bad;
-    if (o->picture != nullptr && (o->pitch < row || o->picture_pitch < row)) return bad;
-    const auto groups = static_cast<std::uint32_t>((o->width + Overlay<Labels>::group - 1) / Overlay<Labels>::group);
-    const auto twice = [](std::int32_t side) { return Divisor::of(2 * static_cast<std::uint32_t>(side)); };
-    const bool wide = is_word(o->frame) && is_word(o->picture) && (o->pitch | o->picture_pitch) % 4 == 0;
-    const bool together = labels.width == o->width && o->width % Overlay<Labels>::group == 0 &&
-                          reinterpret_cast<std::uintptr_t>(labels.data()) % Labels::four == 0;
-    const Overlay<Labels> body{labels, o->height, o->width, groups, Divisor::of(groups), twice(o->height),
-                               twice(o->width), wide, is_word(o->labels_out) && o->width % 4 == 0,
-                               is_word(o->palette), together,
-                               static_cast<const std::uint8_t*>(o->frame), o->pitch,
-                               static_cast<std::uint8_t*>(o->picture), o->picture_pitch,
-                               static_cast<const std::uint8_t*>(o->palette), static_cast<std::uint8_t*>(o->labels_out),
-                               static_cast<float>(1.0 - o->alpha), static_cast<float>(o->alpha)};
-    return run(body, static_cast<std::uint32_t>(o->height) * groups);
+    if (o == nullptr || !is_size(o->frame.height, o->frame.width) || !is_size(labels.height, labels.width)) {
+        return EDGESEG_BAD_ARGUMENT;
+    }
+    if (o->picture == nullptr) {
+        return o->labels_out == nullptr ? EDGESEG_BAD_ARGUMENT : overlay<BgrFrame>(labels, *o, run);
+    }
+    if (!(o->alpha >= 0.0 && o->alpha <= 1.0) || o->palette == nullptr || !is_frame(o->frame)) return EDGESEG_BAD_ARGUMENT;
+    if (o->picture_pitch < 3 * static_cast<std::int64_t>(o->frame.width)) return EDGESEG_BAD_ARGUMENT;
+    return o->frame.kind == EDGESEG_BGR ? overlay<BgrFrame>(labels, *o, run) : overlay<Nv12Frame>(labels, *o, run);
 }
 
 }  // namespace detail

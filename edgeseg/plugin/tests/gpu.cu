@@ -180,6 +180,14 @@ void compare(Library& library, const Combination& c, edgeseg::Shape in, bool wit
     check(dback.bytes() == back, "unpooled", c.name, in);
 }
 
+// A frame without padding at `memory`, which has room for BGR. Its chroma follows its luma.
+edgeseg_frame frame_of(int kind, int height, int width, void* memory)
+{
+    const std::int64_t chroma_row = (width + 1) / 2 * 2;
+    return {kind, height, width, EDGESEG_BT709, 0, memory, (kind ? 1 : 3) * static_cast<std::int64_t>(width),
+            static_cast<char*>(memory) + static_cast<std::int64_t>(height) * width, chroma_row};
+}
+
 // Frames of one size for a net of another, and of the same.
 void compare_pictures(Library& library, int net_height, int net_width)
 {
@@ -194,11 +202,11 @@ void compare_pictures(Library& library, int net_height, int net_width)
     for (const int half : {0, 1}) {
         for (const int resize : {EDGESEG_BILINEAR, EDGESEG_AREA}) {
             for (const int kind : {EDGESEG_BGR, EDGESEG_NV12}) {
-                edgeseg_frame f{kind, height, width, EDGESEG_BT709, 0, frame.data(), 3 * width, frame.data() + 8000, width};
+                edgeseg_frame f = frame_of(kind, height, width, frame.data());
                 const edgeseg_input input{net_height, net_width, half, 1, resize, {0.017f, 0.018f, 0.019f}, {-1, -2, -3}};
                 Bytes expected(static_cast<size_t>(3 * net_height * net_width) * (half ? 2 : 4));
                 edgeseg::preprocess(&f, &input, expected.data(), OnHost{});
-                f.plane = dframe.data(), f.chroma = static_cast<char*>(dframe.data()) + 8000;
+                f = frame_of(kind, height, width, dframe.data());
                 const Buffer out(expected.size());
                 check(preprocess(&f, &input, out.data(), nullptr) == 0, "preprocess", "call", {1, 3, height, width});
                 check(out.bytes() == expected, "preprocess", kind ? "nv12" : "bgr", {1, 3, height, width});
@@ -207,17 +215,20 @@ void compare_pictures(Library& library, int net_height, int net_width)
         const Bytes scores = numbers(half ? edgeseg::Type::fp16 : edgeseg::Type::fp32,
                                      static_cast<size_t>(classes * net_height * net_width) * (half ? 2 : 4), 4);
         Bytes picture(frame.size()), labels(static_cast<size_t>(height * width));
-        edgeseg_overlay o{height, width, frame.data(), 3 * width, picture.data(), 3 * width, palette.data(), 0.4,
-                          labels.data()};
-        edgeseg::overlay_scores(scores.data(), half != 0, classes, net_height, net_width, &o, OnHost{});
-        const Buffer dscores(scores), dpicture(picture.size()), dlabels(labels.size());
-        o.frame = dframe.data(), o.picture = dpicture.data(), o.palette = dpalette.data(), o.labels_out = dlabels.data();
-        check(overlay(dscores.data(), half, classes, net_height, net_width, &o, nullptr) == 0, "overlay", "call", {});
-        check(dpicture.bytes() == picture && dlabels.bytes() == labels, "overlay", "scores", {1, 3, height, width});
+        for (const int kind : {EDGESEG_BGR, EDGESEG_NV12}) {
+            edgeseg_overlay o{frame_of(kind, height, width, frame.data()), picture.data(), 3 * width, palette.data(), 0.4,
+                              labels.data()};
+            edgeseg::overlay_scores(scores.data(), half != 0, classes, net_height, net_width, &o, OnHost{});
+            const Buffer dscores(scores), dpicture(picture.size()), dlabels(labels.size());
+            o = {frame_of(kind, height, width, dframe.data()), dpicture.data(), 3 * width, dpalette.data(), 0.4, dlabels.data()};
+            check(overlay(dscores.data(), half, classes, net_height, net_width, &o, nullptr) == 0, "overlay", "call", {});
+            check(dpicture.bytes() == picture && dlabels.bytes() == labels, "overlay", kind ? "nv12" : "bgr",
+                  {1, 3, height, width});
+        }
     }
 }
 
-// Once more with a frame whose rows are words, and a picture on it: the overlay's fast way.
+// Once more with frames whose rows are words, and a picture on one: the overlay's fast way.
 void compare_aligned(Library& library)
 {
     const int height = 70, width = 96, net_height = 35, net_width = 48;
@@ -226,15 +237,20 @@ void compare_aligned(Library& library)
     for (char& byte : frame) byte = static_cast<char>(random());
     for (char& byte : palette) byte = static_cast<char>(random());
     for (char& byte : map) byte = static_cast<char>(random());
-    Bytes picture(frame.size()), labels(static_cast<size_t>(height * width));
-    edgeseg_overlay o{height, width, frame.data(), 3 * width, picture.data(), 3 * width, palette.data(), 0.6, labels.data()};
-    edgeseg::overlay_labels(map.data(), net_height, net_width, &o, OnHost{});
-    const Buffer dframe(frame), dpalette(palette), dmap(map), dlabels(labels.size());
     auto* overlay = reinterpret_cast<decltype(&edgeseg_overlay_labels)>(library.symbol("edgeseg_overlay_labels"));
-    o.frame = o.picture = dframe.data();
-    o.palette = dpalette.data(), o.labels_out = dlabels.data();
-    check(overlay(dmap.data(), net_height, net_width, &o, nullptr) == 0, "overlay", "in place", {});
-    check(dframe.bytes() == picture && dlabels.bytes() == labels, "overlay", "in place", {1, 3, height, width});
+    for (const int kind : {EDGESEG_BGR, EDGESEG_NV12}) {
+        const bool in_place = kind == EDGESEG_BGR;
+        Bytes picture(frame.size()), labels(static_cast<size_t>(height * width));
+        edgeseg_overlay o{frame_of(kind, height, width, frame.data()), picture.data(), 3 * width, palette.data(), 0.6,
+                          labels.data()};
+        edgeseg::overlay_labels(map.data(), net_height, net_width, &o, OnHost{});
+        const Buffer dframe(frame), dpicture(picture.size()), dpalette(palette), dmap(map), dlabels(labels.size());
+        const Buffer& on = in_place ? dframe : dpicture;
+        o = {frame_of(kind, height, width, dframe.data()), on.data(), 3 * width, dpalette.data(), 0.6, dlabels.data()};
+        check(overlay(dmap.data(), net_height, net_width, &o, nullptr) == 0, "overlay", "aligned", {});
+        check(on.bytes() == picture && dlabels.bytes() == labels, "overlay", in_place ? "in place" : "nv12, aligned",
+              {1, 3, height, width});
+    }
 }
 
 // Median milliseconds of `call`, by events; the first calls warm up.
@@ -302,8 +318,6 @@ void measure_pictures(Library& library, int height, int width, int net_height, i
     auto* preprocess = reinterpret_cast<decltype(&edgeseg_preprocess)>(library.symbol("edgeseg_preprocess"));
     auto* overlay = reinterpret_cast<decltype(&edgeseg_overlay_scores)>(library.symbol("edgeseg_overlay_scores"));
     const edgeseg_input input{net_height, net_width, 1, 1, EDGESEG_AS_PYTHON, {0.017f, 0.018f, 0.019f}, {-1, -2, -3}};
-    const edgeseg_overlay o{height, width, frame.data(), 3 * width, picture.data(), 3 * width, palette.data(), 0.5,
-                            labels.data()};
     const auto tell = [&](const char* name, size_t moved, float ms) {
         const Buffer from(moved / 2), to(moved / 2);
         const float copy = milliseconds(
@@ -312,13 +326,14 @@ void measure_pictures(Library& library, int height, int width, int net_height, i
                     moved, static_cast<double>(ms), static_cast<double>(copy));
     };
     for (const int kind : {EDGESEG_BGR, EDGESEG_NV12}) {
-        const char* chroma = static_cast<char*>(frame.data()) + pixels;
-        const edgeseg_frame f{kind, height, width, EDGESEG_BT709, 0, frame.data(), (kind ? 1 : 3) * width, chroma, width};
-        tell(kind ? "preprocess nv12" : "preprocess bgr", (kind ? 3 * pixels / 2 : 3 * pixels) + 6 * net_pixels,
+        const size_t read = kind ? 3 * pixels / 2 : 3 * pixels;
+        const edgeseg_frame f = frame_of(kind, height, width, frame.data());
+        const edgeseg_overlay o{f, picture.data(), 3 * width, palette.data(), 0.5, labels.data()};
+        tell(kind ? "preprocess nv12" : "preprocess bgr", read + 6 * net_pixels,
              milliseconds([&] { preprocess(&f, &input, tensor.data(), nullptr); }));
+        tell(kind ? "overlay nv12" : "overlay bgr", 2 * net_pixels * static_cast<size_t>(classes) + read + 4 * pixels,
+             milliseconds([&] { overlay(scores.data(), 1, classes, net_height, net_width, &o, nullptr); }));
     }
-    tell("overlay", 2 * net_pixels * static_cast<size_t>(classes) + 7 * pixels,
-         milliseconds([&] { overlay(scores.data(), 1, classes, net_height, net_width, &o, nullptr); }));
 }
 
 }  // namespace

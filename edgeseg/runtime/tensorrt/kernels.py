@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeseg.errors import EngineError, InputError
+from edgeseg.nv12 import MATRICES
 from edgeseg.postprocess import palette_lut
 from edgeseg.preprocess import coefficients
-from edgeseg.runtime.nv12 import MATRICES
 from edgeseg.spec import LabelSpace, ModelSpec
 
-ABI = 1  # EDGESEG_PLUGIN_ABI
+ABI = 2  # EDGESEG_PLUGIN_ABI
 MAX_SIDE = 32767  # src/pictures.h
 _BGR, _NV12 = 0, 1
 _AS_PYTHON = 2
@@ -43,8 +43,8 @@ class _Input(ctypes.Structure):
 
 class _Overlay(ctypes.Structure):
     _fields_ = (
-        ("height", _int), ("width", _int), ("frame", _address), ("pitch", _pitch), ("picture", _address),
-        ("picture_pitch", _pitch), ("palette", _address), ("alpha", ctypes.c_double), ("labels_out", _address),
+        ("frame", _Frame), ("picture", _address), ("picture_pitch", _pitch), ("palette", _address),
+        ("alpha", ctypes.c_double), ("labels_out", _address),
     )  # fmt: skip
 
 
@@ -119,13 +119,7 @@ class Kernels:
 
     def preprocess(self, picture: Picture, planes: Sequence[Plane], tensor: int, stream: int) -> None:
         """A frame of any size to the net's input at ``tensor``."""
-        first, second = planes[0], planes[1] if len(planes) > 1 else Plane(0, 0)
-        nv12 = picture.matrix is not None
-        frame = _Frame(
-            _NV12 if nv12 else _BGR, picture.height, picture.width,
-            MATRICES.index(picture.matrix) if picture.matrix is not None else 0, picture.full_range,
-            first.pointer, first.pitch, second.pointer, second.pitch,
-        )  # fmt: skip
+        frame = _frame(picture, planes)
         _checked(
             self._library.edgeseg_preprocess(
                 ctypes.byref(frame), ctypes.byref(self._input), _address(tensor), _address(stream)
@@ -135,27 +129,34 @@ class Kernels:
     def overlay(
         self,
         scores: Scores,
-        size: tuple[int, int],
+        picture: Picture,
+        planes: Sequence[Plane],
         labels: int,
         stream: int,
         *,
-        frame: Plane | None = None,
-        picture: int = 0,
+        painted: int = 0,
         palette: int = 0,
         alpha: float = 0.0,
     ) -> None:
-        """Scores to labels (H, W) uint8 of ``size``; with ``frame``, BGR, the colours over it to ``picture``, too."""
-        height, width = size
-        told = _Overlay(
-            height, width, frame.pointer if frame else 0, frame.pitch if frame else 0, picture, 3 * width, palette,
-            alpha, labels,
-        )  # fmt: skip
+        """Scores to labels (H, W) uint8 of a frame's size; with ``painted``, the colours over the frame to there, too,
+        (H, W, 3) uint8 BGR.
+        """
+        told = _Overlay(_frame(picture, planes), painted, 3 * picture.width, palette, alpha, labels)
         _checked(
             self._library.edgeseg_overlay_scores(
                 _address(scores.pointer), scores.is_half, scores.classes, scores.height, scores.width,
                 ctypes.byref(told), _address(stream),
             )
         )  # fmt: skip
+
+
+def _frame(picture: Picture, planes: Sequence[Plane]) -> _Frame:
+    first, second = planes[0], planes[1] if len(planes) > 1 else Plane(0, 0)
+    matrix = 0 if picture.matrix is None else MATRICES.index(picture.matrix)
+    return _Frame(
+        _BGR if picture.matrix is None else _NV12, picture.height, picture.width, matrix, picture.full_range,
+        first.pointer, first.pitch, second.pointer, second.pitch,
+    )  # fmt: skip
 
 
 def open_library(path: Path) -> Any:

@@ -12,9 +12,8 @@ import numpy as np
 
 from edgeseg.artifact import Passport
 from edgeseg.errors import InputError
-from edgeseg.preprocess import check_frame
+from edgeseg.nv12 import Nv12, check_planes
 from edgeseg.runtime.engine import Float, Image
-from edgeseg.runtime.nv12 import Nv12, check_planes
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.device import DeviceArray, DeviceLabels, borrow
 from edgeseg.runtime.tensorrt.dlpack import Borrowed
@@ -62,6 +61,8 @@ class PictureEngine(Ring[PictureSlot]):
     device arrays. Labels are those of the other engines but where the resize rounds a grey level otherwise; in FP16
     also where it matters that pixels are normalised in FP32 here.
     """
+
+    takes_nv12 = True
 
     def __init__(
         self,
@@ -126,19 +127,19 @@ class PictureEngine(Ring[PictureSlot]):
     def _batch(self, frames: Image) -> Image:
         return np.stack(list(self.stream(frames)))
 
-    def paint(self, frame: Image, alpha: float = 0.5) -> tuple[Image, Image]:
-        """Labels (H, W) uint8 of a frame (H, W, 3) uint8 BGR, and the picture (H, W, 3): their colours over the frame.
+    def paint(self, frame: Image | Nv12, alpha: float = 0.5) -> tuple[Image, Image]:
+        """Labels (H, W) uint8 of a frame, and the picture (H, W, 3) uint8 BGR: their colours over the frame.
 
         The picture is that of ``edgeseg.postprocess.overlay``; ``alpha`` is the colours' weight, 0 to 1.
         """
-        check_frame(frame)
+        height, width = self._frame_size(frame)
         _check_alpha(alpha)
         with self._turn:
             self._require_idle()
             slot = self._slots[0]
             self._fill(slot, frame, alpha)
             labels = self._receive(slot)
-            return labels, np.array(slot.painted.host[: frame.size].reshape(frame.shape))
+            return labels, np.array(slot.painted.host[: 3 * height * width].reshape(height, width, 3))
 
     def logits(self, frame: Image | Nv12) -> Float:
         """The net's scores for a frame of any size: (classes, H, W) float32 at ``spec.input_size``."""
@@ -221,10 +222,8 @@ class PictureEngine(Ring[PictureSlot]):
         scores = Scores(slot.scores, self._half["scores"], len(self.spec.labels), *self.spec.input_size)
         painting: dict[str, Any] = {}
         if alpha is not None:
-            painting = {
-                "frame": planes[0], "picture": slot.painted.device, "palette": self._palette, "alpha": alpha,
-            }  # fmt: skip
-        self._kernels.overlay(scores, (picture.height, picture.width), slot.labels.device, handle, **painting)
+            painting = {"painted": slot.painted.device, "palette": self._palette, "alpha": alpha}
+        self._kernels.overlay(scores, picture, planes, slot.labels.device, handle, **painting)
 
     def _receive(self, slot: PictureSlot) -> Image:
         self._wait(slot)
@@ -245,8 +244,6 @@ class PictureEngine(Ring[PictureSlot]):
         """
         if alpha is not None:
             _check_alpha(alpha)
-            if isinstance(frame, Nv12):
-                raise InputError("colours are painted over BGR frames", got="NV12", hint="Leave alpha out.")
         with self._turn:
             self._require_idle()
             slot = self._slots[0]

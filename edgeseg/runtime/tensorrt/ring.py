@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from edgeseg.artifact import Passport
 from edgeseg.errors import EngineError
 from edgeseg.preprocess import check_frame, resize_labels
-from edgeseg.runtime.engine import Engine, Image
+from edgeseg.runtime.engine import Engine, Image, as_bgr
 from edgeseg.runtime.target import VERSION_COMPATIBLE
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.library import Library
@@ -187,8 +187,8 @@ class Ring(Engine, Generic[AnySlot]):
     def stream(self, frames: Iterable[Any]) -> Iterator[Image]:
         """Label frames of any size, in their order, ``SLOTS`` of them on their way at a time.
 
-        Frames are what a call takes: (H, W, 3) uint8 BGR; yields (H, W) uint8. The engine is this iterator's until it
-        is exhausted or closed: other calls raise ``EngineError``.
+        Frames are what a call takes: (H, W, 3) uint8 BGR, or ``Nv12``; yields (H, W) uint8. The engine is this
+        iterator's until it is exhausted or closed: other calls raise ``EngineError``.
         """
         with self._turn:
             self._require_idle()
@@ -196,7 +196,8 @@ class Ring(Engine, Generic[AnySlot]):
         waiting: deque[tuple[AnySlot, tuple[int, int]]] = deque()
         free = list(self._slots)
         try:
-            for frame in frames:
+            for given in frames:
+                frame = given if self.takes_nv12 else as_bgr(given)
                 size = self._frame_size(frame)
                 if free:
                     slot, labels = free.pop(), None

@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from edgeseg.errors import InputError
 
 MATRICES = ("bt601", "bt709")
+_LUMA_OF = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # weights of red and blue, ITU-R BT.601 and BT.709
 
 
 @dataclass(frozen=True)
 class Nv12:
-    """A frame in NV12, for engines built with ``--kernels``.
+    """A frame in NV12. Engines built with ``--kernels`` take it as it is, others after ``to_bgr``.
 
     Attributes
     ----------
@@ -48,6 +51,30 @@ class Nv12:
             if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8:
                 raise InputError("not a plane of an NV12 frame", got=_told(plane), expected="a uint8 array of NumPy")
         return check_planes(tuple(self.luma.shape), tuple(self.chroma.shape))
+
+    def to_bgr(self) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 BGR, as OpenCV converts where it can (BT.601, 16 to 235, even sides), else in float.
+
+        A chroma pixel is that of its four luma pixels, not interpolated. Raises ``InputError`` as ``check``.
+        """
+        height, width = self.check()
+        if self.matrix == "bt601" and not self.full_range and height % 2 == 0 and width % 2 == 0:
+            luma, chroma = np.ascontiguousarray(self.luma), np.ascontiguousarray(self.chroma)
+            return np.asarray(cv2.cvtColorTwoPlane(luma, chroma, cv2.COLOR_YUV2BGR_NV12), np.uint8)
+        red, blue = _LUMA_OF[self.matrix]
+        y_gain, c_gain = (1.0, 2.0) if self.full_range else (255 / 219, 2 * 255 / 224)
+        y = self.luma.astype(np.float32) if self.full_range else np.maximum(self.luma, 16) - np.float32(16)
+        uv = (self.chroma.astype(np.float32) - 128).repeat(2, 0).repeat(2, 1)[:height, :width]
+        r_v, b_u = c_gain * (1 - red), c_gain * (1 - blue)
+        gains = np.array(
+            [
+                [y_gain, b_u, 0],
+                [y_gain, -b_u * blue / (1 - red - blue), -r_v * red / (1 - red - blue)],
+                [y_gain, 0, r_v],
+            ]
+        )
+        levels = cv2.transform(np.dstack([y, uv]), gains.astype(np.float32))
+        return np.rint(levels).clip(0, 255).astype(np.uint8)
 
 
 def check_planes(luma: tuple[int, ...], chroma: tuple[int, ...]) -> tuple[int, int]:
