@@ -1,7 +1,11 @@
-"""Every call of cuda-python, as the runner makes it, without a device: CUDA refuses it, Python does not."""
+"""The two bindings to CUDA without a device: calls that CUDA refuses and Python does not, contexts that do not stay."""
 
+import sys
+import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -25,6 +29,7 @@ class Unheeded(cuda.CudaPython):
         return (0 if values[0] is None else values[0]) if values else None
 
 
+DRIVER_CALLS = ("cuEventCreate", "cuEventRecord", "cuStreamWaitEvent", "cuEventDestroy_v2")
 HOST = np.zeros(16, np.uint8)
 STREAM, EVENT = runtime.cudaStream_t(0), runtime.cudaEvent_t(0)
 CALLS: dict[str, Callable[[cuda.CudaPython], Any]] = {
@@ -66,3 +71,79 @@ def test_every_call_of_the_protocol_is_among_them() -> None:
     methods = {name for name in vars(cuda.Cuda) if not name.startswith("_")}
     assert methods - {"handle"} == set(CALLS)
     assert cuda.CudaPython.__new__(cuda.CudaPython).handle(runtime.cudaStream_t(5)) == 5
+
+
+class Pycuda:
+    """pycuda's driver module as far as contexts go: a stack a thread; a process ends where one is not empty."""
+
+    def __init__(self) -> None:
+        self.stack = threading.local()
+        self.calls = 0
+        self.Context = SimpleNamespace(pop=lambda: self.contexts().pop())
+        self.host_alloc_flags = SimpleNamespace(DEVICEMAP=2)
+
+    def contexts(self) -> list[str]:
+        if not hasattr(self.stack, "contexts"):
+            self.stack.contexts = list[str]()
+        return self.stack.contexts  # type: ignore[no-any-return]
+
+    def _called(self, *arguments: Any) -> "Thing":
+        assert self.contexts() == ["primary"], "no context on this thread's stack, or more than one"
+        self.calls += 1
+        return Thing(self)
+
+    mem_alloc = memcpy_htod_async = memcpy_dtoh_async = Stream = Event = _called
+
+    def init(self) -> None: ...
+
+    def Device(self, number: int) -> Any:  # noqa: N802
+        primary = SimpleNamespace(push=lambda: self.contexts().append("primary"))
+        return SimpleNamespace(retain_primary_context=lambda: primary)
+
+    def pagelocked_empty(self, size: int, dtype: Any, mem_flags: int) -> Any:
+        self._called()
+        return SimpleNamespace(base=Thing(self), size=size)
+
+
+class Thing:
+    """Memory, a stream or an event of pycuda's."""
+
+    def __init__(self, pycuda: Pycuda) -> None:
+        self.free = self.record = self.synchronize = pycuda._called
+        self.get_device_pointer = self.time_till = lambda *_: pycuda._called() and 7
+        self.handle = 5
+
+    def __int__(self) -> int:
+        return 4096
+
+
+def test_pycudas_contexts_are_taken_off_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every thread after every call: pycuda aborts where a thread, or the process, ends with one on its stack."""
+    driver = Pycuda()
+    monkeypatch.setitem(sys.modules, "pycuda", SimpleNamespace(driver=driver))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    calls = MagicMock(**{f"{name}.return_value": 0 for name in DRIVER_CALLS})
+    monkeypatch.setattr(cuda, "_driver", lambda: calls)
+    gpu, left = cuda.PyCuda(), list[int]()
+
+    def every_call() -> None:
+        stream, event, host = gpu.stream(), gpu.event(), gpu.allocate_host(16)
+        gpu.to_device(gpu.allocate(16), host, stream)
+        gpu.to_host(host, 4096, stream)
+        gpu.record(event, stream)
+        gpu.wait(event)
+        gpu.wait_for(1, stream)
+        assert gpu.milliseconds(event, event) == gpu.mapped(host) == 7
+        gpu.free_host(host)
+        gpu.free(4096)
+        left.append(len(driver.contexts()))
+
+    for _ in range(2):  # the second thread may have the first one's number
+        thread = threading.Thread(target=every_call)
+        thread.start()
+        thread.join()
+    every_call()
+    assert left == [0, 0, 0]
+    with pytest.raises(RuntimeError, match="no"), gpu._here():
+        raise RuntimeError("no")
+    assert not driver.contexts()

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import weakref
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -362,7 +363,7 @@ def test_cuda_python_waits_by_an_event() -> None:
 def test_pycuda_waits_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("cuEventCreate", "cuEventRecord", "cuStreamWaitEvent", "cuEventDestroy_v2")
     gpu = cuda.PyCuda.__new__(cuda.PyCuda)
-    monkeypatch.setattr(gpu, "_enter", lambda: None)
+    monkeypatch.setattr(gpu, "_here", nullcontext)
     for fails in ("", "cuEventRecord"):
         driver = Recorder({**dict.fromkeys(names, 0), "failed": 201}, fails)
         monkeypatch.setattr(cuda, "_driver", lambda driver=driver: driver)

@@ -13,6 +13,7 @@ import pytest
 from commands import edgeseg
 from plugin_host import SANITIZERS, WARNINGS
 
+from benchmarks.gpu import bandwidth, pictures
 from edgeseg.cli.plugin import parse_archs
 from edgeseg.errors import EdgesegError, EngineError, InputError, MissingDependencyError, OutputError
 from edgeseg.plugin import build
@@ -226,6 +227,47 @@ def test_the_library_without_tensorrt(nvcc: Path, include: Path, tmp_path: Path)
     done = subprocess.run([driver, library], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(" checks, 0 failed\n")
+
+
+def _on_the_cpu(nvcc: Path, include: Path, folder: Path, device: Path) -> "subprocess.CompletedProcess[str]":
+    """``tests/gpu.cu`` and the library, whole but for the kernels' launches, on a device that is the processor."""
+    folders = [f"-I{build.SOURCES / part}" for part in ("include", "src", "tests")]
+    host = ",".join([*WARNINGS, *SANITIZERS, "-ffp-contract=off"])
+    flags = ["-std=c++17", "-O1", "-g", "-cudart", "none", "-x", "c++", *folders, "-isystem", str(include)]
+    program, library = folder / "gpu", folder / "libedgeseg_plugin.so"
+    sources = [build.SOURCES / "src" / "plugins.cpp", build.SOURCES / "host" / "library.cpp", device]
+    for words in (
+        ["-Xcompiler", host, build.SOURCES / "tests" / "gpu.cu", device, "-ldl", "-o", program],
+        ["-Xcompiler", f"{host},-fPIC", "-shared", *sources, "-o", library],
+    ):
+        compiled = subprocess.run([str(nvcc), *flags, *map(str, words)], capture_output=True, text=True)
+        assert compiled.returncode == 0, compiled.stderr
+    return subprocess.run([program, library, "--brief"], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include", _HEADERS, ids=str)
+def test_the_devices_program_finds_what_is_there(nvcc: Path, include: Path, tmp_path: Path) -> None:
+    """It compares and measures under sanitizers, and ``benchmarks.gpu`` reads every line of it."""
+    done = _on_the_cpu(nvcc, include, tmp_path, build.SOURCES / "host" / "device.cpp")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if " copy " in line]
+    assert len(bandwidth(done.stdout)) + len(pictures(done.stdout)) == len(lines) - 1  # the first one says what it is
+    assert len({row["form"] for row in bandwidth(done.stdout)}) >= 4
+    kernels = {"preprocess bgr", "preprocess nv12", "overlay bgr", "overlay nv12"}
+    assert {row["kernel"] for row in pictures(done.stdout)} == kernels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include", _HEADERS[:1], ids=str)
+def test_the_devices_program_finds_what_is_wrong(nvcc: Path, include: Path, tmp_path: Path) -> None:
+    device = tmp_path / "device.cpp"
+    whole = (build.SOURCES / "host" / "device.cpp").read_text()
+    device.write_text(whole.replace("return max_unpool(call, EachItem{});", "return call.windows.n < 3 ? 0 : 1;"))
+    done = _on_the_cpu(nvcc, include, tmp_path, device)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED: unpooled, fp32 linear, 1x1x2x2" in done.stdout
+    assert "FAILED: enqueue, fp16 linear, 3x33x8x16" in done.stdout
 
 
 @pytest.mark.slow

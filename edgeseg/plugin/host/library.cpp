@@ -17,7 +17,7 @@ struct EachItem {
 
 extern "C" {
 
-int edgeseg_plugin_version(void) { return EDGESEG_PLUGIN_ABI; }
+__attribute__((weak)) int edgeseg_plugin_version(void) { return EDGESEG_PLUGIN_ABI; }  // plugins.cpp has one, too
 
 int edgeseg_preprocess(const edgeseg_frame* frame, const edgeseg_input* input, void* out, void*)
 {
@@ -28,6 +28,11 @@ int edgeseg_overlay_scores(const void* scores, int32_t is_half, int32_t classes,
                            const edgeseg_overlay* overlay, void*)
 {
     return edgeseg::overlay_scores(scores, is_half != 0, classes, height, width, overlay, EachItem{});
+}
+
+int edgeseg_overlay_labels(const void* labels, int32_t height, int32_t width, const edgeseg_overlay* overlay, void*)
+{
+    return edgeseg::overlay_labels(labels, height, width, overlay, EachItem{});
 }
 
 }  // extern "C"

@@ -1,6 +1,6 @@
 // On a device: enqueue through IPluginV3 against the same bodies on the host, bit by bit, and the bandwidth beside a
-// device-to-device copy of as many. Usage: gpu LIBRARY [--compare]; with --compare nothing is timed, for those who watch
-// every access. Exits 0, 1 with what did not hold, or 77 where there is no device.
+// device-to-device copy of as many. Usage: gpu LIBRARY [--compare|--brief]; with --compare nothing is timed, for those who
+// watch every access; with --brief once. Exits 0, 1 with what did not hold, or 77 where there is no device.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -253,11 +253,13 @@ void compare_aligned(Library& library)
     }
 }
 
+// How often a call is timed, and how many of them at a time, after how many.
+int warm = 5, timed = 30, repeats = 10;
+
 // Median milliseconds of `call`, by events; the first calls warm up.
 template <class Call>
 float milliseconds(Call&& call)
 {
-    constexpr int warm = 5, timed = 30, repeats = 10;
     cudaEvent_t start, stop;
     require(cudaEventCreate(&start));
     require(cudaEventCreate(&stop));
@@ -269,12 +271,12 @@ float milliseconds(Call&& call)
         require(cudaEventSynchronize(stop));
         float time = 0;
         require(cudaEventElapsedTime(&time, start, stop));
-        if (i >= warm) times.push_back(time / repeats);
+        if (i >= warm) times.push_back(time / static_cast<float>(repeats));
     }
     require(cudaEventDestroy(start));
     require(cudaEventDestroy(stop));
-    std::nth_element(times.begin(), times.begin() + timed / 2, times.end());
-    return times[timed / 2];
+    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+    return times[times.size() / 2];
 }
 
 void measure(Library& library, const Combination& c, edgeseg::Shape in)
@@ -307,6 +309,25 @@ void measure(Library& library, const Combination& c, edgeseg::Shape in)
                 static_cast<double>(copy), rate(copy));
 }
 
+// FP16 scores whose labels lie in patches of 16 x 16, about as a street's do: neighbours mostly have one colour.
+Bytes patches(int height, int width, int classes)
+{
+    std::mt19937 random(7);
+    std::vector<int> labels(static_cast<size_t>((height / 16 + 1) * (width / 16 + 1)));
+    for (int& label : labels) label = static_cast<int>(random() % static_cast<unsigned>(classes));
+    const size_t plane = static_cast<size_t>(height) * static_cast<size_t>(width);
+    std::vector<edgeseg::Half> scores(plane * static_cast<size_t>(classes), edgeseg::Half{0});
+    for (int y = 0; y < height; ++y) {
+        for (int x = 0; x < width; ++x) {
+            const auto label = static_cast<size_t>(labels[static_cast<size_t>(y / 16 * (width / 16 + 1) + x / 16)]);
+            scores[label * plane + static_cast<size_t>(y) * static_cast<size_t>(width) + static_cast<size_t>(x)].bits = 0x3c00;
+        }
+    }
+    Bytes out(2 * scores.size());
+    std::memcpy(out.data(), scores.data(), out.size());
+    return out;
+}
+
 // What stands before and after a net, for frames of `height` x `width` and a net of `net_height` x `net_width` in FP16.
 // The floor: every byte of the frame read once, and for the overlay the scores; the results written once.
 void measure_pictures(Library& library, int height, int width, int net_height, int net_width, int classes)
@@ -314,7 +335,7 @@ void measure_pictures(Library& library, int height, int width, int net_height, i
     const auto pixels = static_cast<size_t>(height) * static_cast<size_t>(width);
     const auto net_pixels = static_cast<size_t>(net_height) * static_cast<size_t>(net_width);
     const Buffer frame(3 * pixels), picture(3 * pixels), labels(pixels), palette(1024);
-    const Buffer tensor(6 * net_pixels), scores(2 * net_pixels * static_cast<size_t>(classes));
+    const Buffer tensor(6 * net_pixels), scores(patches(net_height, net_width, classes));
     auto* preprocess = reinterpret_cast<decltype(&edgeseg_preprocess)>(library.symbol("edgeseg_preprocess"));
     auto* overlay = reinterpret_cast<decltype(&edgeseg_overlay_scores)>(library.symbol("edgeseg_overlay_scores"));
     const edgeseg_input input{net_height, net_width, 1, 1, EDGESEG_AS_PYTHON, {0.017f, 0.018f, 0.019f}, {-1, -2, -3}};
@@ -340,10 +361,11 @@ void measure_pictures(Library& library, int height, int width, int net_height, i
 
 int main(int count, char** arguments)
 {
-    const bool timed = count == 2;
-    if (!timed && (count != 3 || std::strcmp(arguments[2], "--compare") != 0)) {
-        return std::fprintf(stderr, "usage: %s LIBRARY [--compare]\n", arguments[0]), 2;
+    const std::string option = count > 2 ? arguments[2] : "";
+    if (count < 2 || count > 3 || !(option.empty() || option == "--compare" || option == "--brief")) {
+        return std::fprintf(stderr, "usage: %s LIBRARY [--compare|--brief]\n", arguments[0]), 2;
     }
+    if (option == "--brief") warm = 0, timed = 1, repeats = 1;
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) return std::printf("no CUDA device\n"), 77;
     Library library(arguments[1]);
@@ -360,10 +382,11 @@ int main(int count, char** arguments)
     compare_aligned(library);
     for (const std::string& line : library.log()) std::printf("logged: %s\n", line.c_str());
     std::printf("%d failed\n", failures);
-    if (!timed) return failures == 0 ? 0 : 1;
+    if (option == "--compare") return failures == 0 ? 0 : 1;
     cudaDeviceProp device{};
     require(cudaGetDeviceProperties(&device, 0));
-    std::printf("%s; median of 30 batches of 10 calls; bytes read and written once; the copy moves as many\n", device.name);
+    std::printf("%s; median of %d batches of %d calls; bytes read and written once; the copy moves as many\n", device.name,
+                timed, repeats);
     // SegNet's five poolings at two sizes, and one whose rows are not aligned.
     const std::int64_t channels[] = {64, 128, 256, 512, 512}, sizes[][2] = {{352, 480}, {1056, 1920}};
     for (const Combination& c : combinations) {

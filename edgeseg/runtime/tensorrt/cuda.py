@@ -5,7 +5,7 @@ import ctypes
 import functools
 import os
 import sys
-import threading
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -264,7 +264,12 @@ class CudaPython:
 
 
 class PyCuda:
-    """pycuda, which knows no graphs. A context belongs to a thread: each that comes gets it."""
+    """pycuda, which knows no graphs.
+
+    A context belongs to a thread, on a stack that pycuda keeps of its own: it ends the process where a thread ends with
+    one still on it. So every call puts the context there and takes it off again. What comes after, TensorRT and the
+    plugin, needs none: CUDA's runtime takes the device's primary context, which this one is.
+    """
 
     name, has_graphs = BINDINGS[1], False
 
@@ -274,78 +279,82 @@ class PyCuda:
         driver.init()
         self._api: Any = driver
         self._context: Any = driver.Device(0).retain_primary_context()
-        self._threads: set[int] = set()
         self._kept: dict[int, Any] = {}  # pycuda frees what nothing refers to
-        self._enter()
 
-    def _enter(self) -> None:
-        """Give the calling thread the context, once."""
-        if threading.get_ident() not in self._threads:
-            self._context.push()
-            self._threads.add(threading.get_ident())
+    @contextlib.contextmanager
+    def _here(self) -> Iterator[Any]:
+        """pycuda, with the context on the calling thread's stack."""
+        self._context.push()
+        try:
+            yield self._api
+        finally:
+            self._api.Context.pop()
 
     def allocate(self, size: int) -> int:
-        self._enter()
-        memory = self._api.mem_alloc(size)
+        with self._here() as api:
+            memory = api.mem_alloc(size)
         self._kept[int(memory)] = memory
         return int(memory)
 
     def free(self, pointer: int) -> None:
-        self._enter()
-        self._kept.pop(pointer).free()
+        with self._here():
+            self._kept.pop(pointer).free()
 
     def allocate_host(self, size: int) -> Bytes:
-        self._enter()
-        flags = self._api.host_alloc_flags.DEVICEMAP
-        host: Bytes = self._api.pagelocked_empty(size, np.uint8, mem_flags=flags)
+        with self._here() as api:
+            host: Bytes = api.pagelocked_empty(size, np.uint8, mem_flags=api.host_alloc_flags.DEVICEMAP)
         return host
 
     def free_host(self, host: Bytes) -> None:
-        """Freed by pycuda with the last array that refers to it."""
+        with self._here():  # by the last array that refers to it, it may be in a thread without the context
+            host.base.free()  # type: ignore[union-attr]
 
     def mapped(self, host: Bytes) -> int:
-        self._enter()
-        return int(host.base.get_device_pointer())  # type: ignore[union-attr]
+        with self._here():
+            return int(host.base.get_device_pointer())  # type: ignore[union-attr]
 
     def stream(self) -> Any:
-        self._enter()
-        return self._api.Stream()
+        with self._here() as api:
+            return api.Stream()
 
     def handle(self, stream: Any) -> int:
         return int(stream.handle)
 
     def to_device(self, pointer: int, host: Bytes, stream: Any) -> None:
-        self._api.memcpy_htod_async(pointer, host, stream)
+        with self._here() as api:
+            api.memcpy_htod_async(pointer, host, stream)
 
     def to_host(self, host: Bytes, pointer: int, stream: Any) -> None:
-        self._api.memcpy_dtoh_async(host, pointer, stream)
+        with self._here() as api:
+            api.memcpy_dtoh_async(host, pointer, stream)
 
     def event(self) -> Any:
-        self._enter()
-        return self._api.Event()
+        with self._here() as api:
+            return api.Event()
 
     def record(self, event: Any, stream: Any) -> None:
-        self._enter()
-        event.record(stream)
+        with self._here():
+            event.record(stream)
 
     def wait(self, event: Any) -> None:
-        self._enter()
-        event.synchronize()
+        with self._here():
+            event.synchronize()
 
     def wait_for(self, handle: int, stream: Any) -> None:
         """By the driver itself: pycuda has no streams but its own."""
-        self._enter()
         driver, event = _driver(), ctypes.c_void_p()
         assert driver is not None
-        _call(driver.cuEventCreate(ctypes.byref(event), _DISABLE_TIMING))
-        try:
-            _call(driver.cuEventRecord(event, ctypes.c_void_p(handle)))
-            _call(driver.cuStreamWaitEvent(ctypes.c_void_p(self.handle(stream)), event, 0))
-        finally:
-            _call(driver.cuEventDestroy_v2(event))
+        with self._here():
+            _call(driver.cuEventCreate(ctypes.byref(event), _DISABLE_TIMING))
+            try:
+                _call(driver.cuEventRecord(event, ctypes.c_void_p(handle)))
+                _call(driver.cuStreamWaitEvent(ctypes.c_void_p(self.handle(stream)), event, 0))
+            finally:
+                _call(driver.cuEventDestroy_v2(event))
 
     def milliseconds(self, start: Any, end: Any) -> float:
-        return float(start.time_till(end))
+        with self._here():
+            return float(start.time_till(end))
 
     def begin_capture(self, stream: Any) -> None:
         raise NotImplementedError
