@@ -19,11 +19,13 @@ NUMPY_OF_SYSTEM_CV2 = "numpy<2"
 CUDA_BINDINGS = ("cuda-python", "cuda-bindings", "cuda-core")
 
 
-def requirements(declared: Iterable[str], *, extra: str, cuda: int, system_cv2: bool) -> list[str]:
+def requirements(declared: Iterable[str], *, extra: str, cuda: str, system_cv2: bool) -> list[str]:
     """Of the ``declared`` requirements, those to install: the base's and the ``extra``'s, on this Python.
 
-    CUDA's bindings are held to the major version ``cuda`` of the system's toolkit.
+    CUDA's bindings are held to the version ``cuda`` of the system's toolkit, such as ``12.6``: newer ones bring a newer
+    runtime along, which a board's driver may refuse.
     """
+    major, minor = map(int, cuda.split("."))
     chosen = []
     for text in declared:
         requirement = Requirement(text)
@@ -33,7 +35,7 @@ def requirements(declared: Iterable[str], *, extra: str, cuda: int, system_cv2: 
             continue
         requirement.marker = None
         if name in CUDA_BINDINGS[:2]:
-            requirement.specifier &= f">={cuda},<{cuda + 1}"
+            requirement.specifier &= f">={major}.{minor},<{major}.{minor + 1}"
         chosen.append(str(requirement))
     return [*chosen, NUMPY_OF_SYSTEM_CV2] if system_cv2 else chosen
 
@@ -48,7 +50,7 @@ def has_system_cv2() -> bool:
 def main() -> None:
     """Print the list."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--cuda", type=int, required=True, help="major version of the system's CUDA")
+    parser.add_argument("--cuda", required=True, help="version of the system's CUDA, such as 12.6")
     parser.add_argument("--extra", default="tensorrt")
     given = parser.parse_args()
     declared = importlib.metadata.requires("edgeseg") or []

@@ -117,9 +117,9 @@ case $jetpack in
     "Flash JetPack 6.1 or newer; it is for Orin and Thor, not for Xavier and older boards" ;;
   6 | 6.0*) fail "JetPack $jetpack has TensorRT 8.6, and $old" \
     "Upgrade to 6.1 or newer: with SDK Manager, or over apt as NVIDIA's JetPack documentation says" ;;
-  6.*) python_wanted=3.10 cuda=12 tensorrt=10.3 ;;
-  7.0* | 7.1*) python_wanted=3.12 cuda=13 tensorrt=10.13 ;;
-  7.*) python_wanted=3.12 cuda=13 tensorrt=10.16 ;;
+  6.*) python_wanted=3.10 cuda=12.6 tensorrt=10.3 ;;
+  7.0* | 7.1*) python_wanted=3.12 cuda=13.0 tensorrt=10.13 ;;
+  7.*) python_wanted=3.12 cuda=13.2 tensorrt=10.16 ;;
   *) fail "JetPack $jetpack is not known" "Known: 6.1 to 6.2.2, 7.0 to 7.2. Give the nearest: --jetpack 7.2" ;;
 esac
 say "JetPack $jetpack${l4t:+ (L4T $l4t)}: expecting TensorRT $tensorrt or newer, CUDA $cuda, Python $python_wanted"
@@ -187,10 +187,12 @@ else
 fi
 
 if $plugin; then
+  # Beside the program, where whoever runs it finds it: a cache belongs to one user.
+  library=$venv/share/edgeseg/libedgeseg_plugin.so
   if $dry_run; then
-    run "$venv/bin/edgeseg" build-plugin
+    run "$venv/bin/edgeseg" build-plugin -o "$library"
   else
-    PATH=$PATH:/usr/local/cuda/bin "$venv/bin/edgeseg" build-plugin || fail "the unpooling plugin was not built" \
+    PATH=$PATH:/usr/local/cuda/bin "$venv/bin/edgeseg" build-plugin -o "$library" || fail "the unpooling plugin was not built" \
       "It needs nvcc and TensorRT's headers: sudo apt install nvidia-jetpack. Or go without it: --no-plugin"
   fi
 fi

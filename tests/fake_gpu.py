@@ -20,6 +20,13 @@ def bytes_at(pointer: int, size: int) -> np.ndarray:
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
 
 
+def aligned(size: int, skew: int = 0) -> np.ndarray:
+    """``size`` bytes that begin ``skew`` bytes after a multiple of 256, as CUDA's memory does at none."""
+    block = np.full(size + 512, 77, np.uint8)
+    start = -block.ctypes.data % 256 + skew
+    return block[start : start + size]
+
+
 class FakeCuda:
     """``edgeseg.runtime.tensorrt.cuda.Cuda`` on the host."""
 
@@ -32,7 +39,7 @@ class FakeCuda:
         self.capturing: list[Callable[[], None]] | None = None
 
     def allocate(self, size: int) -> int:
-        block = np.full(size, 77, np.uint8)
+        block = aligned(size)
         self.memory[block.ctypes.data] = block
         return block.ctypes.data
 
@@ -65,6 +72,10 @@ class FakeCuda:
     def to_host(self, host: np.ndarray, pointer: int, stream: Any) -> None:
         self.copied += 1
         self._put(stream, lambda: np.copyto(host, bytes_at(pointer, host.size)))
+
+    def copy(self, to: int, pointer: int, size: int, stream: Any) -> None:
+        self.copied += 1
+        self._put(stream, lambda: np.copyto(bytes_at(to, size), bytes_at(pointer, size)))
 
     def event(self) -> dict[str, Any]:
         return {}
@@ -130,8 +141,10 @@ class FakeContext:
         self.shape: tuple[int, ...] | None = None if any(isinstance(d, str) for d in self.declared) else self.declared
         self.state, self.ran = 0, list[tuple[int, ...]]()
 
-    def set_tensor_address(self, name: str, pointer: int) -> None:
-        self.addresses[name] = pointer
+    def set_tensor_address(self, name: str, pointer: int) -> bool:
+        if pointer % 256 == 0:
+            self.addresses[name] = pointer
+        return pointer % 256 == 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         fits = zip(shape, self.declared, strict=True)
@@ -208,9 +221,10 @@ def fake_library(target: str = "tensorrt-rtx") -> Library:
 
 
 class DeviceArray:
-    """What torch and cupy give; ``changes`` of what its interface says."""
+    """What torch and cupy give; ``changes`` of what its interface says. ``skew``: a cut out of a larger one."""
 
-    def __init__(self, array: np.ndarray, **changes: Any) -> None:
-        self.array = np.ascontiguousarray(array)
+    def __init__(self, array: np.ndarray, skew: int = 0, **changes: Any) -> None:
+        self.array = aligned(array.nbytes, skew).view(array.dtype).reshape(array.shape)
+        self.array[...] = array
         facts = {"shape": array.shape, "typestr": array.dtype.str, "data": (self.array.ctypes.data, False)}
         self.__cuda_array_interface__ = {**facts, "version": 3, **changes}

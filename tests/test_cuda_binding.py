@@ -41,6 +41,7 @@ CALLS: dict[str, Callable[[cuda.CudaPython], Any]] = {
     "stream": lambda gpu: gpu.stream(),
     "to_device": lambda gpu: gpu.to_device(4096, HOST, STREAM),
     "to_host": lambda gpu: gpu.to_host(HOST, 4096, STREAM),
+    "copy": lambda gpu: gpu.copy(4096, 8192, 16, STREAM),
     "event": lambda gpu: gpu.event(),
     "record": lambda gpu: gpu.record(EVENT, STREAM),
     "wait": lambda gpu: gpu.wait(EVENT),
@@ -92,7 +93,7 @@ class Pycuda:
         self.calls += 1
         return Thing(self)
 
-    mem_alloc = memcpy_htod_async = memcpy_dtoh_async = Stream = Event = _called
+    mem_alloc = memcpy_htod_async = memcpy_dtoh_async = memcpy_dtod_async = Stream = Event = _called
 
     def init(self) -> None: ...
 
@@ -130,6 +131,7 @@ def test_pycudas_contexts_are_taken_off_again(monkeypatch: pytest.MonkeyPatch) -
         stream, event, host = gpu.stream(), gpu.event(), gpu.allocate_host(16)
         gpu.to_device(gpu.allocate(16), host, stream)
         gpu.to_host(host, 4096, stream)
+        gpu.copy(4096, 8192, 16, stream)
         gpu.record(event, stream)
         gpu.wait(event)
         gpu.wait_for(1, stream)

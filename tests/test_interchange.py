@@ -30,6 +30,7 @@ from edgeseg.export.network import Overrides, load_network
 from edgeseg.export.triton import config_text, quoted, safe_name, triton_from_engine, triton_from_network
 from edgeseg.preprocess import to_input
 from edgeseg.runtime.load import resolve_engine, zoo, zoo_int8
+from edgeseg.runtime.target import LABELS, LABELS_AND_SCORES
 from edgeseg.spec import CAMVID_11, ModelSpec
 
 SPECS = {
@@ -161,7 +162,7 @@ def test_names_are_safe(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
-def _engine(folder: Path, target: str = "tensorrt", data: bytes = b"a plan") -> Path:
+def _engine(folder: Path, target: str = "tensorrt", data: bytes = b"a plan", **settings: str) -> Path:
     path = folder / "net.fp16.tensorrt.engine"
     path.write_bytes(data)
     passport = Passport(
@@ -175,6 +176,7 @@ def _engine(folder: Path, target: str = "tensorrt", data: bytes = b"a plan") -> 
         library="TensorRT",
         library_version="10.3.0",
         device="Orin",
+        settings=settings,
         build_seconds=1,
         built_at="2026-11-01",
     )
@@ -200,7 +202,20 @@ def test_triton_refuses_other_engines(tmp_path: Path) -> None:
         triton_from_engine(_engine(tmp_path, "cpu"), tmp_path / "models")
     with pytest.raises(EngineError, match="is not the engine its passport describes"):
         triton_from_engine(_engine(tmp_path, data=b"other"), tmp_path / "models")
+    plugin = {"plugin": "libedgeseg_plugin.so"}
+    with pytest.raises(EngineError, match=r"by edgeseg's plugin.*--unpool native, or with --version-compatible"):
+        triton_from_engine(_engine(tmp_path, **plugin), tmp_path / "models")
     assert not (tmp_path / "models").exists()
+    triton_from_engine(_engine(tmp_path, **plugin, version_compatible="yes"), tmp_path / "models")
+
+
+def test_a_raw_answer_is_told_of_where_it_is_the_label_map_alone(tmp_path: Path) -> None:
+    """With scores as well, the last bytes of the answer are not it."""
+    told = []
+    for outputs in (LABELS, LABELS_AND_SCORES):
+        folder = triton_from_engine(_engine(tmp_path, outputs=outputs), tmp_path / outputs)
+        told.append("--data-binary" in (folder / "README.txt").read_text())
+    assert told == [True, False]
 
 
 # -- DeepStream ------------------------------------------------------------------------------------------------------

@@ -134,13 +134,13 @@ def system(folder: Path, release: str) -> Path:
 @pytest.mark.parametrize(
     ("release", "says"),
     [
-        ("R36 (release), REVISION: 4.0", "JetPack 6.1 (L4T 36.4.0): expecting TensorRT 10.3 or newer, CUDA 12"),
-        ("R36 (release), REVISION: 4.3", "JetPack 6.2 (L4T 36.4.3): expecting TensorRT 10.3 or newer, CUDA 12"),
-        ("R36 (release), REVISION: 4.4", "JetPack 6.2.1 (L4T 36.4.4): expecting TensorRT 10.3 or newer, CUDA 12"),
-        ("R36 (release), REVISION: 5.0", "JetPack 6.2.2 (L4T 36.5.0): expecting TensorRT 10.3 or newer, CUDA 12"),
-        ("R38 (release), REVISION: 2.2", "JetPack 7.0 (L4T 38.2.2): expecting TensorRT 10.13 or newer, CUDA 13"),
-        ("R38 (release), REVISION: 4.0", "JetPack 7.1 (L4T 38.4.0): expecting TensorRT 10.13 or newer, CUDA 13"),
-        ("R39 (release), REVISION: 2.1", "JetPack 7.2 (L4T 39.2.1): expecting TensorRT 10.16 or newer, CUDA 13"),
+        ("R36 (release), REVISION: 4.0", "JetPack 6.1 (L4T 36.4.0): expecting TensorRT 10.3 or newer, CUDA 12.6"),
+        ("R36 (release), REVISION: 4.3", "JetPack 6.2 (L4T 36.4.3): expecting TensorRT 10.3 or newer, CUDA 12.6"),
+        ("R36 (release), REVISION: 4.4", "JetPack 6.2.1 (L4T 36.4.4): expecting TensorRT 10.3 or newer, CUDA 12.6"),
+        ("R36 (release), REVISION: 5.0", "JetPack 6.2.2 (L4T 36.5.0): expecting TensorRT 10.3 or newer, CUDA 12.6"),
+        ("R38 (release), REVISION: 2.2", "JetPack 7.0 (L4T 38.2.2): expecting TensorRT 10.13 or newer, CUDA 13.0"),
+        ("R38 (release), REVISION: 4.0", "JetPack 7.1 (L4T 38.4.0): expecting TensorRT 10.13 or newer, CUDA 13.0"),
+        ("R39 (release), REVISION: 2.1", "JetPack 7.2 (L4T 39.2.1): expecting TensorRT 10.16 or newer, CUDA 13.2"),
     ],
 )
 def test_setup_says_what_it_would_do(release: str, says: str, tmp_path: Path) -> None:
@@ -152,7 +152,10 @@ def test_setup_says_what_it_would_do(release: str, says: str, tmp_path: Path) ->
     assert lines[0] == f"{says}, Python {python}"
     assert lines[1] == f"would run: /usr/bin/python3 -m venv --system-site-packages {venv}"
     assert any(line.endswith(f"install --upgrade --no-deps {ROOT}") for line in lines)
-    assert any(line.startswith(f"would run: {venv}/bin/edgeseg build-plugin") for line in lines)
+    assert any(
+        line == f"would run: {venv}/bin/edgeseg build-plugin -o {venv}/share/edgeseg/libedgeseg_plugin.so"
+        for line in lines
+    )
     assert not venv.exists()
 
 
@@ -236,9 +239,9 @@ def test_requirements_leave_the_systems_packages_alone() -> None:
         "cuda-python>=12; extra == 'tensorrt'",
         "tensorrt>=10.3; extra == 'tensorrt'",
     ]
-    found = requirements(declared, extra="tensorrt", cuda=12, system_cv2=True)
-    assert found == ["numpy>=1.24", "cuda-python<13,>=12", "numpy<2"]
-    found = requirements(declared, extra="", cuda=13, system_cv2=False)
+    found = requirements(declared, extra="tensorrt", cuda="12.6", system_cv2=True)
+    assert found == ["numpy>=1.24", "cuda-python<12.7,>=12,>=12.6", "numpy<2"]
+    found = requirements(declared, extra="", cuda="13.0", system_cv2=False)
     assert found == ["numpy>=1.24", "opencv-python>=4.8"]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from commands import assert_build_refused
+from fake_gpu import DeviceArray as GivenArray
 from fake_gpu import FakeCuda, fake_library
 from onnx_tools import make, node, run_ort
 
@@ -19,6 +20,7 @@ from edgeseg.errors import EngineError, GraphError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network, load_network
 from edgeseg.export.triton import config_text
+from edgeseg.export.unpool.plugin import is_plugin
 from edgeseg.plugin import build as plugin_build
 from edgeseg.runtime import build_engine
 from edgeseg.runtime.load import load_engine, zoo, zoo_int8
@@ -179,7 +181,7 @@ def test_labels_alone_copy_no_scores(small_onnx: Path, has_graphs: bool) -> None
         engine = opened(small_onnx, gpu, scores=scores)
         engine(picture())
         list(engine.stream([picture(i) for i in range(5)]))
-        engine.on_device(_Array(picture()))
+        engine.on_device(GivenArray(picture()))
         copied.append(gpu.copied)
         launched.append(gpu.launched)
     assert copied[0] == copied[1]
@@ -189,23 +191,16 @@ def test_labels_alone_copy_no_scores(small_onnx: Path, has_graphs: bool) -> None
     assert gpu.copied == before + (1 if has_graphs else 3)
 
 
-class _Array:
-    def __init__(self, array: np.ndarray) -> None:
-        data = (array.ctypes.data, False)
-        self.array = array
-        self.__cuda_array_interface__ = {"shape": array.shape, "typestr": array.dtype.str, "data": data, "version": 3}
-
-
 def test_scores_stay_on_the_device(small_onnx: Path) -> None:
     gpu = FakeCuda()
     engine = opened(small_onnx, gpu)
     copied, (labels, scores) = gpu.copied, wanted(small_onnx, picture(3))
-    given = engine.on_device(_Array(picture(3)))
+    given = engine.on_device(GivenArray(picture(3)))
     assert gpu.copied == copied
     np.testing.assert_array_equal(on_host(given), labels)
     assert given.scores is not None
     np.testing.assert_allclose(on_host(given.scores), scores, rtol=1e-5, atol=1e-5)
-    assert opened(small_onnx, FakeCuda(), scores=False).on_device(_Array(picture())).scores is None
+    assert opened(small_onnx, FakeCuda(), scores=False).on_device(GivenArray(picture())).scores is None
 
 
 def test_memory_for_scores_is_there_only_with_them(small_onnx: Path) -> None:
@@ -266,7 +261,8 @@ class FakeTensorRT(SimpleNamespace):
         )  # fmt: skip
         super().__init__(
             Builder=lambda logger: made, OnnxParser=lambda network, logger: SimpleNamespace(
-                parse=self.parse, get_used_vc_plugin_libraries=lambda: ["libnvinfer_vc_plugin.so.10"],
+                parse=self.parse, num_errors=0,
+                get_used_vc_plugin_libraries=lambda: ["libnvinfer_vc_plugin.so.10"],
             ),
             NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
             ProfilingVerbosity=SimpleNamespace(DETAILED=1),
@@ -329,6 +325,27 @@ def test_the_plan_has_the_plugin_inside(trt: FakeTensorRT, plugin: Path, small_o
     loads = f" --versionCompatible --dynamicPlugins={plugin} --setPluginsToSerialize={plugin}"
     assert settings["trtexec_build"].endswith(loads)
     assert settings["trtexec_run"].endswith("--noDataTransfers --versionCompatible")
+
+
+def test_a_plan_that_does_not_build_with_the_plugin_is_built_without(
+    trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path
+) -> None:
+    """Nobody asked for the plugin: it is what ``auto`` tries first."""
+
+    def parse(graph: bytes) -> bool:
+        trt.graph = graph
+        return not any(is_plugin(node) for node in onnx.load_from_string(graph).graph.node)
+
+    trt.parse = parse
+    heard: list[str] = []
+    passport = Passport.read(
+        build_engine(small_onnx, precision="fp32", target="tensorrt", out=tmp_path / "e.engine", say=heard.append)
+    )
+    assert (passport.form["unpool"], "plugin" in passport.settings) == ("native", False)
+    assert [line for line in heard if "does not build with the plugin: small: tensorrt cannot read the graph" in line]
+    assert "--dynamicPlugins" not in passport.settings["trtexec_build"]
+    with pytest.raises(GraphError, match="cannot read the graph"):
+        build(small_onnx, tmp_path, unpool="plugin")
 
 
 def test_other_plans_are_as_they_were(trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path) -> None:

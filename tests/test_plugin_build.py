@@ -17,11 +17,13 @@ from benchmarks.gpu import bandwidth, pictures
 from edgeseg.cli.plugin import parse_archs
 from edgeseg.errors import EdgesegError, EngineError, InputError, MissingDependencyError, OutputError
 from edgeseg.plugin import build
+from edgeseg.runtime.tensorrt import cuda
 
 EXPORTED = {
     "getCreators", "setLoggerFinder", "edgeseg_plugin_version", "edgeseg_plugin_build", "edgeseg_preprocess",
     "edgeseg_overlay_scores", "edgeseg_overlay_labels",
 }  # fmt: skip
+ALL = ["75", "87", "90"]  # of ARCHITECTURES, those FAKE_NVCC knows
 NO_DEVICE = 77  # the exit code of tests/gpu.cu
 
 # Answers as nvcc does; "compiles" by writing its arguments, or fails.
@@ -93,6 +95,23 @@ def test_a_built_library_is_found_until_something_changes(toolchain: Path, monke
         build.plugin_library()
 
 
+def test_a_library_of_the_environment_is_found(
+    toolchain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed for everybody: used where the cache has none, or none that fits."""
+    installed = tmp_path / "share" / "edgeseg" / build.LIBRARY
+    monkeypatch.setattr(build.sys, "prefix", str(tmp_path))
+    assert build.build_plugin(tensorrt_include=toolchain, out=build.installed_path()) == installed
+    assert build.plugin_library() == installed
+    cached = build.build_plugin(tensorrt_include=toolchain)
+    assert build.plugin_library() == cached
+    cached.write_bytes(b"damaged")
+    assert build.plugin_library() == installed
+    installed.write_bytes(b"damaged")
+    with pytest.raises(EngineError, match=rf"{installed}: is not the library.*build-plugin -o {installed}"):
+        build.plugin_library()
+
+
 def test_a_failed_build_leaves_the_library_before(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = build.build_plugin(tensorrt_include=toolchain)
     before = path.read_bytes()
@@ -113,6 +132,15 @@ def test_the_command(toolchain: Path, tmp_path: Path) -> None:
     assert "does not compile for 33: expected some of 75,87,88,90" in done.stderr
 
 
+def test_a_jetson_builds_for_itself(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "has_gpu", lambda: True)
+    for integrated, capability, archs in ((True, 87, ["87"]), (True, 999, ALL), (False, 87, ALL)):
+        monkeypatch.setattr(cuda, "is_integrated", lambda integrated=integrated: integrated)
+        monkeypatch.setattr(cuda, "device", lambda capability=capability: ("Orin", capability))
+        path = build.build_plugin(tensorrt_include=toolchain)
+        assert json.loads(build.facts_path(path).read_bytes())["architectures"] == archs
+
+
 def test_what_is_missing_is_named(toolchain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"no TensorRT headers.*libnvinfer-headers-dev"):
         build.find_tensorrt_include(tmp_path)
@@ -126,6 +154,19 @@ def test_what_is_missing_is_named(toolchain: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(build.shutil, "which", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r"nvcc.*cuda-nvcc-12-6"):
         build.find_nvcc()
+
+
+def test_the_systems_cuda_is_taken_before_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer toolkit beside it links a runtime that the driver may refuse."""
+    there = {Path(f"/usr/local/{name}/bin/nvcc") for name in ("cuda", "cuda-12.6", "cuda-13.2")}
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(build.shutil, "which", lambda _: None)
+    monkeypatch.setattr(build.os, "access", lambda path, mode: path in there)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [path.parent.parent for path in there])
+    assert build.find_nvcc() == Path("/usr/local/cuda/bin/nvcc")
+    there.remove(Path("/usr/local/cuda/bin/nvcc"))
+    assert build.find_nvcc() == Path("/usr/local/cuda-13.2/bin/nvcc")
 
 
 def test_nvcc_is_found_in_cuda_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from edgeseg.runtime.tensorrt import cuda, library
 from edgeseg.runtime.tensorrt.builder import build_plan
 from edgeseg.runtime.tensorrt.ring import SLOTS
 from edgeseg.runtime.tensorrt.runner import TensorRTEngine
-from edgeseg.runtime.tensorrt.target import graph_for
+from edgeseg.runtime.tensorrt.target import graph_for, labels_by_floats
 
 RTX = "tensorrt-rtx"
 DRIVE = "synthetic://?length=6&seed=4"
@@ -168,6 +168,22 @@ def test_constants_and_sizes_are_left_as_they_are() -> None:
     assert (types[resize.input[0]], types[resize.input[2]]) == (TensorProto.FLOAT16, TensorProto.FLOAT)
     x = np.arange(32, dtype=np.float32).reshape(1, 2, 4, 4)
     np.testing.assert_array_equal(run_ort(halved, x=x)[0], run_ort(model, x=x)[0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("scores", [False, True])
+def test_bytes_are_made_of_floats_alone(small_onnx: Path, precision: str, scores: bool) -> None:
+    """TensorRT promises no other conversion to UINT8; the labels stay what they are."""
+    network = load_network(small_onnx)
+    model, _ = graph_for(network, precision, None, lambda line: None, scores=scores)
+    types = types_of(model)
+    casts = [node for node in model.graph.node if node.op_type == "Cast" and types[node.output[0]] == TensorProto.UINT8]
+    assert [node.output[0] for node in casts] == ["labels"]
+    assert types[casts[0].input[0]] == TensorProto.FLOAT
+    frame = frames(network.spec.input_size, 1)[0][None]
+    plain, floats = (deploy(network, for_openvino=False) for _ in range(2))
+    wanted, got = (run_ort(one, frame=frame)[0] for one in (plain, labels_by_floats(floats)))
+    np.testing.assert_array_equal(got, wanted)
 
 
 def test_activations_are_the_float_tensors(small_onnx: Path) -> None:
@@ -503,6 +519,12 @@ def test_device_arrays_go_in_and_out(graph: tuple[Passport, bytes], wanted: list
     got = np.lib.stride_tricks.as_strided(gpu.memory[facts["data"][0]], shape=facts["shape"], strides=(480, 1))
     np.testing.assert_array_equal(got, wanted[0])
     np.testing.assert_array_equal(engine(drive(2)[1]), wanted[1])  # its own buffers again
+    for skew in (1, 64, 255):  # where TensorRT takes no tensor: a frame out of a batch, say
+        copied = gpu.copied
+        labels = engine.on_device(DeviceArray(drive(3)[2], skew))
+        assert gpu.copied == copied + 1
+        got = gpu.memory[labels.__cuda_array_interface__["data"][0]][: wanted[2].size].reshape(wanted[2].shape)
+        np.testing.assert_array_equal(got, wanted[2])
     small, floats = np.zeros((9, 9, 3), np.uint8), np.zeros((360, 480, 3), np.float32)
     gaps = DeviceArray(drive(1)[0], strides=(480 * 6, 6, 2))
     for bad in (np.zeros(3), DeviceArray(small), DeviceArray(floats), gaps):

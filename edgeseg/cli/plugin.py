@@ -16,7 +16,8 @@ def build_plugin(
         Path | None, typer.Option(metavar="DIR", help="Folder of NvInferRuntime.h, where it is not a usual one.")
     ] = None,
     arch: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Compute capabilities, such as 87 or 75,86,89. Default: all.")
+        str | None,
+        typer.Option(metavar="LIST", help="Compute capabilities, as 87 or 75,86. Default: a Jetson's own, else all."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="The library to write.")] = None,
 ) -> None:

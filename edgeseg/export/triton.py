@@ -13,7 +13,7 @@ from edgeseg.errors import EngineError, InputError
 from edgeseg.export.deploy import deploy
 from edgeseg.export.folder import require_ours, write_folder
 from edgeseg.export.network import Network
-from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS, SCORES
+from edgeseg.runtime.target import LABELS_AND_SCORES, OUTPUTS, SCORES, VERSION_COMPATIBLE
 from edgeseg.spec import METADATA_KEY, ModelSpec
 
 _TENSORRT = "tensorrt"
@@ -59,6 +59,12 @@ def triton_from_engine(engine: str | Path, repository: str | Path) -> Path:
             hint="Build it again: edgeseg build-engine NAME.onnx --target tensorrt.",
         )
     most = _largest_batch(engine, passport)
+    if "plugin" in passport.settings and VERSION_COMPATIBLE not in passport.settings:
+        raise EngineError(
+            f"{engine}: this plan unpools by edgeseg's plugin, which Triton opens and does not register",
+            got=passport.settings["plugin"],
+            hint="Build one for it: with --unpool native, or with --version-compatible, which brings the plugin along.",
+        )
     facts = {
         METADATA_KEY: passport.spec.to_json(),
         "edgeseg.onnx_sha256": passport.onnx_sha256,
@@ -217,9 +223,8 @@ Serve the repository, the folder this one is in (YY.MM: a release of the server{
     tritonserver --model-repository=/models{
         '''
 
-An engine built with edgeseg's unpooling plugin needs it in the server: LD_PRELOAD=PLUGIN.so before tritonserver, or
---backend-config=tensorrt,plugins=PLUGIN.so behind it. One built with --version-compatible has it inside, and needs
---backend-config=tensorrt,version-compatible=true.'''
+An engine built with --version-compatible needs --backend-config=tensorrt,version-compatible=true behind it. On a Jetson
+with JetPack 6 the image is YY.MM-py3-igpu, and --runtime nvidia stands in place of --gpus all.'''
         if plan
         else ""
     }
@@ -229,7 +234,7 @@ Is it there, and what does it take?
   curl localhost:8000/v2/models/{name}/ready
   curl localhost:8000/v2/models/{name}/config
 
-{"" if most else raw}From Python (pip install 'tritonclient[http]' opencv-python):
+{"" if most or scores else raw}From Python (pip install 'tritonclient[http]' opencv-python):
 
   import cv2
   import tritonclient.http as triton

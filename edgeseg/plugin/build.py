@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,8 +50,12 @@ def sources_sha256() -> str:
 
 
 def find_nvcc() -> Path:
-    """CUDA's compiler: on PATH, in ``$CUDA_HOME``, or the newest of /usr/local. Raises ``MissingDependencyError``."""
+    """CUDA's compiler. Raises ``MissingDependencyError``.
+
+    On PATH, in ``$CUDA_HOME``, in /usr/local/cuda, which is the version the system is set to, or else the newest there.
+    """
     homes = [Path(home) for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
+    homes += [Path("/usr/local/cuda")]
     homes += sorted(Path("/usr/local").glob("cuda*"), key=_by_number, reverse=True)
     on_path = shutil.which("nvcc")
     for nvcc in [*([Path(on_path)] if on_path else []), *(home / "bin" / "nvcc" for home in homes)]:
@@ -143,7 +148,8 @@ def build_plugin(
     Parameters
     ----------
     tensorrt_include : folder of NvInferRuntime.h; found where None.
-    archs : compute capabilities without the point (``87``); those this nvcc knows of ``ARCHITECTURES`` where empty.
+    archs : compute capabilities without the point (``87``); where empty, a Jetson's own, and elsewhere those
+        this nvcc knows of ``ARCHITECTURES``.
     out : the library's path; in edgeseg's cache where None.
     strict : take warnings as errors.
 
@@ -152,7 +158,7 @@ def build_plugin(
     """
     nvcc, include = find_nvcc(), find_tensorrt_include(tensorrt_include)
     version = tensorrt_version(include)
-    wanted = _checked(list(archs), nvcc) if archs else architectures(nvcc)
+    wanted = _checked(list(archs), nvcc) if archs else _its_own(nvcc) or architectures(nvcc)
     final = out or default_path()
     if final.suffix != ".so":
         raise OutputError(f"{final}: not the name of a library", expected="a name that ends in .so")
@@ -169,6 +175,18 @@ def build_plugin(
         # Before the rename: a library that is there has its JSON. A JSON alone is of no library, and is not believed.
         write_json(facts_path(final), facts)
     return final
+
+
+def _its_own(nvcc: Path) -> list[str]:
+    """On a Jetson its compute capability: what is built stays there, and its few cores have little memory for others.
+
+    Empty elsewhere, and where this nvcc does not know it.
+    """
+    from edgeseg.runtime.tensorrt import cuda
+
+    if not cuda.has_gpu() or not cuda.is_integrated():
+        return []
+    return [arch for arch in architectures(nvcc) if arch == str(cuda.device()[1])]
 
 
 def _checked(archs: list[str], nvcc: Path) -> list[str]:
@@ -193,8 +211,13 @@ def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
 
 
 def default_path() -> Path:
-    """Where the library is looked for, and built where no other place is asked for."""
+    """Where the library is built where no other place is asked for, and looked for first."""
     return cache_folder() / "plugin" / LIBRARY
+
+
+def installed_path() -> Path:
+    """Where it is looked for next: in the Python environment, for all who use that."""
+    return Path(sys.prefix) / "share" / "edgeseg" / LIBRARY
 
 
 def facts_path(library: Path) -> Path:
@@ -207,15 +230,20 @@ def plugin_library(path: Path | None = None, *, tensorrt: str | None = None) -> 
 
     Parameters
     ----------
-    path : where it is; in edgeseg's cache where None.
+    path : where it is. Where None: in edgeseg's cache, or in the Python environment.
     tensorrt : version of the TensorRT that will load it. Its major must be that of the headers: between 10 and 11 the
         objects that TensorRT and a plugin hand each other have changed.
 
     Raises ``MissingDependencyError`` where there is none, ``EngineError`` where it is damaged, out of date, or made for
     another TensorRT.
     """
+    if path is None and installed_path().is_file():
+        try:
+            return plugin_library(default_path(), tensorrt=tensorrt)
+        except (MissingDependencyError, EngineError):
+            return plugin_library(installed_path(), tensorrt=tensorrt)
     library = path or default_path()
-    again = _BUILD if path is None else f"{_BUILD} -o {path}"
+    again = _BUILD if library == default_path() else f"{_BUILD} -o {path}"
     if not library.is_file():
         raise MissingDependencyError(
             "the TensorRT plugin is not built", expected=str(library), hint=f"Build it: {again}."

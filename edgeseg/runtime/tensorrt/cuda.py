@@ -129,6 +129,9 @@ class Cuda(Protocol):
     def to_host(self, host: Bytes, pointer: int, stream: Any) -> None:
         """Copy, without waiting."""
 
+    def copy(self, to: int, pointer: int, size: int, stream: Any) -> None:
+        """Copy on the device, without waiting."""
+
     def event(self) -> Any:
         """A new event that takes the time."""
 
@@ -224,6 +227,10 @@ class CudaPython:
     def to_host(self, host: Bytes, pointer: int, stream: Any) -> None:
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call(self._api.cudaMemcpyAsync(host.ctypes.data, pointer, host.nbytes, kind, stream))
+
+    def copy(self, to: int, pointer: int, size: int, stream: Any) -> None:
+        kind = self._api.cudaMemcpyKind.cudaMemcpyDefault  # an integrated GPU may be given the host's
+        self._call(self._api.cudaMemcpyAsync(to, pointer, size, kind, stream))
 
     def event(self) -> Any:
         return self._call(self._api.cudaEventCreate())
@@ -327,6 +334,10 @@ class PyCuda:
     def to_host(self, host: Bytes, pointer: int, stream: Any) -> None:
         with self._here() as api:
             api.memcpy_dtoh_async(host, pointer, stream)
+
+    def copy(self, to: int, pointer: int, size: int, stream: Any) -> None:
+        with self._here() as api:
+            api.memcpy_dtod_async(to, pointer, size, stream)
 
     def event(self) -> Any:
         with self._here() as api:

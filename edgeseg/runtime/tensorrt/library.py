@@ -28,18 +28,21 @@ _TOO_OLD = {
 
 @dataclass(frozen=True)
 class Message:
-    """One line of TensorRT's log. ``severity``: ``error``, ``warning``, ``info`` or ``verbose``."""
+    """One line of TensorRT's log. ``severity``: ``error`` or ``warning``."""
 
     severity: str
     text: str
 
 
 class Log:
-    """What TensorRT says. A process has one for each library: TensorRT keeps the first it is given for good."""
+    """What TensorRT says of errors and warnings: a build says ten thousand other things, of which none is kept.
+
+    A process has one for each library: TensorRT keeps the first it is given for good.
+    """
 
     def __init__(self, trt: Any) -> None:
         self.messages: list[Message] = []
-        names = {"INTERNAL_ERROR": "error", "ERROR": "error", "WARNING": "warning", "INFO": "info"}
+        names = {"INTERNAL_ERROR": "error", "ERROR": "error", "WARNING": "warning"}
         severities = {getattr(trt.ILogger.Severity, key): name for key, name in names.items()}
         kept = self.messages
 
@@ -48,7 +51,8 @@ class Log:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                kept.append(Message(severities.get(severity, "verbose"), message))
+                if (name := severities.get(severity)) is not None:
+                    kept.append(Message(name, message))
 
         self.logger = Logger()
 

@@ -99,8 +99,8 @@ class PictureEngine(Ring[PictureSlot]):
             context=context, stream=gpu.stream(), begun=gpu.event(), done=gpu.event(), tensor=tensor,
             scores=self._memory.on_device(self._scores_size),
         )  # fmt: skip
-        context.set_tensor_address("tensor", tensor)
-        context.set_tensor_address("scores", slot.scores)
+        self._point(context, "tensor", tensor)
+        self._point(context, "scores", slot.scores)
         return slot
 
     def _prepare(self) -> None:

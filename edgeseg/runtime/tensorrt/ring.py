@@ -16,6 +16,7 @@ from edgeseg.runtime.target import VERSION_COMPATIBLE
 from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.library import Library
 
+ALIGNMENT = 256  # bytes, of the address of every tensor (IExecutionContext::setTensorAddress, NvInferRuntime.h)
 SLOTS = 3  # one is filled, one computed, one read
 SETTLED = 3  # runs of one way in a row before it is captured
 
@@ -120,6 +121,14 @@ class Ring(Engine, Generic[AnySlot]):
             hint = "Close what else runs on it."
             raise EngineError(f"{self.passport.name}: the GPU has no room for the engine", hint=hint)
         return context
+
+    def _point(self, context: Any, name: str, pointer: int) -> None:
+        """Give a context the address of a tensor: TensorRT keeps the one before where it refuses."""
+        if not context.set_tensor_address(name, pointer):
+            raise EngineError(
+                f"{self.passport.name}: TensorRT does not take the address of {name}", got=hex(pointer),
+                expected=f"a multiple of {ALIGNMENT}",
+            )  # fmt: skip
 
     # -- a slot's way --------------------------------------------------------------------------------------------------
 

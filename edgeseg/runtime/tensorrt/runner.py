@@ -16,7 +16,7 @@ from edgeseg.runtime.tensorrt import cuda
 from edgeseg.runtime.tensorrt.device import DeviceArray, DeviceLabels, borrow
 from edgeseg.runtime.tensorrt.library import Library
 from edgeseg.runtime.tensorrt.ranges import Ranges
-from edgeseg.runtime.tensorrt.ring import SLOTS, Ring, Slot
+from edgeseg.runtime.tensorrt.ring import ALIGNMENT, SLOTS, Ring, Slot
 
 
 @dataclass(kw_only=True)
@@ -105,11 +105,11 @@ class TensorRTEngine(Ring[FrameSlot]):
             context=context, stream=gpu.stream(), begun=gpu.event(), done=gpu.event(), host_frame=host_frame,
             host_labels=host_labels, frame=frame, labels=labels, shape=shape,
         )  # fmt: skip
-        context.set_tensor_address("frame", frame)
-        context.set_tensor_address("labels", labels)
+        self._point(context, "frame", frame)
+        self._point(context, "labels", labels)
         if self._has_scores:
             slot.scores = self._memory.on_device(self._scores_bytes(largest[:3]))
-            context.set_tensor_address("scores", slot.scores)
+            self._point(context, "scores", slot.scores)
         if self._ranges.any:
             self._set_shape(slot, shape)
         host_frame[:] = 0
@@ -233,14 +233,18 @@ class TensorRTEngine(Ring[FrameSlot]):
                 )  # fmt: skip
             if slot.shape != (1, *size):
                 self._set_shape(slot, (1, *size))
-            slot.context.set_tensor_address("frame", found.pointer)
+            its_own = found.pointer % ALIGNMENT == 0  # else, as a frame out of a batch may be, it is copied
             try:
+                if its_own:
+                    self._point(slot.context, "frame", found.pointer)
                 self._cuda.record(slot.begun, slot.stream)
+                if not its_own:
+                    self._cuda.copy(slot.frame, found.pointer, 3 * height * width, slot.stream)
                 self._execute(slot)
                 self._cuda.record(slot.done, slot.stream)
                 self._wait(slot)
             finally:
-                slot.context.set_tensor_address("frame", slot.frame)
+                self._point(slot.context, "frame", slot.frame)
             shape = (len(self.spec.labels), height, width)
             scores = DeviceArray(slot.scores, shape, "<f4", self) if self._has_scores else None
             return DeviceLabels(slot.labels, (height, width), "|u1", self, scores)

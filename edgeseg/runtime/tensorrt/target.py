@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
-from edgeseg.artifact import Passport, sha256_bytes, sha256_file
-from edgeseg.errors import EngineError, InputError, MissingDependencyError
+from edgeseg.artifact import Passport, sha256_bytes
+from edgeseg.errors import EngineError, GraphError, InputError, MissingDependencyError
 from edgeseg.export.deploy import deploy, deploy_bare, require_scores
 from edgeseg.export.fp16 import activations, halve_ends, to_fp16
 from edgeseg.export.free import Free, check_runs
@@ -32,13 +32,13 @@ from edgeseg.runtime.target import (
     graph_file,
 )
 from edgeseg.runtime.tensorrt import cuda
-from edgeseg.runtime.tensorrt.builder import GPUS, build_plan, load_plugin, trtexec
+from edgeseg.runtime.tensorrt.builder import GPUS, Plan, build_plan, load_plugin, trtexec
 from edgeseg.runtime.tensorrt.kernels import open_library
 from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, library, opens
 from edgeseg.runtime.tensorrt.ranges import check_ranges, ranges_for
 
 FP32, FP16 = "fp32", "fp16"
-PLUGIN_SHA256 = "plugin_sha256"  # of a passport's settings
+PLUGIN_SOURCES = "plugin_sources_sha256"  # of a passport's settings: what the plugin was built from
 PORTABLE = "portable"  # among a passport's features: from RTX 30 on, whatever the GPU
 PROGRESS_S = 0.5
 _OLDEST_PORTABLE = 80
@@ -81,17 +81,29 @@ class TensorRTTarget(Target):
         plugin = self._plugin(network, options, say)
         ranges = ranges_for(network, options)
         shapes = ranges.shapes(network.spec.input_size) if ranges.any else ()
-        model, form = graph_for(
-            network, precision, frames, say, plugin=plugin is not None, scores=options.scores, free=ranges.free,
-            kernels=options.kernels,
-        )  # fmt: skip
+        size = ranges.free.sizes[1] if ranges.free and ranges.free.sizes else network.spec.input_size
+        fitted = None if frames is None else [resize_frame(frame, size) for frame in frames]  # seen twice, maybe
+
+        def planned(plugin: Path | None) -> tuple[ModelProto, dict[str, str], Plan]:
+            model, form = graph_for(
+                network, precision, fitted, say, plugin=plugin is not None, scores=options.scores, free=ranges.free,
+                kernels=options.kernels,
+            )  # fmt: skip
+            step = _now_and_then(say)
+            plan = build_plan(model, network.name, self.name, options, plugin=plugin, shapes=shapes, on_step=step)
+            return model, form, plan
+
         if options.kernels:
             _tell_missing_kernels(say)
+        try:
+            model, form, plan = planned(plugin)
+        except (GraphError, EngineError) as error:
+            if plugin is None or options.unpool == PLUGIN or not cuda.has_gpu():
+                raise
+            say(f"unpooling by standard operators, for {self.name} does not build with the plugin: {error}")
+            plugin = None
+            model, form, plan = planned(None)
         data = model.SerializeToString()
-        plan = build_plan(
-            model, network.name, self.name, options, plugin=plugin, shapes=shapes,
-            on_step=_now_and_then(say),
-        )  # fmt: skip
         for warning in plan.warnings:
             say(f"warning: {self.name}: {warning}")
         device, features = self._built_for(plan.sm)
@@ -110,7 +122,9 @@ class TensorRTTarget(Target):
             settings[VERSION_COMPATIBLE] = "yes"
         form |= {"graph_sha256": sha256_bytes(data)}
         if plugin is not None:
-            settings |= {"plugin": plugin.name, PLUGIN_SHA256: sha256_file(plugin)}
+            from edgeseg.plugin.build import sources_sha256
+
+            settings |= {"plugin": plugin.name, PLUGIN_SOURCES: sources_sha256()}
         return Built(plan.data, self.name, plan.version, device, features, settings, form, data)
 
     def _plugin(self, network: Network, options: PlanOptions, say: Callable[[str], None]) -> Path | None:
@@ -163,15 +177,15 @@ class TensorRTTarget(Target):
         )
 
     def _check_plugin(self, path: Path, passport: Passport, rebuild: str) -> None:
-        wanted = passport.settings.get(PLUGIN_SHA256)
+        wanted = passport.settings.get(PLUGIN_SOURCES)
         if wanted is None or VERSION_COMPATIBLE in passport.settings:  # the plan has it inside
             return
-        from edgeseg.plugin.build import plugin_library
+        from edgeseg.plugin.build import plugin_library, sources_sha256
 
-        found = sha256_file(plugin_library(tensorrt=library(self.name).version))
-        if found != wanted:
+        plugin_library(tensorrt=library(self.name).version)  # there, whole, and of these sources
+        if (found := sources_sha256()) != wanted:
             raise EngineError(
-                f"{path}: was built with another {passport.settings.get('plugin')}",
+                f"{path}: was built with another edgeseg's {passport.settings.get('plugin')}",
                 got=found[:12], expected=wanted[:12], hint=rebuild,
             )  # fmt: skip
 
@@ -180,7 +194,7 @@ class TensorRTTarget(Target):
         from edgeseg.runtime.tensorrt.runner import TensorRTEngine
 
         found = library(self.name)
-        if PLUGIN_SHA256 in passport.settings and VERSION_COMPATIBLE not in passport.settings:
+        if PLUGIN_SOURCES in passport.settings and VERSION_COMPATIBLE not in passport.settings:
             from edgeseg.plugin.build import plugin_library
 
             load_plugin(found, plugin_library(tensorrt=found.version))
@@ -293,7 +307,7 @@ def graph_for(
         model = deploy(network, for_openvino=False, plugin=plugin, both=scores, free=free)
     form = {"unpool": PLUGIN if any(is_plugin(n) for n in model.graph.node) else NATIVE}
     if precision == FP32:
-        return model, form
+        return labels_by_floats(model), form
     from edgeseg.quantize.observe import collect
 
     given = [resize_frame(frame, size) for frame in frames] if frames is not None else []
@@ -306,10 +320,26 @@ def graph_for(
     for node, why in halved.floats.items():
         say(f"{node} stays in FP32: {why}")
     source = "calibration frames" if given else "frames of the synthetic drive, noise, black and white"
-    return halved.model, form | {
+    return labels_by_floats(halved.model), form | {
         "fp16_seen": f"{len(seen)} {source}",
         "fp32_nodes": ", ".join(halved.floats),
     }
+
+
+def labels_by_floats(model: ModelProto) -> ModelProto:
+    """Class ids become bytes by way of floats, which holds them: TensorRT promises conversions to UINT8 from float and
+    half alone (``DataType::kUINT8`` in NvInferRuntimeBase.h). In place.
+    """
+    nodes = model.graph.node
+    for place in reversed(range(len(nodes))):
+        node = nodes[place]
+        if node.op_type != "Cast" or helper.get_node_attr_value(node, "to") != TensorProto.UINT8:
+            continue
+        floats = f"{node.output[0]}/floats"
+        nodes.insert(place, helper.make_node("Cast", [node.input[0]], [floats], floats, to=TensorProto.FLOAT))
+        node = nodes[place + 1]
+        node.input[0] = floats
+    return model
 
 
 def _any_frames(size: tuple[int, int]) -> Iterator[Image]:
