@@ -14,20 +14,21 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.errors import GraphError
 from edgeseg.export.append import PREFIX, Appender
 from edgeseg.export.argmax import compare_planes, shuffled_scores
 from edgeseg.export.carry import carry_int8, dequantize_early
 from edgeseg.export.free import Free, Shapes, free_shapes, leave_free
-from edgeseg.export.graph import Int, subgraphs
+from edgeseg.export.graph import Int, infer_shapes, is_op, subgraphs
 from edgeseg.export.network import Network, fix_input
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.export.unshare import unshare_slopes
 from edgeseg.preprocess import coefficients
 
 _OURS = ("frame", "labels", "scores", "tensor")
+_BYTES = (TensorProto.UINT8, TensorProto.INT8)
 _BYTE_POOL_OPSET = 12  # the first whose MaxPool takes uint8
 
 
@@ -59,7 +60,7 @@ def deploy(
     if both:
         _attach_both(graph, network, free, dims)
     else:
-        _attach_output(graph, network, scores, compare and for_openvino, free, dims)
+        _attach_output(graph, network, scores, compare and for_openvino, free, dims, for_openvino)
     del graph.model.metadata_props[:]
     return graph.model
 
@@ -89,6 +90,8 @@ def _lowered(network: Network, for_openvino: bool, plugin: bool, free: Free | No
         leave_free(model, network, free)
     else:
         fix_input(model, network.input, network.channels_last, network.spec.input_size)
+    if not for_openvino:
+        model = float_biases(model)
     if for_openvino:
         model = carry_int8(model)
     elif plugin:  # TensorRT does not take Q and DQ into a plugin
@@ -100,7 +103,7 @@ def _lowered(network: Network, for_openvino: bool, plugin: bool, free: Free | No
         model = dequantize_early(model)
         unshare_slopes(model)
     try:
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        model = infer_shapes(model)
     except Exception as error:  # raised as several types, all of them about the graph
         raise GraphError(f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]) from error
     return Appender(model), shapes
@@ -138,6 +141,7 @@ def _attach_frame(graph: Appender, network: Network, for_openvino: bool, free: F
     element = next(i for i in graph.graph.input if i.name == network.input).type.tensor_type.elem_type
     x = "frame"
     if not for_openvino:
+        element = _without_bytes(graph, network, element)
         x = graph.node("Cast", [x], PREFIX + "frame", first=True, to=TensorProto.FLOAT)
     if not network.channels_last:
         x = graph.node("Transpose", [x], PREFIX + "planes", first=True, perm=[0, 3, 1, 2])
@@ -154,9 +158,60 @@ def _attach_frame(graph: Appender, network: Network, for_openvino: bool, free: F
     _replace_input(graph, network.input, helper.make_tensor_value_info("frame", TensorProto.UINT8, dims))
 
 
+def float_biases(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which INT32 constants behind a ``DequantizeLinear`` are floats: TensorRT takes no INT32 there."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    tensors = {t.name: t for t in copy.graph.initializer}
+    for node in list(copy.graph.node):
+        whole = tensors.get(node.input[0]) if is_op(node, "DequantizeLinear") else None
+        scale = tensors.get(node.input[1]) if whole is not None else None
+        if whole is None or scale is None or whole.data_type != TensorProto.INT32:
+            continue
+        value = numpy_helper.to_array(whole).astype(np.float64)
+        steps = numpy_helper.to_array(scale).astype(np.float64)
+        if steps.size > 1:
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 1) % value.ndim if value.ndim > 1 else 0
+            steps = steps.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+        floats = (value * steps).astype(np.float32)
+        copy.graph.initializer.append(numpy_helper.from_array(floats, node.output[0]))
+        copy.graph.node.remove(node)
+    return copy
+
+
+_MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity", "Gather")
+
+
+def _without_bytes(graph: Appender, network: Network, element: int) -> int:
+    """The type to give the net's own input where the target has no UINT8 inside: bytes that are cast to another type
+    before anything is computed may be floats from the start, and class ids that end as bytes are cast further on.
+    """
+    nodes = graph.graph.node
+    if network.form == "labels":
+        name = network.output
+        for node in reversed(nodes):
+            if name in node.output and is_op(node, *_MOVES):
+                name = node.input[0]
+            elif name in node.output and is_op(node, "Cast"):
+                to = next(a for a in node.attribute if a.name == "to")
+                to.i = TensorProto.INT32 if to.i in _BYTES else to.i
+    if element not in _BYTES:
+        return element
+    moved = {network.input}
+    for node in nodes:
+        if moved & set(node.input) and not is_op(node, "Cast"):
+            if not is_op(node, *_MOVES) or moved & set(node.input[1:]):
+                return element
+            moved |= set(node.output)
+    for value in [v for v in graph.graph.value_info if v.name in moved]:
+        graph.graph.value_info.remove(value)
+    return int(TensorProto.FLOAT)
+
+
 def _attach_tensor(graph: Appender, network: Network) -> None:
     """``tensor`` -> the net's own input tensor, which keeps its name."""
     element = next(i for i in graph.graph.input if i.name == network.input).type.tensor_type.elem_type
+    element = _without_bytes(graph, network, element)
     x = "tensor"
     if network.channels_last:
         x = graph.node("Transpose", [x], PREFIX + "pixels_in", first=True, perm=[0, 2, 3, 1])
@@ -201,7 +256,13 @@ def _pool_bytes(graph: Appender, x: str, image: str, constants: tuple[str, str],
 
 
 def _attach_output(
-    graph: Appender, network: Network, scores: bool, compare: bool, free: Free, known: Sequence[Int | None] | None
+    graph: Appender,
+    network: Network,
+    scores: bool,
+    compare: bool,
+    free: Free,
+    known: Sequence[Int | None] | None,
+    for_openvino: bool,
 ) -> None:
     """The net's output, of the sizes ``known`` where some are free, -> ``labels`` or ``scores`` at the input's size."""
     classes = len(network.spec.labels)
@@ -212,6 +273,7 @@ def _attach_output(
     if network.form == "labels":
         if scores:
             require_scores(network)
+        x = _whole_map(graph, x, shape, network.spec.input_size, free)
         x = graph.node("Reshape", [x, _map_shape(graph, size)], PREFIX + "map")
     elif scores:
         x, nhwc = full_size(graph, network, shape, free)
@@ -220,8 +282,21 @@ def _attach_output(
         graph.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [*size, classes]))
         return
     else:
-        x = _argmax(graph, network, shape, compare, free)
+        x = _argmax(graph, network, shape, compare, free, last_axis=for_openvino)
     _give_labels(graph, x, size)
+
+
+def _whole_map(graph: Appender, x: str, shape: Sequence[int | Int | None], size: tuple[int, int], free: Free) -> str:
+    """A label map at the input's size: each pixel takes the id of the one its centre falls into."""
+    sides = [side for side in shape[1:] if side != 1] if len(shape) == 4 else list(shape[1:])
+    if free or len(sides) != 2 or not all(isinstance(s, int) and s for s in sides) or tuple(sides) == tuple(size):
+        return x
+    planes = graph.constant("map_planes", np.array([1, 1, *sides], np.int64))
+    x = graph.node("Reshape", [x, planes], PREFIX + "small_map")
+    x = graph.node("Cast", [x], PREFIX + "small_map/float", to=TensorProto.FLOAT)  # Resize of whole numbers is rare
+    return _resize(
+        graph, x, graph.constant("map_size", np.array([1, 1, *size], np.int64)), PREFIX + "map/full", "nearest"
+    )
 
 
 def _attach_both(graph: Appender, network: Network, free: Free, known: Sequence[Int | None] | None) -> None:
@@ -231,7 +306,7 @@ def _attach_both(graph: Appender, network: Network, free: Free, known: Sequence[
     shape = known if known is not None else next(_shape(v) for v in graph.graph.output if v.name == network.output)
     del graph.graph.output[:]
     x, nhwc = full_size(graph, network, shape, free)
-    _give_labels(graph, _search(graph, x, nhwc), size)
+    _give_labels(graph, _search(graph, x, nhwc, last_axis=False), size)
     _give_scores(graph, network, x, nhwc, size)
 
 
@@ -268,7 +343,14 @@ def _frame_sizes(graph: Appender, name: str, axes: list[int]) -> str:
     return graph.node("Gather", [shape, graph.constant(f"{name}/axes", np.array(axes, np.int64))], PREFIX + name)
 
 
-def _argmax(graph: Appender, network: Network, shape: Sequence[int | Int | None], compare: bool, free: Free) -> str:
+def _argmax(
+    graph: Appender,
+    network: Network,
+    shape: Sequence[int | Int | None],
+    compare: bool,
+    free: Free,
+    last_axis: bool,
+) -> str:
     """The class of the highest score, the first of equals: (1, H, W), of any number type."""
     height, width = network.spec.input_size
     classes = len(network.spec.labels)
@@ -282,15 +364,18 @@ def _argmax(graph: Appender, network: Network, shape: Sequence[int | Int | None]
         x = compare_planes(graph, x, classes)
         size = graph.constant("map_shape", np.array([1, height, width], np.int64))
         return graph.node("Reshape", [x, size], PREFIX + "argmax")
-    return _search(graph, x, nhwc)
+    return _search(graph, x, nhwc, last_axis)
 
 
-def _search(graph: Appender, x: str, nhwc: bool) -> str:
-    """The argmax over the classes of the scores ``x``: (1, H, W) int64."""
-    # Over the last axis: the last convolution writes channels-last, and OpenVINO's search along any other axis is much
-    # slower.
-    x = x if nhwc else graph.node("Transpose", [x], PREFIX + "pixels", perm=[0, 2, 3, 1])
-    return graph.node("ArgMax", [x], PREFIX + "argmax", axis=3, keepdims=0)
+def _search(graph: Appender, x: str, nhwc: bool, last_axis: bool) -> str:
+    """The argmax over the classes of the scores ``x``: (1, H, W) int64.
+
+    ``last_axis`` for OpenVINO: the last convolution writes channels-last, and the search along any other axis is much
+    slower. TensorRT chooses layouts itself, and fails behind attention over free sizes where one is written down.
+    """
+    if last_axis and not nhwc:
+        x, nhwc = graph.node("Transpose", [x], PREFIX + "pixels", perm=[0, 2, 3, 1]), True
+    return graph.node("ArgMax", [x], PREFIX + "argmax", axis=3 if nhwc else 1, keepdims=0)
 
 
 def full_size(
@@ -319,7 +404,19 @@ def _upsample(graph: Appender, x: str, size: Sequence[int | str], classes: int) 
         sizes = graph.node("Concat", ends, PREFIX + "full_size", axis=0)
     else:
         sizes = graph.constant("full_size", np.array([size[0], classes, *size[1:]], np.int64))
-    options: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return _resize(graph, x, sizes, PREFIX + "full", "linear")
+
+
+def _resize(graph: Appender, x: str, sizes: str, out: str, mode: str) -> str:
+    options: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": "half_pixel"}
+    if mode == "nearest":
+        options["nearest_mode"] = "round_prefer_ceil"  # with half-pixel centres: the pixel a centre falls into
     if graph.opset < 11:
-        raise GraphError("an ONNX file with opset 11 or newer is needed", got=f"opset {graph.opset}")
-    return graph.node("Resize", [x, "", "", sizes], PREFIX + "full", **options)
+        raise GraphError(
+            "an ONNX file with opset 11 or newer is needed", got=f"opset {graph.opset}",
+            hint="onnx.version_converter.convert_version(model, 17) updates it.",
+        )  # fmt: skip
+    unused = (
+        "" if graph.opset >= 13 else graph.constant("full_unused", np.zeros(0, np.float32))
+    )  # may be left out since
+    return graph.node("Resize", [x, unused, unused, sizes], out, **options)

@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import GraphError
 from edgeseg.export.append import PREFIX
-from edgeseg.export.graph import attributes, is_op, names_read, subgraphs
+from edgeseg.export.graph import attributes, infer_shapes, is_op, names_read, subgraphs
 from edgeseg.export.unpool.plugin import is_plugin
 
 LIMIT = 65504.0 / 4  # of what was seen on a few frames; other frames reach further
@@ -26,12 +26,16 @@ LIMIT = 65504.0 / 4  # of what was seen on a few frames; other frames reach furt
 # a variance stays in FP32: those are where FP16 loses accuracy, and they take no time.
 _BEARS = frozenset({
     "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div",
-    "Elu", "Equal", "Expand", "Flatten", "Gather", "Gemm", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish",
-    "Identity", "LeakyRelu", "Less", "LessOrEqual", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad",
-    "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh", "Tile",
-    "Transpose", "Unsqueeze", "Where",
+    "Einsum", "Elu", "Equal", "Expand", "Flatten", "Gather", "Gemm", "Greater", "GreaterOrEqual", "HardSigmoid",
+    "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg",
+    "PRelu", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh",
+    "Tile", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_MOVES = (
+    "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Identity", "Pad", "MaxPool", "Expand",
+    "Gather", "DepthToSpace", "SpaceToDepth",
+)  # fmt: skip
 _KEEPS_FLOAT = {"Resize": (1, 2)}  # inputs that are FP32 whatever the data is: roi, scales
 _ANY_TYPE = frozenset({"Cast", "Shape", "Size", "ArgMax", "ArgMin"})  # read any float type, and give none
 
@@ -100,7 +104,7 @@ def activations(model: ModelProto) -> tuple[str, ...]:
 
 def _types(model: ModelProto) -> dict[str, int]:
     """The element type of every tensor."""
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = infer_shapes(model).graph
     values = [*inferred.input, *inferred.value_info, *inferred.output]
     types = {v.name: v.type.tensor_type.elem_type for v in values}
     return types | {t.name: t.data_type for t in inferred.initializer}
@@ -110,7 +114,8 @@ def _types(model: ModelProto) -> dict[str, int]:
 class _Writer:
     """Walks the graph in its order and rewires it.
 
-    ``half`` are the tensors that have become FP16, ``int8`` those between an INT8 layer's input and its next ``Q``.
+    ``half`` are the tensors that have become FP16, ``int8`` those between an INT8 layer's input and its next ``Q``,
+    ``carried`` those of them that come from a ``DQ`` with nothing computed in between.
     """
 
     model: ModelProto
@@ -118,6 +123,7 @@ class _Writer:
     floats: dict[str, str] = field(default_factory=dict)
     half: set[str] = field(default_factory=set)
     int8: set[str] = field(default_factory=set)
+    carried: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.graph = self.model.graph
@@ -158,11 +164,15 @@ class _Writer:
 
     def _is_half(self, node: NodeProto) -> bool:
         """Whether a node computes in FP16; notes why not where its operator would bear it."""
+        if is_op(node, "DequantizeLinear") or (is_op(node, *_MOVES) and {*node.input[:1]} <= self.carried):
+            self.carried |= set(node.output)
         if is_op(node, "DequantizeLinear") or (self.int8 & set(node.input) and not self._is_float_layer(node)):
             self.int8 |= set(node.output)
             return False
         standard = node.domain in ("", "ai.onnx") and node.op_type in _BEARS
         if not (standard or is_plugin(node)) or node.name.startswith(PREFIX + "frame"):
+            return False
+        if not all(self.types.get(name) for name in self._data(node)):  # behind an operator that is not the standard's
             return False
         data = [n for n in self._data(node) if self.types.get(n) == TensorProto.FLOAT]
         results = [n for n in node.output if self.types.get(n) == TensorProto.FLOAT]
@@ -178,7 +188,7 @@ class _Writer:
 
     def _is_float_layer(self, node: NodeProto) -> bool:
         """Whether a layer is not between two dequantized operands."""
-        return is_op(node, *_LAYERS) and not {*node.input[:2]} <= self.int8
+        return is_op(node, *_LAYERS, "Einsum") and not {*node.input[:2]} <= self.carried
 
     @staticmethod
     def _data(node: NodeProto) -> list[str]:

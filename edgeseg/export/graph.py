@@ -22,6 +22,30 @@ def number(value: int) -> Int:
     return (int(value), ())
 
 
+_LIKE_ITS_INPUT = ("GroupNormalization", "RMSNormalization")  # operators that ONNX's own inference may pass over
+
+
+def infer_shapes(model: ModelProto) -> ModelProto:
+    """A copy with the types and shapes of its tensors, as far as they can be told. Raises what ONNX raises."""
+    known: set[str] = set()
+    while True:
+        model = shape_inference.infer_shapes(model, data_prop=True)
+        values = {v.name: v for v in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
+        typed = {name for name, v in values.items() if v.type.tensor_type.elem_type}
+        passed = [
+            node for node in model.graph.node
+            if node.op_type in _LIKE_ITS_INPUT and node.input[0] in typed and node.output[0] not in typed | known
+        ]  # fmt: skip
+        if not passed:
+            return model
+        for node in passed:
+            known.add(node.output[0])
+            old = next((v for v in model.graph.value_info if v.name == node.output[0]), None)
+            value = model.graph.value_info.add() if old is None else old
+            value.CopyFrom(values[node.input[0]])
+            value.name = node.output[0]
+
+
 def attributes(node: NodeProto) -> dict[str, Any]:
     """A node's attributes as Python values."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from pydantic import ValidationError
 
 from edgeseg.artifact import sha256_file
 from edgeseg.errors import GraphError, InputError
-from edgeseg.export.halves import restore_floats
+from edgeseg.export.graph import infer_shapes
+from edgeseg.export.settle import TWO_CLASSES, settle, two_classes
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.spec import (
     LABEL_SPACES,
@@ -24,6 +26,7 @@ from edgeseg.spec import (
     label_space,
 )
 
+_SCORES = {TensorProto.FLOAT, TensorProto.DOUBLE}
 _INTEGERS = {TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProto.INT8}
 
 
@@ -112,8 +115,7 @@ def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise GraphError(f"{path}: a file with its weights is missing or damaged", got=str(error)) from error
-    restore_floats(model)
-    return model, digest_onnx(path, data)
+    return settle(model), digest_onnx(path, data)
 
 
 def _looks_like(data: bytes) -> str:
@@ -140,7 +142,10 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
     else:
         spec, assumed = None, []
     _check_size(model, path, fixed, overrides.size or size, spec.stride if spec else 1)
-    shapes = _shapes(model, source, channels_last, overrides.size or size)
+    shapes, trouble = _known_shapes(model, source, channels_last, overrides.size or size)
+    binary = _binary(model, shapes, overrides.size or size)
+    if binary:
+        shapes = _shapes(model, source, channels_last, overrides.size or size)
     wanted = len(spec.labels) if spec else len(read_labels(overrides.labels)) if overrides.labels else 0
     output, form, classes, others = _output(shapes, overrides.size or size, path, wanted)
     if fixed and size and overrides.size and overrides.size != fixed:
@@ -148,7 +153,14 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
         _check_resized(path, fixed, overrides.size, (before, shapes[output][1]))
     if spec is None:
         integer = _element(model, source) in _INTEGERS
-        spec, assumed = _foreign_spec(path, overrides, size, classes, integer)
+        if not classes and trouble and not overrides.labels:
+            raise GraphError(
+                f"{path}: does not run at {' x '.join(map(str, overrides.size or size or ()))}", got=trouble,
+                hint="Another --size may do; or give --labels, and the target's compiler has its say.",
+            )  # fmt: skip
+        spec, assumed = _foreign_spec(path, overrides, size, classes, integer, TWO_CLASSES if binary else ())
+    if binary:
+        assumed.append(f"one channel: {binary}")
     if others:
         assumed.append(f"output {output} (there are also {', '.join(others)})")
     _check_labels(spec, classes, path)
@@ -248,7 +260,7 @@ def _shapes(
     copy.CopyFrom(model)
     fix_input(copy, source, channels_last, size)
     try:
-        copy = onnx.shape_inference.infer_shapes(lower_unpooling(copy), data_prop=True)
+        copy = infer_shapes(lower_unpooling(copy))
     except GraphError:
         raise
     except Exception:  # an odd operator may defeat inference; the target's compiler still has its say
@@ -261,6 +273,53 @@ def _shapes(
             [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim],
         )
     return found
+
+
+def _known_shapes(
+    model: onnx.ModelProto, source: str, channels_last: bool, size: tuple[int, int] | None
+) -> tuple[dict[str, tuple[int, list[int]]], str]:
+    """``_shapes``; where those are not known although the input's size is, found by running the net once.
+
+    Also what kept it from running, or ``""``.
+    """
+    shapes = _shapes(model, source, channels_last, size)
+    if size is None or any(all(shape) and len(shape) > 2 for _, shape in shapes.values()):
+        return shapes, ""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    dtype = helper.tensor_dtype_to_np_dtype(_element(model, source))
+    frame = np.zeros((1, *size, 3) if channels_last else (1, 3, *size), dtype)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    fix_input(copy, source, channels_last, size)
+    try:
+        data = lower_unpooling(copy).SerializeToString()
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        found = dict(zip((o.name for o in session.get_outputs()), session.run(None, {source: frame}), strict=True))
+    except GraphError:
+        raise
+    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+        return shapes, " ".join(str(error).split())[:300]
+    kinds = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in found.items()}
+    return {name: (kinds[name], list(value.shape)) for name, value in found.items()}, ""
+
+
+def _binary(model: onnx.ModelProto, shapes: dict[str, tuple[int, list[int]]], size: tuple[int, int] | None) -> str:
+    """Give a net of one channel of scores, and no other segmentation, two; in place.
+
+    Returns what is assumed of it, or ``""``.
+    """
+    if any(_form(kind, shape, size, 0)[0] for kind, shape in shapes.values()):
+        return ""
+    for name, (kind, shape) in shapes.items():
+        if kind not in _SCORES or len(shape) != 4:
+            continue
+        axis = 1 if shape[1] == 1 else 3
+        if shape[axis] == 1 and _is_reduced(size, (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])):
+            return two_classes(model, name, axis)[1]
+    return ""
 
 
 def fix_input(model: onnx.ModelProto, source: str, channels_last: bool, size: tuple[int, int] | None) -> None:
@@ -295,6 +354,7 @@ def _output(
             f"{path}: no output is a segmentation",
             got=said,
             expected="(N, classes, H, W) or (N, H, W, classes) scores, or an integer (N, H, W) label map",
+            hint="Export the net with its scores as the output.",
         )
     fitting = [entry for entry in usable if not wanted or entry[2] in (0, wanted)] or usable
 
@@ -317,7 +377,7 @@ def _form(kind: int, shape: list[int], size: tuple[int, int] | None, wanted: int
     planes_fit = _is_reduced(size, (shape[2], shape[3])) and wanted in (0, shape[1])
     pixels_fit = _is_reduced(size, (shape[1], shape[2])) and wanted in (0, shape[3])
     if pixels_fit and not planes_fit:
-        return "nhwc", shape[3]
+        return ("nhwc", shape[3]) if shape[3] != 1 else ("", 0)
     return ("nchw", shape[1]) if shape[1] != 1 else ("", 0)
 
 
@@ -330,7 +390,12 @@ def _is_reduced(size: tuple[int, int] | None, out: tuple[int, int]) -> bool:
 
 
 def _foreign_spec(
-    path: Path, overrides: Overrides, size: tuple[int, int] | None, classes: int, integer: bool
+    path: Path,
+    overrides: Overrides,
+    size: tuple[int, int] | None,
+    classes: int,
+    integer: bool,
+    names: tuple[str, ...] = (),
 ) -> tuple[ModelSpec, list[str]]:
     facts = overrides.given()
     if "input_size" not in facts:
@@ -356,8 +421,8 @@ def _foreign_spec(
     elif not classes:
         raise InputError(f"{path}: how many classes it has cannot be read from it", hint="Give --labels NAME or FILE.")
     else:
-        fitting = [space for space in LABEL_SPACES.values() if len(space) == classes]
-        labels = fitting[0] if fitting else generic_space(classes)
+        fitting = [space for space in LABEL_SPACES.values() if len(space) == classes and not names]
+        labels = fitting[0] if fitting else generic_space(classes, names)
         assumed.append(f"labels {labels.name}")
     try:
         return ModelSpec(architecture="foreign", labels=labels, **facts), assumed

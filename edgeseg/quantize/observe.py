@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import helper
 
 from edgeseg.errors import GraphError, InputError
+from edgeseg.export.graph import infer_shapes
 
 Float = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
@@ -207,6 +209,8 @@ class _Runner:
         if len(sources) != 1:
             raise GraphError("a net with one image input is needed", got=f"{len(sources)} inputs")
         self._input = sources[0].name
+        self._dtype = helper.tensor_dtype_to_np_dtype(sources[0].type.tensor_type.elem_type)
+        model = _for_shape(model, self._input, image.shape)
         self._watch_input = self._input in tensors
         order = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
         unknown = [name for name in tensors if name not in order and name != self._input]
@@ -221,14 +225,28 @@ class _Runner:
             yield self._input, np.asarray(image, np.float32)
         for group, session in self._sessions:
             try:
-                outputs = session.run(None, {self._input: image})
+                outputs = session.run(None, {self._input: image.astype(self._dtype, copy=False)})
             except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-                raise GraphError("ONNX Runtime cannot run the float net", got=str(error).splitlines()[0]) from error
+                raise _cannot_run(error) from error
             for place, name in enumerate(group):
                 values, outputs[place] = outputs[place], None  # let go of each as it is counted
                 if values.dtype not in (np.float32, np.float16, np.float64):
                     raise GraphError(f"activation {name!r} has no range to calibrate", got=values.dtype)
                 yield name, np.asarray(values, np.float32)
+
+
+def _for_shape(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """``model``, or a copy that takes images of ``shape`` where the file says another batch or size."""
+    dims = next(i for i in model.graph.input if i.name == source).type.tensor_type.shape.dim
+    if all(not dim.dim_value or dim.dim_value == length for dim, length in zip(dims, shape, strict=False)):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    dims = next(i for i in copy.graph.input if i.name == source).type.tensor_type.shape.dim
+    for dim, length in zip(dims, shape, strict=False):
+        dim.dim_value = length
+    del copy.graph.value_info[:]
+    return copy
 
 
 def _bytes_of(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> dict[str, int]:
@@ -242,7 +260,7 @@ def _bytes_of(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> di
     for output in copy.graph.output:
         output.type.tensor_type.ClearField("shape")
     try:
-        copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+        copy = infer_shapes(copy)
     except Exception:  # an odd operator may defeat inference: the groups are then formed without sizes
         return {}
     found = {}
@@ -283,7 +301,12 @@ def _session(model: onnx.ModelProto, outputs: Sequence[str]) -> Any:
     try:
         return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-        raise GraphError("ONNX Runtime cannot run the float net", got=str(error).splitlines()[0]) from error
+        raise _cannot_run(error) from error
+
+
+def _cannot_run(error: Exception) -> GraphError:
+    told = " ".join(line.strip() for line in str(error).splitlines())
+    return GraphError("ONNX Runtime cannot run the float net", got=told[:300])
 
 
 # Operators whose inputs an INT8 graph may quantize, and how many of their inputs are activations.
@@ -311,6 +334,6 @@ def tensors_to_watch(model: onnx.ModelProto) -> tuple[str, ...]:
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Element types as far as inference can tell."""
     with contextlib.suppress(Exception):  # an odd operator may defeat inference: what is no float is said later
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        model = infer_shapes(model)
     values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
     return {v.name: v.type.tensor_type.elem_type for v in values if v.type.tensor_type.elem_type}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.artifact import Passport, atomic_path, require_writable, sha256_bytes, write_bytes
-from edgeseg.errors import InputError
+from edgeseg.errors import GraphError, InputError
+from edgeseg.export.graph import infer_shapes
 from edgeseg.export.network import Network, Overrides, load_network
 from edgeseg.runtime.target import INT8, PlanOptions, Target, graph_file
 from edgeseg.runtime.targets import find_target
@@ -149,7 +150,25 @@ def _save_onnx(made: _Made, path: Path, aim: Target) -> None:
     del model.metadata_props[:]
     for key, value in {**kept, **properties}.items():
         model.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(model, full_check=True)
+    for value in (*model.graph.input, *model.graph.output):  # some exporters write -1, or nothing
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.Clear()
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    try:
+        model = infer_shapes(model)
+        for output in model.graph.output:
+            if output.name == made.network.output and not output.type.tensor_type.HasField("shape"):
+                rank = 3 if made.network.form == "labels" else 4  # behind an operator that inference does not know
+                output.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in range(rank))
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # raised as several types, all of them about the graph
+        raise GraphError(
+            f"{path}: the net makes no standard ONNX file", got=" ".join(str(error).split())[:300],
+            hint="Leave --save-onnx out; or bring the net into standard form first: onnxsim NET.onnx NET.onnx.",
+        ) from error  # fmt: skip
     write_bytes(path, model.SerializeToString())
 
 

@@ -124,15 +124,26 @@ class Compiled:
     """A deployed graph, compiled and run once: what cannot run is told when it is built."""
 
     def __init__(self, model: onnx.ModelProto, name: str, config: dict[str, str]) -> None:
-        plugin = core()
         self._calls, self._seen, self._totals = 0, 0, dict[str, float]()
         try:
-            self._compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", config)
-            self._request = self._compiled.create_infer_request()
-            # One black frame: a graph that compiles but cannot run (a scatter out of its plane, say) is told here.
-            self(np.zeros(self.frame_shape, np.uint8))
+            try:
+                self._open(model, config)
+            except RuntimeError:
+                # OpenVINO has no form of some Q/DQ graphs' float layers in BF16 ("No suitable implementations").
+                if config["INFERENCE_PRECISION_HINT"] == "f32" or not any(
+                    n.op_type == "DequantizeLinear" for n in model.graph.node
+                ):
+                    raise
+                self._open(model, {**config, "INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
             raise _explained(name, error) from error
+
+    def _open(self, model: onnx.ModelProto, config: dict[str, str]) -> None:
+        plugin = core()
+        self._compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", config)
+        self._request = self._compiled.create_infer_request()
+        # One black frame: a graph that compiles but cannot run (a scatter out of its plane, say) is told here.
+        self(np.zeros(self.frame_shape, np.uint8))
 
     @property
     def frame_shape(self) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ void check_creators(Library& library)
     check(reinterpret_cast<int (*)()>(library.symbol("edgeseg_plugin_version"))() == EDGESEG_PLUGIN_ABI, "ABI");
     const std::string text = reinterpret_cast<const char* (*)()>(library.symbol("edgeseg_plugin_build"))();
     const std::string trt = std::to_string(NV_TENSORRT_MAJOR) + "." + std::to_string(NV_TENSORRT_MINOR);
-    check(text.find("abi=1 tensorrt=" + trt + ".") == 0, "what it was built with: " + text);
+    check(text.find("abi=2 tensorrt=" + trt + ".") == 0, "what it was built with: " + text);
 }
 
 void check_bad_fields(Library& library)

@@ -20,7 +20,10 @@ from edgeseg.runtime.tensorrt.library import RTX, TENSORRT, Library, library
 # Compute capabilities that TensorRT-RTX builds for ahead of time, and what they are.
 GPUS = {75: "RTX 20", 80: "A100", 86: "RTX 30", 89: "RTX 40", 120: "RTX 50", 121: "DGX Spark"}
 _LOUD = ("error", "warning")
-_ANOTHER_LOGGER = "differs from one already registered"  # an application had TensorRT before us: no fault of the net
+_HARMLESS = (
+    "differs from one already registered",  # an application had TensorRT before us: no fault of the net
+    "Empty initializer",  # what Resize did not let one leave out before opset 13
+)
 _SCOPE = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter says which module a node comes from
 
 
@@ -89,7 +92,7 @@ def build_plan(
             from edgeseg.artifact import write_bytes
 
             write_bytes(options.timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
-        loud = (m.text.strip() for m in said if m.severity in _LOUD and _ANOTHER_LOGGER not in m.text)
+        loud = (m.text.strip() for m in said if m.severity in _LOUD and not any(h in m.text for h in _HARMLESS))
         warnings = tuple(dict.fromkeys(loud))
         layers = int(network.num_layers)
     return Plan(
@@ -100,6 +103,8 @@ def build_plan(
 def _unbuilt(name: str, found: Library) -> EngineError:
     reason = found.log.last_error() or "no reason given"
     hint = "Another --precision, fewer GPUs in --sm or a larger --workspace may do; so does --target cpu."
+    if "Turing" in reason:  # it multiplies no FP32 matrices, and INT8 ones by FP16 scales alone
+        hint = "Leave 75 (RTX 20) out of --sm; or build in fp16, where the net has no matrix products kept in FP32."
     if "nvinfer_lean" in reason:  # the runtime that a version-compatible plan has inside
         package = f"libnvinfer-lean{found.version.split('.')[0]}"
         hint = f"Install TensorRT's lean runtime (sudo apt install {package}), or leave --version-compatible out."
@@ -244,6 +249,8 @@ def _source_layer(node: NodeProto | None) -> str:
 def _advice(node: NodeProto | None, reason: str) -> str:
     if node is not None and node.domain not in ("", "ai.onnx"):
         return f"{node.op_type} is of the domain {node.domain!r}, no standard operator: export without it."
+    if re.search(r"zero.?point", reason, re.I):
+        return "TensorRT takes symmetric INT8 alone: quantize again so, or let edgeseg do it: the float file, --int8."
     about_types = re.search(r"type|float|half|int8", reason, re.I)
     if about_types and re.search(r"mismatch|same|must|expect", reason, re.I):
         return "Types meet there that TensorRT does not mix: build with --precision fp32 to see whether it is the cast."

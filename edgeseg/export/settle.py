@@ -1,0 +1,84 @@
+"""The one form that files of every exporter are brought into when they are read; what a net computes stays.
+
+Functions of the file's own are written out, weights are constants (and no inputs with a default, as every weight was
+before ONNX's IR version 4), and what is kept or computed in FP16 is FP32: precision is a target's affair here. Values
+that FP16 arithmetic would have rounded on its way are not, so that scores may differ in FP16's last digit.
+"""
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, inliner, numpy_helper
+
+from edgeseg.errors import GraphError
+from edgeseg.export.append import PREFIX
+from edgeseg.export.graph import is_op, subgraphs
+from edgeseg.export.halves import restore_floats
+
+_HALF, _FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
+TWO_CLASSES = ("background", "foreground")
+
+
+def settle(model: ModelProto) -> ModelProto:
+    """``model`` in that form; it may be changed. Raises ``GraphError`` where its functions cannot be written out."""
+    if model.functions:
+        try:
+            model = inliner.inline_local_functions(model)
+        except Exception as error:  # raised as several types, all of them about the graph
+            raise GraphError(
+                "the file's own functions cannot be written out", got=str(error).splitlines()[0]
+            ) from error
+    defaults = {t.name for t in model.graph.initializer}
+    kept = [i for i in model.graph.input if i.name not in defaults]
+    if len(kept) < len(model.graph.input) or model.ir_version < 4:
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        model.ir_version = max(model.ir_version, 4)
+    restore_floats(model)
+    _widen(model.graph)
+    return model
+
+
+def _widen(graph: GraphProto) -> None:
+    """FP16 becomes FP32, in bodies as well; in place."""
+    for tensor in graph.initializer:
+        _widen_tensor(tensor)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == _HALF:
+            value.type.tensor_type.elem_type = _FLOAT
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                _widen_tensor(attribute.t)
+            elif attribute.name in ("to", "dtype", "output_dtype") and attribute.i == _HALF:
+                attribute.i = _FLOAT
+        for body in subgraphs(node):
+            _widen(body)
+
+
+def _widen_tensor(tensor: TensorProto) -> None:
+    if tensor.data_type == _HALF:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+
+
+def two_classes(model: ModelProto, output: str, axis: int) -> tuple[str, str]:
+    """Scores of two classes for an output of one channel on ``axis``, as a new output; in place.
+
+    The second class has the score above 0, or, behind a ``Sigmoid``, the probability above one half; else the first.
+    Returns the new output's name, and what was taken for granted.
+    """
+    graph = model.graph
+    maker = next((node for node in graph.node if output in node.output), None)
+    score, told = output, "foreground where it is above 0"
+    if is_op(maker, "Sigmoid"):
+        assert maker is not None
+        score, told = maker.input[0], "foreground above one half"
+    negative, name = f"{PREFIX}background", f"{PREFIX}two_classes"
+    graph.node.append(helper.make_node("Neg", [score], [negative], negative))
+    graph.node.append(helper.make_node("Concat", [negative, score], [name], name, axis=axis))
+    value = onnx.ValueInfoProto()
+    value.CopyFrom(next(o for o in graph.output if o.name == output))
+    value.name = name
+    value.type.tensor_type.shape.dim[axis].dim_value = 2
+    graph.output.append(value)
+    graph.output.remove(next(o for o in graph.output if o.name == output))
+    return name, told
