@@ -115,6 +115,12 @@ def group_norm() -> onnx.ModelProto:
     return model
 
 
+def two_outputs(model: onnx.ModelProto, larger: str = "p") -> onnx.ModelProto:
+    """The smaller one, a training head's, first."""
+    model.graph.output.append(helper.make_tensor_value_info(larger, TensorProto.FLOAT, [1, 1, *SIZE]))
+    return model
+
+
 def small_map(y: Array) -> Array:
     return y.reshape(SIZE[0] // 2, SIZE[1] // 2).repeat(2, 0).repeat(2, 1)
 
@@ -144,6 +150,22 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], Labels]] = {
     "map of bytes": (
         lambda: net([node("ArgMax", "y", "m", axis=1), node("Cast", "m", "u", to=TensorProto.UINT8)]), lambda m: m[0, 0]
     ),
+    "map of bytes, moved": (
+        lambda: net(
+            [
+                node("ArgMax", "y", "m", axis=1), node("Cast", "m", "u", to=TensorProto.UINT8),
+                node("Squeeze", "u one", "v"),
+            ],
+            one=np.array([1], np.int64),
+        ),
+        lambda m: m[0],
+    ),
+    "two probabilities": (
+        lambda: two_outputs(
+            net([node("Sigmoid", "y", "p"), node("AveragePool", "y", "s", kernel_shape=[2, 2])], out=1)
+        ),
+        lambda p: p[0, 0] > 0.5,
+    ),
 }  # fmt: skip
 
 
@@ -172,7 +194,7 @@ def test_labels_are_the_files_own(tensorrt_rtx: ModuleType, tmp_path: Path, name
     path.write_bytes(model.SerializeToString())
     image = frame()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, {"image": given(model.graph.input[0], image)})
+    y = session.run(None, {"image": given(model.graph.input[0], image)})[-1]
     wanted = labels(y.astype(np.float32))
     assert len(np.unique(wanted)) > 1
     overrides = load(path, name)
@@ -244,6 +266,30 @@ def test_a_net_that_does_not_run_says_why(tmp_path: Path) -> None:
     assert len(load_network(path, Overrides(size=(32, 48))).spec.labels) == CLASSES
     with pytest.raises(GraphError, match=r"does not run at 33 x 48: got .*Concat.*Another --size may do"):
         load_network(path, Overrides(size=(33, 48)))
+
+
+def test_a_head_is_chosen_by_its_name(tmp_path: Path) -> None:
+    """Of several of one size the first is taken, and said."""
+    model = net([node("Neg", "y", "n"), node("Sigmoid", "y", "p")])
+    for name in ("n", "y"):
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, CLASSES, *SIZE]))
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert "output p (there are also n, y: --head)" in load_network(path).assumed
+    image = frame()
+    outs = run_ort(model, image=given(model.graph.input[0], image))
+    for name, y in zip("pny", outs, strict=True):
+        network = load_network(path, Overrides(head=name))
+        assert network.output == name
+        assert not [line for line in network.assumed if "output" in line]
+        np.testing.assert_array_equal(run_ort(deploy(network), frame=image[None])[0][0], best(y))
+    with pytest.raises(InputError, match="has no such output: got --head z, expected one of p, n, y"):
+        load_network(path, Overrides(head="z"))
+    path.write_bytes(
+        two_outputs(net([node("AveragePool", "y", "s", kernel_shape=[2, 2])], out=1), "y").SerializeToString()
+    )
+    assert load_network(path, Overrides(head="s")).model.graph.node[-2].input[0] == "s"
+    assert load_network(path).model.graph.node[-2].input[0] == "y"
 
 
 @pytest.mark.parametrize("kind", [TensorProto.BOOL, TensorProto.FLOAT])

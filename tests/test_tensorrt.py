@@ -23,7 +23,7 @@ from edgeseg.export.network import load_network
 from edgeseg.runtime import build_engine, load_engine, targets
 from edgeseg.runtime.load import zoo, zoo_int8
 from edgeseg.runtime.target import PlanOptions
-from edgeseg.runtime.tensorrt import cuda, library
+from edgeseg.runtime.tensorrt import builder, cuda, library
 from edgeseg.runtime.tensorrt.builder import build_plan
 from edgeseg.runtime.tensorrt.ring import SLOTS
 from edgeseg.runtime.tensorrt.runner import TensorRTEngine
@@ -544,6 +544,17 @@ def test_memory_is_given_back(graph: tuple[Passport, bytes]) -> None:
 def test_a_damaged_plan_is_told_plainly(graph: tuple[Passport, bytes]) -> None:
     with pytest.raises(EdgesegError, match=r"cannot open the engine: got magicTag is wrong\. Build it again"):
         TensorRTEngine(graph[0], b"damaged", fake_library(), device=FakeCuda(), zero_copy=False)
+
+
+def test_a_plan_that_brings_the_plugin_again_is_told_plainly(
+    graph: tuple[Passport, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passport = graph[0].model_copy(update={"settings": {"version_compatible": "yes"}})
+    with pytest.raises(EngineError, match="Build it again"):
+        opened((passport, b"damaged"), FakeCuda())
+    monkeypatch.setattr(builder, "_LOADED", {("tensorrt", Path("libedgeseg_plugin.so"))})
+    with pytest.raises(EngineError, match="in one of its own"):
+        opened((passport, b"damaged"), FakeCuda())
 
 
 def test_a_plan_of_something_else_is_told(graph: tuple[Passport, bytes]) -> None:

@@ -52,6 +52,7 @@ Std = Annotated[tuple[float, float, float] | None, typer.Option(help="Standard d
 Scale = Annotated[float | None, typer.Option(help="Factor on the 0..255 pixel before mean and std.")]
 ColourOption = Annotated[Colour | None, typer.Option(help="Colour order of the net's input.")]
 Labels = Annotated[str | None, typer.Option(help="Label space: a known name, or a file (JSON, or a name a line).")]
+Head = Annotated[str | None, typer.Option(metavar="NAME", help="Which output to use, of a net that has several.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="auto: the fastest here that keeps the accuracy.")]
 Target = Annotated[str, typer.Option(help="cpu, tensorrt, tensorrt-rtx, or auto.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON, too.")]
@@ -155,8 +156,9 @@ def overrides_of(
     scale: Scale = None,
     colour: ColourOption = None,
     labels: Labels = None,
+    head: Head = None,
 ) -> "Overrides":
-    """The facts that the six flags give; its parameters are the flags that ``spec_flags`` adds."""
+    """The facts that the seven flags give; its parameters are the flags that ``spec_flags`` adds."""
     from edgeseg.export.network import Overrides
 
     return Overrides(
@@ -166,11 +168,12 @@ def overrides_of(
         scale=scale,
         colour=colour.value if colour else None,
         labels=labels,
+        head=head,
     )
 
 
 def spec_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the six flags of a spec, where it has the keyword-only parameter ``overrides: "Overrides"``."""
+    """Give a command the seven flags of a spec, where it has the keyword-only parameter ``overrides: "Overrides"``."""
     flags = inspect.signature(overrides_of).parameters
     shown: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():

@@ -188,13 +188,15 @@ def _without_bytes(graph: Appender, network: Network, element: int) -> int:
     """
     nodes = graph.graph.node
     if network.form == "labels":
-        name = network.output
+        name, moved = network.output, {network.output}
         for node in reversed(nodes):
             if name in node.output and is_op(node, *_MOVES):
                 name = node.input[0]
+                moved.add(name)
             elif name in node.output and is_op(node, "Cast"):
                 to = next(a for a in node.attribute if a.name == "to")
                 to.i = TensorProto.INT32 if to.i in _BYTES else to.i
+        _forget_types(graph, moved)
     if element not in _BYTES:
         return element
     moved = {network.input}
@@ -203,9 +205,13 @@ def _without_bytes(graph: Appender, network: Network, element: int) -> int:
             if not is_op(node, *_MOVES) or moved & set(node.input[1:]):
                 return element
             moved |= set(node.output)
-    for value in [v for v in graph.graph.value_info if v.name in moved]:
-        graph.graph.value_info.remove(value)
+    _forget_types(graph, moved)
     return int(TensorProto.FLOAT)
+
+
+def _forget_types(graph: Appender, names: set[str]) -> None:
+    for value in [v for v in graph.graph.value_info if v.name in names]:
+        graph.graph.value_info.remove(value)
 
 
 def _attach_tensor(graph: Appender, network: Network) -> None:

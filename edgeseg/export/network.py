@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from edgeseg.artifact import sha256_file
 from edgeseg.errors import GraphError, InputError
 from edgeseg.export.graph import infer_shapes
-from edgeseg.export.settle import TWO_CLASSES, settle, two_classes
+from edgeseg.export.settle import TWO_CLASSES, TWO_OUTPUT, settle, two_classes
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.spec import (
     LABEL_SPACES,
@@ -32,7 +32,10 @@ _INTEGERS = {TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProt
 
 @dataclass(frozen=True)
 class Overrides:
-    """Facts given on the command line; ``None`` is not given. ``labels``: a space's name or a file (JSON or names)."""
+    """Facts given on the command line; ``None`` is not given.
+
+    ``labels``: a space's name or a file (JSON or names). ``head``: the name of the output to use.
+    """
 
     size: tuple[int, int] | None = None
     mean: tuple[float, float, float] | None = None
@@ -40,6 +43,7 @@ class Overrides:
     scale: float | None = None
     colour: str | None = None
     labels: str | None = None
+    head: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The spec's fields that were given."""
@@ -143,9 +147,15 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
         spec, assumed = None, []
     _check_size(model, path, fixed, overrides.size or size, spec.stride if spec else 1)
     shapes, trouble = _known_shapes(model, source, channels_last, overrides.size or size)
+    if overrides.head is not None:
+        if overrides.head not in shapes:
+            names = ", ".join(shapes)
+            raise InputError(f"{path}: has no such output", got=f"--head {overrides.head}", expected=f"one of {names}")
+        shapes = {overrides.head: shapes[overrides.head]}
     binary = _binary(model, shapes, overrides.size or size)
     if binary:
-        shapes = _shapes(model, source, channels_last, overrides.size or size)
+        shapes = {name: found for name, found in _shapes(model, source, channels_last, overrides.size or size).items()
+                  if name == TWO_OUTPUT or overrides.head is None}  # fmt: skip
     wanted = len(spec.labels) if spec else len(read_labels(overrides.labels)) if overrides.labels else 0
     output, form, classes, others = _output(shapes, overrides.size or size, path, wanted)
     if fixed and size and overrides.size and overrides.size != fixed:
@@ -162,7 +172,7 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
     if binary:
         assumed.append(f"one channel: {binary}")
     if others:
-        assumed.append(f"output {output} (there are also {', '.join(others)})")
+        assumed.append(f"output {output} (there are also {', '.join(others)}: --head)")
     _check_labels(spec, classes, path)
     return Network(path.stem, model, spec, digest, tuple(assumed), source, output, form, channels_last)
 
@@ -313,13 +323,18 @@ def _binary(model: onnx.ModelProto, shapes: dict[str, tuple[int, list[int]]], si
     """
     if any(_form(kind, shape, size, 0)[0] for kind, shape in shapes.values()):
         return ""
+    found = []
     for name, (kind, shape) in shapes.items():
         if kind not in _SCORES or len(shape) != 4:
             continue
         axis = 1 if shape[1] == 1 else 3
-        if shape[axis] == 1 and _is_reduced(size, (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])):
-            return two_classes(model, name, axis)[1]
-    return ""
+        height, width = shape[2:] if axis == 1 else shape[1:3]
+        if shape[axis] == 1 and _is_reduced(size, (height, width)):
+            found.append((height * width, name, axis))
+    if not found:
+        return ""
+    _, name, axis = max(found, key=lambda one: one[0])  # training heads are smaller
+    return two_classes(model, name, axis)[1]
 
 
 def fix_input(model: onnx.ModelProto, source: str, channels_last: bool, size: tuple[int, int] | None) -> None:

@@ -15,6 +15,7 @@ from edgeseg.export.graph import is_op, subgraphs
 from edgeseg.export.halves import restore_floats
 
 _HALF, _FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
+TWO_OUTPUT = PREFIX + "two_classes"
 TWO_CLASSES = ("background", "foreground")
 
 
@@ -72,7 +73,7 @@ def two_classes(model: ModelProto, output: str, axis: int) -> tuple[str, str]:
     if is_op(maker, "Sigmoid"):
         assert maker is not None
         score, told = maker.input[0], "foreground above one half"
-    negative, name = f"{PREFIX}background", f"{PREFIX}two_classes"
+    negative, name = f"{PREFIX}background", TWO_OUTPUT
     graph.node.append(helper.make_node("Neg", [score], [negative], negative))
     graph.node.append(helper.make_node("Concat", [negative, score], [name], name, axis=axis))
     value = onnx.ValueInfoProto()

@@ -85,7 +85,7 @@ def resolve_engine(
     """Open what a command calls ENGINE: an engine file, an ONNX file (built once into a cache), or a zoo name."""
     path = Path(name)
     if path.suffix.lower() == ".engine":
-        if overrides is not None and (overrides.given() or overrides.labels):
+        if overrides is not None and (overrides.given() or overrides.labels or overrides.head):
             raise InputError(f"{path}: an engine has its spec compiled in", hint="Give those flags to build-engine.")
         engine = load_engine(path)
         for asked, is_built in ((precision, engine.passport.precision), (target, engine.passport.target)):

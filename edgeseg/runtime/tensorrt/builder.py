@@ -136,6 +136,11 @@ def load_plugin(found: Library, path: Path, builder: Any = None) -> None:
         _KEPT.append(ctypes.CDLL(str(path)))
 
 
+def plugin_is_loaded() -> bool:
+    """Whether ``load_plugin`` made a library known to the whole process."""
+    return bool(_LOADED)
+
+
 def _strongly_typed(trt: Any) -> int:
     """The network's flags. By name: the bit is another in TensorRT 10 than in 11, where it means something else."""
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)

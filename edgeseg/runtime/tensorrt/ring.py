@@ -14,6 +14,7 @@ from edgeseg.preprocess import check_frame, resize_labels
 from edgeseg.runtime.engine import Engine, Image, as_bgr
 from edgeseg.runtime.target import VERSION_COMPATIBLE
 from edgeseg.runtime.tensorrt import cuda
+from edgeseg.runtime.tensorrt.builder import plugin_is_loaded
 from edgeseg.runtime.tensorrt.library import Library
 
 ALIGNMENT = 256  # bytes, of the address of every tensor (IExecutionContext::setTensorAddress, NvInferRuntime.h)
@@ -91,11 +92,15 @@ class Ring(Engine, Generic[AnySlot]):
             self._runtime.engine_host_code_allowed = True  # the plan brings its runtime, and the plugin
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
+            hint = f"Build it again: edgeseg build-engine {passport.name}.onnx --target {library.target}."
+            if VERSION_COMPATIBLE in passport.settings and plugin_is_loaded():
+                hint = (
+                    "It brings the plugin along, which this process has loaded for another: open it in one of its own."
+                )
             raise EngineError(
                 f"{passport.name}: {library.target} cannot open the engine",
-                got=library.log.last_error() or "no reason given",
-                hint=f"Build it again: edgeseg build-engine {passport.name}.onnx --target {library.target}.",
-            )
+                got=library.log.last_error() or "no reason given", hint=hint,
+            )  # fmt: skip
         self._gpu_ms = float("nan")
         self._memory = Memory(self._cuda)
         weakref.finalize(self, self._memory.release)
