@@ -28,30 +28,31 @@ _TOO_OLD = {
 
 @dataclass(frozen=True)
 class Message:
-    """One line of TensorRT's log. ``severity``: ``error`` or ``warning``."""
+    """One line of TensorRT's log. ``severity``: ``error``, ``warning``, ``info`` or ``verbose``."""
 
     severity: str
     text: str
 
 
 class Log:
-    """What TensorRT says of errors and warnings: a build says ten thousand other things, of which none is kept.
+    """What TensorRT says. A process has one for each library: TensorRT keeps the first it is given for good.
 
-    A process has one for each library: TensorRT keeps the first it is given for good.
+    Of errors and warnings, unless more is added to ``keeps``: a build says ten thousand other things.
     """
 
     def __init__(self, trt: Any) -> None:
         self.messages: list[Message] = []
-        names = {"INTERNAL_ERROR": "error", "ERROR": "error", "WARNING": "warning"}
+        names = {"INTERNAL_ERROR": "error", "ERROR": "error", "WARNING": "warning", "INFO": "info"}
         severities = {getattr(trt.ILogger.Severity, key): name for key, name in names.items()}
-        kept = self.messages
+        kept, keeps = self.messages, {"error", "warning"}
+        self.keeps = keeps
 
         class Logger(trt.ILogger):  # type: ignore[misc]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if (name := severities.get(severity)) is not None:
+                if (name := severities.get(severity, "verbose")) in keeps:
                     kept.append(Message(name, message))
 
         self.logger = Logger()
