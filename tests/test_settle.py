@@ -79,12 +79,12 @@ def with_function(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def in_halves(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights, input and output in FP16."""
+def in_type(model: onnx.ModelProto, dtype: type[np.floating]) -> onnx.ModelProto:
+    """Weights, input and output in another precision."""
     for tensor in model.graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
     for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return model
 
 
@@ -135,7 +135,7 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], Labels]] = {
     "functions": (lambda: with_function(net([])), best),
     "weights as inputs": (lambda: as_inputs(net([]), 8), best),
     "weights as inputs, IR 3": (lambda: as_inputs(net([]), 3), best),
-    "FP16": (lambda: in_halves(net([])), best),
+    "FP16": (lambda: in_type(net([]), np.float16), best),
     "group norm": (group_norm, best),
     "bytes": (of_bytes, best),
     "smaller scores, opset 11": (lambda: net([], stride=2, opset=11), enlarged),
@@ -149,6 +149,20 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], Labels]] = {
     "smaller map, one channel": (lambda: net([node("ArgMax", "y", "m", axis=1)], stride=2), small_map),
     "map of bytes": (
         lambda: net([node("ArgMax", "y", "m", axis=1), node("Cast", "m", "u", to=TensorProto.UINT8)]), lambda m: m[0, 0]
+    ),
+    "map without a batch": (
+        lambda: net([node("ArgMax", "y", "m", axis=1, keepdims=0), node("Squeeze", "m zero", "v")], zero=np.array([0])),
+        lambda m: m,
+    ),
+    "map of floats": (
+        lambda: net(
+            [
+                node("ArgMax", "y", "m", axis=1, keepdims=0), node("Cast", "m", "f", to=TensorProto.FLOAT),
+                node("Unsqueeze", "f one", "v"),
+            ],
+            one=np.array([1]),
+        ),
+        lambda m: m[0, 0],
     ),
     "map of bytes, moved": (
         lambda: net(
@@ -292,14 +306,25 @@ def test_a_head_is_chosen_by_its_name(tmp_path: Path) -> None:
     assert load_network(path).model.graph.node[-2].input[0] == "y"
 
 
-@pytest.mark.parametrize("kind", [TensorProto.BOOL, TensorProto.FLOAT])
-def test_what_is_no_segmentation_says_what_is(tmp_path: Path, kind: int) -> None:
-    """A mask of truth values; a map of class ids as floats."""
-    tail = [node("ArgMax", "y", "m", axis=1, keepdims=0), node("Cast", "m", "f", to=kind)]
-    path = tmp_path / "net.onnx"
-    path.write_bytes(net(tail).SerializeToString())
-    with pytest.raises((GraphError, InputError), match=r"no output is a segmentation.*Export the net with its scores"):
-        load_network(path)
+def test_fp64_is_fp32(tmp_path: Path) -> None:
+    """ONNX Runtime itself has no convolution in FP64."""
+    labels = []
+    for dtype in (np.float32, np.float64):
+        path = tmp_path / "net.onnx"
+        path.write_bytes(in_type(net([]), dtype).SerializeToString())
+        labels.append(run_ort(deploy(load_network(path)), frame=frame()[None])[0])
+    np.testing.assert_array_equal(*labels)
+
+
+def test_what_is_no_segmentation_says_what_is(tmp_path: Path) -> None:
+    """A mask of truth values; class ids that were computed with."""
+    ends = [[node("Cast", "m", "f", to=TensorProto.BOOL)],
+            [node("Cast", "m", "f", to=TensorProto.FLOAT), node("Mul", "f f", "g")]]  # fmt: skip
+    for end in ends:
+        path = tmp_path / "net.onnx"
+        path.write_bytes(net([node("ArgMax", "y", "m", axis=1, keepdims=0), *end]).SerializeToString())
+        with pytest.raises(GraphError, match=r"no output is a segmentation.*Export the net with its scores"):
+            load_network(path)
 
 
 def test_tensorrt_looks_for_the_maximum_where_the_scores_lie(tmp_path: Path) -> None:

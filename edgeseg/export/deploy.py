@@ -294,7 +294,7 @@ def _attach_output(
 
 def _whole_map(graph: Appender, x: str, shape: Sequence[int | Int | None], size: tuple[int, int], free: Free) -> str:
     """A label map at the input's size: each pixel takes the id of the one its centre falls into."""
-    sides = [side for side in shape[1:] if side != 1] if len(shape) == 4 else list(shape[1:])
+    sides = [side for side in shape[1:] if side != 1] if len(shape) == 4 else list(shape[-2:])
     if free or len(sides) != 2 or not all(isinstance(s, int) and s for s in sides) or tuple(sides) == tuple(size):
         return x
     planes = graph.constant("map_planes", np.array([1, 1, *sides], np.int64))

@@ -368,7 +368,7 @@ def _output(
         raise GraphError(
             f"{path}: no output is a segmentation",
             got=said,
-            expected="(N, classes, H, W) or (N, H, W, classes) scores, or an integer (N, H, W) label map",
+            expected="(N, classes, H, W) or (N, H, W, classes) scores, or an integer (N, H, W) or (H, W) label map",
             hint="Export the net with its scores as the output.",
         )
     fitting = [entry for entry in usable if not wanted or entry[2] in (0, wanted)] or usable
@@ -385,7 +385,7 @@ def _output(
 def _form(kind: int, shape: list[int], size: tuple[int, int] | None, wanted: int) -> tuple[str, int]:
     """What an output of this element type and shape is: ``labels``, ``nchw``, ``nhwc`` or nothing; and its classes."""
     if kind in _INTEGERS:
-        flat = len(shape) == 3 or (len(shape) == 4 and 1 in (shape[1], shape[3]))
+        flat = len(shape) in (2, 3) or (len(shape) == 4 and 1 in (shape[1], shape[3]))
         return ("labels", 0) if flat else ("", 0)
     if len(shape) != 4:
         return "", 0

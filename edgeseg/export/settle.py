@@ -1,8 +1,9 @@
 """The one form that files of every exporter are brought into when they are read; what a net computes stays.
 
 Functions of the file's own are written out, weights are constants (and no inputs with a default, as every weight was
-before ONNX's IR version 4), and what is kept or computed in FP16 is FP32: precision is a target's affair here. Values
-that FP16 arithmetic would have rounded on its way are not, so that scores may differ in FP16's last digit.
+before ONNX's IR version 4), what is kept or computed in FP16 or FP64 is FP32 (precision is a target's affair here), and
+class ids that end as floats end as whole numbers. Values that FP16 arithmetic would have rounded on its way are not, so
+that scores may differ in FP16's last digit.
 """
 
 import numpy as np
@@ -14,7 +15,8 @@ from edgeseg.export.append import PREFIX
 from edgeseg.export.graph import is_op, subgraphs
 from edgeseg.export.halves import restore_floats
 
-_HALF, _FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
+_FLOAT, _OTHERS = TensorProto.FLOAT, (TensorProto.FLOAT16, TensorProto.DOUBLE)
+_MOVES = ("Squeeze", "Unsqueeze", "Reshape", "Identity", "Transpose")
 TWO_OUTPUT = PREFIX + "two_classes"
 TWO_CLASSES = ("background", "foreground")
 
@@ -35,30 +37,53 @@ def settle(model: ModelProto) -> ModelProto:
         model.graph.input.extend(kept)
         model.ir_version = max(model.ir_version, 4)
     restore_floats(model)
-    _widen(model.graph)
+    _to_float(model.graph)
+    _whole_ids(model.graph)
     return model
 
 
-def _widen(graph: GraphProto) -> None:
-    """FP16 becomes FP32, in bodies as well; in place."""
+def _to_float(graph: GraphProto) -> None:
+    """FP16 and FP64 become FP32, in bodies as well; in place."""
     for tensor in graph.initializer:
-        _widen_tensor(tensor)
+        _tensor_to_float(tensor)
     for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type == _HALF:
+        if value.type.tensor_type.elem_type in _OTHERS:
             value.type.tensor_type.elem_type = _FLOAT
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == AttributeProto.TENSOR:
-                _widen_tensor(attribute.t)
-            elif attribute.name in ("to", "dtype", "output_dtype") and attribute.i == _HALF:
+                _tensor_to_float(attribute.t)
+            elif attribute.name in ("to", "dtype", "output_dtype") and attribute.i in _OTHERS:
                 attribute.i = _FLOAT
         for body in subgraphs(node):
-            _widen(body)
+            _to_float(body)
 
 
-def _widen_tensor(tensor: TensorProto) -> None:
-    if tensor.data_type == _HALF:
+def _tensor_to_float(tensor: TensorProto) -> None:
+    if tensor.data_type in _OTHERS:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+
+
+def _whole_ids(graph: GraphProto) -> None:
+    """The outputs that are an ``ArgMax`` cast to float are whole numbers; in place."""
+    makers = {name: node for node in graph.node for name in node.output}
+    for output in graph.output:
+        passed, node = [output.name], makers.get(output.name)
+        while is_op(node, *_MOVES):
+            assert node is not None
+            passed.append(node.input[0])
+            node = makers.get(node.input[0])
+        search = makers.get(node.input[0]) if node is not None and is_op(node, "Cast") else None
+        while is_op(search, *_MOVES):
+            assert search is not None
+            search = makers.get(search.input[0])
+        if node is None or not is_op(search, "ArgMax") or output.type.tensor_type.elem_type != _FLOAT:
+            continue
+        if any(name in n.input for name in passed for n in graph.node if n.output[0] not in passed):
+            continue  # somebody computes with them
+        next(a for a in node.attribute if a.name == "to").i = TensorProto.INT64
+        for value in [output, *(v for v in graph.value_info if v.name in passed)]:
+            value.type.tensor_type.elem_type = TensorProto.INT64
 
 
 def two_classes(model: ModelProto, output: str, axis: int) -> tuple[str, str]:
