@@ -422,7 +422,6 @@ def _resize(graph: Appender, x: str, sizes: str, out: str, mode: str) -> str:
             "an ONNX file with opset 11 or newer is needed", got=f"opset {graph.opset}",
             hint="onnx.version_converter.convert_version(model, 17) updates it.",
         )  # fmt: skip
-    unused = (
-        "" if graph.opset >= 13 else graph.constant("full_unused", np.zeros(0, np.float32))
-    )  # may be left out since
+    may_be_left_out = graph.opset >= 13
+    unused = "" if may_be_left_out else graph.constant("full_unused", np.zeros(0, np.float32))
     return graph.node("Resize", [x, unused, unused, sizes], out, **options)

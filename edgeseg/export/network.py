@@ -26,7 +26,6 @@ from edgeseg.spec import (
     label_space,
 )
 
-_SCORES = {TensorProto.FLOAT, TensorProto.DOUBLE}
 _INTEGERS = {TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProto.INT8}
 
 
@@ -325,7 +324,7 @@ def _binary(model: onnx.ModelProto, shapes: dict[str, tuple[int, list[int]]], si
         return ""
     found = []
     for name, (kind, shape) in shapes.items():
-        if kind not in _SCORES or len(shape) != 4:
+        if kind != TensorProto.FLOAT or len(shape) != 4:
             continue
         axis = 1 if shape[1] == 1 else 3
         height, width = shape[2:] if axis == 1 else shape[1:3]

@@ -30,16 +30,20 @@ def settle(model: ModelProto) -> ModelProto:
             raise GraphError(
                 "the file's own functions cannot be written out", got=str(error).splitlines()[0]
             ) from error
-    defaults = {t.name for t in model.graph.initializer}
-    kept = [i for i in model.graph.input if i.name not in defaults]
-    if len(kept) < len(model.graph.input) or model.ir_version < 4:
-        del model.graph.input[:]
-        model.graph.input.extend(kept)
-        model.ir_version = max(model.ir_version, 4)
+    settle_defaults(model)
     restore_floats(model)
     _to_float(model.graph)
     _whole_ids(model.graph)
     return model
+
+
+def settle_defaults(model: ModelProto) -> None:
+    """Make weights constants that are inputs with a default; in place."""
+    defaults = {t.name for t in model.graph.initializer}
+    kept = [i for i in model.graph.input if i.name not in defaults]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, 4)
 
 
 def _to_float(graph: GraphProto) -> None:

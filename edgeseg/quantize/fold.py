@@ -11,6 +11,7 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, inliner, numpy_helper
 
 from edgeseg.export.graph import Graph, attributes, is_op, names_read, subgraphs
+from edgeseg.export.settle import settle_defaults
 
 Float = npt.NDArray[np.float32]
 
@@ -27,7 +28,7 @@ def fold(model: ModelProto) -> ModelProto:
     if copy.functions:
         copy = inliner.inline_local_functions(copy)
     _name_nodes(copy)
-    _settle_defaults(copy)
+    settle_defaults(copy)
     _hoist_constants(copy)
     _drop_passing(copy)
     for step in (_spread_normalisation, _fold_affine):
@@ -48,15 +49,6 @@ def _name_nodes(model: ModelProto) -> None:
             name, count = f"{base}_{count}", count + 1
         node.name = name
         used.add(name)
-
-
-def _settle_defaults(model: ModelProto) -> None:
-    """Make weights constants that are inputs with a default: every weight was one before ONNX's IR version 4."""
-    defaults = {t.name for t in model.graph.initializer}
-    kept = [i for i in model.graph.input if i.name not in defaults]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
-    model.ir_version = max(model.ir_version, 4)
 
 
 def _hoist_constants(model: ModelProto) -> None:

@@ -240,6 +240,11 @@ def _for_shape(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> o
     dims = next(i for i in model.graph.input if i.name == source).type.tensor_type.shape.dim
     if all(not dim.dim_value or dim.dim_value == length for dim, length in zip(dims, shape, strict=False)):
         return model
+    return _sized(model, source, shape)
+
+
+def _sized(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """A copy that takes images of ``shape``."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     dims = next(i for i in copy.graph.input if i.name == source).type.tensor_type.shape.dim
@@ -251,12 +256,7 @@ def _for_shape(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> o
 
 def _bytes_of(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> dict[str, int]:
     """Size of every activation as float32 for an input of ``shape``; those that inference cannot tell are left out."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    dims = next(i for i in copy.graph.input if i.name == source).type.tensor_type.shape.dim
-    for dim, length in zip(dims, shape, strict=False):
-        dim.dim_value = length
-    del copy.graph.value_info[:]
+    copy = _sized(model, source, shape)
     for output in copy.graph.output:
         output.type.tensor_type.ClearField("shape")
     try:
