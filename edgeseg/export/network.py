@@ -15,6 +15,7 @@ from edgeseg.artifact import sha256_file
 from edgeseg.errors import GraphError, InputError
 from edgeseg.export.graph import infer_shapes
 from edgeseg.export.settle import TWO_CLASSES, TWO_OUTPUT, settle, two_classes
+from edgeseg.export.tiny_scales import raise_tiny_scales
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.spec import (
     LABEL_SPACES,
@@ -136,6 +137,7 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
     path = Path(path)
     overrides = overrides or Overrides()
     model, digest = read_onnx(path)
+    tiny = raise_tiny_scales(model)
     source, channels_last, size = _input(model, path)
     fixed = size
     stored = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
@@ -172,6 +174,8 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
         assumed.append(f"one channel: {binary}")
     if others:
         assumed.append(f"output {output} (there are also {', '.join(others)}: --head)")
+    if tiny:
+        assumed.append(f"{tiny} scales below 2^-100 belong to dead branches: their values are zeros")
     _check_labels(spec, classes, path)
     return Network(path.stem, model, spec, digest, tuple(assumed), source, output, form, channels_last)
 

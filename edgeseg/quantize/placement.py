@@ -24,6 +24,7 @@ from onnx import ModelProto, NodeProto
 
 from edgeseg.errors import InputError
 from edgeseg.export.graph import Graph, attributes, is_op
+from edgeseg.export.tiny_scales import SMALLEST_SCALE
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 WEIGHTED = (*LAYERS, "ConvTranspose")
@@ -288,9 +289,13 @@ def tensors_to_calibrate(placement: Placement) -> tuple[str, ...]:
 def scales(placement: Placement, amax: dict[str, float], *, exact: bool = True) -> dict[str, float]:
     """The scale of every tensor that carries a pair: the largest |value| of its group, on 127 steps.
 
+    Dead branches have ``SMALLEST_SCALE``: their values are zeros.
+
     ``exact``: the next power of two (``power_of_two``), so that every runtime computes the same.
     """
-    group = {key: max(amax[name] for name in names) / 127.0 for key, names in placement.sources.items()}
+    group = {
+        key: max(max(amax[name] for name in names) / 127.0, SMALLEST_SCALE) for key, names in placement.sources.items()
+    }
     steps = {key: power_of_two(step) if exact else step for key, step in group.items()}
     return {name: steps[placement.scale_of[name]] for name in placement.tensors}
 
