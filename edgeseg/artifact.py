@@ -100,6 +100,7 @@ class Passport(BaseModel):
 
     ``form`` says which of several equal forms of the graph was built, and what was measured to choose it. ``int8`` says
     of a quantized engine how: the calibration set with its frames' hashes, the method, the layers in float and why.
+    ``proof`` says how the engine was compared with its ONNX file when it was built.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,6 +120,7 @@ class Passport(BaseModel):
     settings: dict[str, str] = {}
     form: dict[str, str] = {}
     int8: dict[str, Any] = {}
+    proof: dict[str, Any] = {}
     assumed: tuple[str, ...] = ()
     build_seconds: float
     built_at: str

@@ -128,6 +128,10 @@ def build_engine(
             rich_help_panel="TensorRT",
         ),
     ] = None,
+    proof: Annotated[
+        bool,
+        typer.Option("--proof/--no-proof", help="Compare the engine with the ONNX file on a few frames."),
+    ] = True,
     print_trtexec: Annotated[
         bool,
         typer.Option(
@@ -197,6 +201,7 @@ def build_engine(
             save_onnx=save_onnx,
             plan=plan,
             save_graph=print_trtexec,
+            prove=proof,
             say=say,
         )
     passport = Passport.read(path)

@@ -25,6 +25,7 @@ from edgeseg.export.graph import Int, infer_shapes, is_op, subgraphs
 from edgeseg.export.network import Network, fix_input
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.export.unshare import unshare_slopes
+from edgeseg.export.unsigned import unsigned_activations
 from edgeseg.preprocess import coefficients
 
 _OURS = ("frame", "labels", "scores", "tensor")
@@ -40,6 +41,7 @@ def deploy(
     for_openvino: bool = True,
     compare: bool = False,
     plugin: bool = False,
+    unsigned: bool = False,
     free: Free | None = None,
 ) -> onnx.ModelProto:
     """The graph of ``network`` with unpooling lowered, preprocessing before it and argmax (or not) behind it.
@@ -48,12 +50,13 @@ def deploy(
     none of it on uint8) and INT8 tensors are moved as they are. ``compare`` finds the argmax there by comparing planes
     instead of by a search: the same labels, but where scores tie once they are rounded to BF16. Which of the two is
     faster depends on precision and processor. ``plugin`` unpools by operators of our own where it can: those of the
-    OpenVINO extension, or of the TensorRT plugin. ``free`` (``edgeseg.export.free.settle``) leaves batch or size open,
+    OpenVINO extension, or of the TensorRT plugin. ``unsigned`` stores INT8 activations as UINT8 where that is exact
+    (``edgeseg.export.unsigned``), for OpenVINO. ``free`` (``edgeseg.export.free.settle``) leaves batch or size open,
     not for OpenVINO. ``scores`` and ``both`` raise ``GraphError`` for a net that gives a label map.
     """
     assert not (free and for_openvino)
     network = without_names(network, _OURS)
-    graph, shapes = _lowered(network, for_openvino, plugin, free)
+    graph, shapes = _lowered(network, for_openvino, plugin, free, unsigned)
     free = free or Free()
     _attach_frame(graph, network, for_openvino, free)
     dims = shapes.get(network.output, []) if shapes else None
@@ -74,7 +77,7 @@ def deploy_bare(network: Network, *, plugin: bool = False) -> onnx.ModelProto:
     """
     network = without_names(network, _OURS)
     require_scores(network, "--kernels")
-    graph, _ = _lowered(network, False, plugin, None)
+    graph, _ = _lowered(network, False, plugin, None, False)
     _attach_tensor(graph, network)
     shape = next(_shape(v) for v in graph.graph.output if v.name == network.output)
     del graph.graph.output[:]
@@ -83,7 +86,9 @@ def deploy_bare(network: Network, *, plugin: bool = False) -> onnx.ModelProto:
     return graph.model
 
 
-def _lowered(network: Network, for_openvino: bool, plugin: bool, free: Free | None) -> tuple[Appender, Shapes | None]:
+def _lowered(
+    network: Network, for_openvino: bool, plugin: bool, free: Free | None, unsigned: bool
+) -> tuple[Appender, Shapes | None]:
     """The net's own graph with unpooling lowered, and the sizes of its tensors where some are free."""
     model = network.model
     if free:
@@ -101,6 +106,8 @@ def _lowered(network: Network, for_openvino: bool, plugin: bool, free: Free | No
     model = lower_unpooling(model, **own, shapes=shapes)
     if for_openvino:
         model = dequantize_early(model)
+        if unsigned:
+            model = unsigned_activations(model)
         unshare_slopes(model)
     try:
         model = infer_shapes(model)

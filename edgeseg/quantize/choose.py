@@ -13,14 +13,13 @@ import numpy as np
 from edgeseg.data import Dataset
 from edgeseg.errors import CheckFailedError
 from edgeseg.evaluation import evaluate
-from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network
 from edgeseg.preprocess import Image, resize_frame, resize_labels
 from edgeseg.quantize.noise import local_noise
 from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.ptq import Prepared, network_input
 from edgeseg.quantize.sets import CalibrationSet
-from edgeseg.runtime import cpu
+from edgeseg.runtime import cpu, cpu_forms
 from edgeseg.runtime.target import INT8
 
 NOISE_FRAMES = 3
@@ -53,7 +52,7 @@ class Candidate:
 
 def run_with(network: Network, precision: str) -> Callable[[Image], Image]:
     """Frames of any size to label maps of their size, compiled for this machine."""
-    compiled = cpu.Compiled(deploy(network), network.name, cpu.settings(precision))
+    compiled = cpu_forms.compile_form(network, cpu_forms.default_form(precision), precision)
 
     def label(frame: Image) -> Image:
         fitted = np.ascontiguousarray(resize_frame(frame, network.spec.input_size))
@@ -157,7 +156,8 @@ def paying_layers(network: Network, quantized: Network, placement: Placement) ->
     Both nets are profiled in turn; sums are computed inside the convolution in front of them and are not told apart.
     """
     config = {**cpu.settings(INT8), "PERF_COUNT": "YES"}
-    pair = [cpu.Compiled(deploy(net), net.name, config) for net in (network, quantized)]
+    form = cpu_forms.default_form(INT8)
+    pair = [cpu.Compiled(cpu_forms.graph_of(net, form), net.name, config) for net in (network, quantized)]
     frame = np.random.default_rng(0).integers(0, 256, pair[0].frame_shape, np.uint8)
     spent: list[dict[str, list[float]]] = [{}, {}]
     for turn in range(12):

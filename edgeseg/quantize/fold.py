@@ -27,7 +27,7 @@ def fold(model: ModelProto) -> ModelProto:
     copy.CopyFrom(model)
     if copy.functions:
         copy = inliner.inline_local_functions(copy)
-    _name_nodes(copy)
+    name_nodes(copy)
     settle_defaults(copy)
     _hoist_constants(copy)
     _drop_passing(copy)
@@ -39,7 +39,7 @@ def fold(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _name_nodes(model: ModelProto) -> None:
+def name_nodes(model: ModelProto) -> None:
     """Give every node a name of its own: layers are spoken of by name. A file's own names go before made ones."""
     used: set[str] = set()
     for node in sorted(model.graph.node, key=lambda n: not n.name):

@@ -12,6 +12,7 @@ from edgeseg.artifact import Passport, atomic_path, require_writable, sha256_byt
 from edgeseg.errors import GraphError, InputError
 from edgeseg.export.graph import infer_shapes
 from edgeseg.export.network import Network, Overrides, load_network
+from edgeseg.runtime.proof import reference
 from edgeseg.runtime.target import INT8, PlanOptions, Target, graph_file
 from edgeseg.runtime.targets import find_target
 from edgeseg.spec import METADATA_KEY
@@ -71,6 +72,7 @@ def build_engine(
     save_onnx: str | Path | None = None,
     plan: PlanOptions | None = None,
     save_graph: bool = False,
+    prove: bool = True,
     say: "Say | None" = None,
 ) -> Path:
     """Compile ``onnx`` to ``NAME.PRECISION.TARGET.engine`` beside it (or to ``out``) with its passport.
@@ -81,8 +83,9 @@ def build_engine(
     nodes is INT8 as it is. ``calib`` is a calibration set (see ``edgeseg.quantize.sets.resolve_set``). ``overrides``
     completes or corrects the spec; a foreign file needs it. ``save_onnx`` writes the Q/DQ file an INT8 engine is
     compiled from, spec inside, for other targets and tools. ``plan`` is how TensorRT builds; ``save_graph``
-    keeps the graph it is given beside the engine, for trtexec. ``say`` is told what is found on the way. Raises
-    ``EdgesegError``.
+    keeps the graph it is given beside the engine, for trtexec. ``prove``: a few frames are labelled by the file in ONNX
+    Runtime and by the engine, where it can run here, and an engine that labels otherwise is not written. ``say`` is
+    told what is found on the way. Raises ``EdgesegError``.
     """
     aim, plan = find_target(target), plan or PlanOptions()
     aim.check_options(plan)
@@ -106,7 +109,7 @@ def build_engine(
     _require_engine_name(final)
     if save_graph:
         _require_onnx_name(graph_file(final), path, "the graph")
-    return _write(made, aim, final, plan, save_graph, say)
+    return _write(made, aim, final, plan, save_graph, prove, say)
 
 
 def _silent(_: str) -> None:
@@ -229,13 +232,16 @@ def _as_it_is(network: Network, precision: str, calib: object, aim: Target) -> _
     return _Made(network, INT8, {"origin": origin, "int8_layers": inside, "layers": layers})
 
 
-def _write(made: _Made, aim: Target, final: Path, plan: PlanOptions, save_graph: bool, say: "Say") -> Path:
+def _write(made: _Made, aim: Target, final: Path, plan: PlanOptions, save_graph: bool, prove: bool, say: "Say") -> Path:
     import edgeseg
 
     started = time.perf_counter()
     network = made.network
-    frames = made.calibration.subset(SEEN_FRAMES).images() if made.calibration is not None else None
-    built = aim.compile(network, made.precision, final, plan, frames, say)
+    frames = list(made.calibration.subset(SEEN_FRAMES).images()) if made.calibration is not None else None
+    known = reference(network, frames) if prove else None
+    if prove and known is None:
+        say("warning: ONNX Runtime does not run this file, so the engine is not compared with it")
+    built = aim.compile(network, made.precision, final, plan, frames, say, known)
     passport = Passport(
         name=network.name,
         target=aim.name,
@@ -252,9 +258,12 @@ def _write(made: _Made, aim: Target, final: Path, plan: PlanOptions, save_graph:
         form=built.form,
         int8=made.facts,
         assumed=network.assumed,
+        proof=built.proof,
         build_seconds=round(time.perf_counter() - started, 3),
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+    if known is not None:
+        passport = passport.model_copy(update={"proof": aim.prove(passport, built, known, say)})
     # All are complete before any gets its name, and the names come one right after the other.
     with contextlib.ExitStack() as files:
         graph = files.enter_context(atomic_path(graph_file(final))) if save_graph else None

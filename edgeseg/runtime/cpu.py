@@ -18,12 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.artifact import Passport
 from edgeseg.errors import EdgesegError, EngineError, GraphError, InputError
-from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network
-from edgeseg.export.unpool.extension import is_extension
 from edgeseg.extension import build as extension
+from edgeseg.runtime import cpu_probes
 from edgeseg.runtime.engine import Engine, Float, Image
-from edgeseg.runtime.target import AUTO, INT8, NATIVE, PLUGIN, Built, PlanOptions, Target
+from edgeseg.runtime.proof import Reference
+from edgeseg.runtime.target import INT8, NATIVE, Built, PlanOptions, Target
 
 TARGET = "cpu"
 EXTENSION = "extension"  # what "plugin" is here
@@ -32,6 +32,7 @@ FLOATS = ("fp32", "bf16")
 PRECISIONS = (*FLOATS, INT8)
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _INT8_KERNELS = "LP_TRANSFORMS_MODE"  # OpenVINO's setting: whether quantized layers run on bytes
+FORMS = "forms 2"  # raise it when other forms are built: engines in the cache are then built again
 _TRIAL_CALLS, _TRIAL_SECONDS = 15, 0.5  # of each form of a graph that is tried at building
 
 
@@ -75,13 +76,15 @@ def best_precision() -> str:
     return "bf16" if "BF16" in device()[1] else "fp32"
 
 
-def settings(precision: str) -> dict[str, str]:
-    """The compile settings of a precision: one frame at a time, as fast as it can be.
+def settings(precision: str, floats: str | None = None) -> dict[str, str]:
+    """Return the compile settings of a precision: one frame at a time, as fast as it can be.
 
-    The float parts of an INT8 graph are computed in the fastest float precision there is; all of it is where INT8 is
-    not exact.
+    Parameters
+    ----------
+    precision : a float one or an INT8 one. Where INT8 is not exact, all of an INT8 graph is computed in float.
+    floats : what the float parts of an INT8 graph are computed in; the fastest float precision unless given.
     """
-    hint = _HINTS[precision if precision in FLOATS else best_precision()]
+    hint = _HINTS[precision if precision in FLOATS else floats or best_precision()]
     config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
     return config if precision in FLOATS or int8_is_exact() else {**config, _INT8_KERNELS: "NO"}
 
@@ -118,6 +121,24 @@ def int8_is_exact() -> bool:
         return False
     whole = 9 * channels * largest * largest
     return bool((found[:, ::2] == whole).all() and (found[:, 1::2] == -whole).all())
+
+
+@functools.cache
+def signed_int8_is_exact() -> bool:
+    """Return whether OpenVINO computes signed INT8 activations rightly behind a concat, tried once a process.
+
+    Without AMX it does not (``edgeseg.runtime.cpu_probes.concat_graph``). INT8 nets are then compiled with unsigned
+    activations. ``False`` also where the graph does not compile.
+    """
+    x = cpu_probes.concat_input()
+    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
+    plugin = core()
+    try:
+        compiled = plugin.compile_model(plugin.read_model(cpu_probes.concat_graph().SerializeToString()), "CPU", config)
+        found = compiled([x])[0]
+    except RuntimeError:
+        return False
+    return bool(np.array_equal(found, cpu_probes.concat_output(x)))
 
 
 class Compiled:
@@ -173,22 +194,6 @@ class Compiled:
         spent = {node: (total - self._totals.get(node, 0.0)) / calls for node, total in totals.items()}
         self._seen, self._totals = self._calls, totals
         return spent
-
-
-def compile_fastest(
-    forms: dict[str, onnx.ModelProto], name: str, config: dict[str, str]
-) -> tuple[str, Compiled, dict[str, float]]:
-    """Compile every form of one graph; returns the fastest's name, it, and the median milliseconds of each.
-
-    The forms take turns on one noise frame, so that a machine whose speed drifts slows them alike.
-    """
-    compiled = {form: Compiled(model, name, config) for form, model in forms.items()}
-    if len(compiled) == 1:
-        ((form, only),) = compiled.items()
-        return form, only, {}
-    times = trial(compiled)
-    best = min(times, key=lambda form: times[form])
-    return best, compiled[best], times
 
 
 def trial(compiled: dict[str, Compiled]) -> dict[str, float]:
@@ -319,33 +324,45 @@ class CpuTarget(Target):
         options: PlanOptions,
         frames: Iterable[Image] | None,
         say: Callable[[str], None],
+        known: Reference | None = None,
     ) -> Built:
-        """The label map's blob and the scores', in the fastest form of argmax and of unpooling."""
+        """Return the label map's blob and the scores', in the fastest form that labels as the file does."""
+        from edgeseg.runtime import cpu_forms
+
         config = settings(precision)
         if _INT8_KERNELS in config:
             say(
                 "INT8 is not exact on this processor (no VNNI), so the quantized net is computed in float: the labels "
                 "of other targets, no faster than --precision fp32"
             )
-        form, labels = compile_best(network, config, options.unpool, say)
+        chosen = cpu_forms.choose(network, precision, options.unpool, known, say)
+        config = settings(precision, chosen.form.floats)
         scores = None
         if network.form != "labels":
-            graph = deploy(network, scores=True, plugin=form["unpool"] == EXTENSION)
-            scores = Compiled(graph, network.name, config).blob()
+            scores = cpu_forms.compile_form(cpu_forms.named(network), chosen.form, precision, scores=True).blob()
         name, features = device()
         return Built(
-            data=pack(labels.blob(), scores),
+            data=pack(chosen.compiled.blob(), scores),
             library=LIBRARY,
             library_version=library_version(),
             device=name,
             device_features=features,
             settings=config,
-            form=form,
+            form=cpu_forms.facts(chosen),
+            proof={} if chosen.verdict is None or known is None else known.to_dict() | chosen.verdict.to_dict(),
         )
 
     def fingerprint(self) -> tuple[str, ...]:
         unpool = NATIVE if extension.why_not() else extension.identity()
-        return (library_version(), *device()[1], device()[0], unpool, f"exact INT8: {int8_is_exact()}")
+        return (
+            library_version(),
+            *device()[1],
+            device()[0],
+            unpool,
+            f"exact INT8: {int8_is_exact()}",
+            f"signed INT8: {signed_int8_is_exact()}",
+            FORMS,
+        )
 
     def check(self, path: Path, passport: Passport, rebuild: str) -> None:
         version = library_version()
@@ -382,45 +399,3 @@ def prepare_to_open(passport: Passport) -> None:
             got=str(error.got or error),
             hint="Install a C++ compiler; or build it again: edgeseg build-engine NAME.onnx --unpool native.",
         ) from error
-
-
-def compile_best(
-    network: Network, config: dict[str, str], unpool: str = AUTO, say: Callable[[str], None] = lambda _: None
-) -> tuple[dict[str, str], Compiled]:
-    """Compile a net in its fastest form of argmax, then of unpooling; returns what the passport says of it, and it."""
-    argmax, compiled, times = compile_fastest(_graphs(network), network.name, config)
-    form = {"argmax": argmax, "unpool": NATIVE}
-    if _unpools_by_extension(network, unpool, say):
-        ways = {NATIVE: compiled, EXTENSION: Compiled(_graphs(network, plugin=True)[argmax], network.name, config)}
-        latency = trial(ways)
-        times |= {f"unpool_{way}": milliseconds for way, milliseconds in latency.items()}
-        if unpool == PLUGIN or latency[EXTENSION] < latency[NATIVE]:
-            form["unpool"], compiled = EXTENSION, ways[EXTENSION]
-    return form | {f"latency_ms_{key}": f"{value:.3f}" for key, value in times.items()}, compiled
-
-
-def _unpools_by_extension(network: Network, unpool: str, say: Callable[[str], None]) -> bool:
-    """Whether the net has something to unpool that the extension can, and it is here; ``say`` is told why not.
-
-    Raises ``EngineError`` where it is not here and ``unpool`` asks for it.
-    """
-    if unpool == NATIVE or not any(is_extension(node) for node in deploy(network, plugin=True).graph.node):
-        return False
-    try:
-        if not extension.why_not() and not extension.library_path().is_file():
-            say("building the CPU extension, once: seconds")
-        extension.load()
-    except EdgesegError as error:
-        if unpool == PLUGIN:
-            raise
-        say(f"unpooling by standard operators: {error}")
-        return False
-    return True
-
-
-def _graphs(network: Network, *, plugin: bool = False) -> dict[str, onnx.ModelProto]:
-    """The deployed graph in every form of argmax that there is for it; ``plugin`` as ``deploy`` has it."""
-    forms = {"search": deploy(network, plugin=plugin)}
-    if network.form != "labels":
-        forms["compare"] = deploy(network, plugin=plugin, compare=True)
-    return forms

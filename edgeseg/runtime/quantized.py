@@ -20,8 +20,9 @@ from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.ptq import DEFAULT_METHOD, Prepared, folded, prepare, tensors_to_range
 from edgeseg.quantize.ranges import Ranges, fitting_ranges
 from edgeseg.quantize.sets import CalibrationSet, frame_digest
-from edgeseg.runtime import cpu
+from edgeseg.runtime import cpu, cpu_forms
 from edgeseg.runtime.build import SCALES, Quantization
+from edgeseg.runtime.proof import PROOF_FRAMES, reference
 from edgeseg.runtime.target import AUTO, NATIVE, Target
 
 DEFAULT_DROP = 0.5  # points of mIoU, where --precision auto is given no budget
@@ -155,7 +156,7 @@ def _budgeted(
         candidates += _paying(search, prepared, floor)
     if precision == "auto":
         candidates += [search.float_candidate(p) for p in {"fp32", cpu.best_precision()}]
-    timed = _timed(candidates, unpool if aim.name == cpu.TARGET else NATIVE, say)
+    timed = _timed(candidates, unpool if aim.name == cpu.TARGET else NATIVE, calibration, say)
     within = [c for c in timed if c.miou >= floor]
     best = min(within, key=lambda c: c.latency_ms)
     facts["budget"] = {
@@ -188,12 +189,13 @@ def _paying(search: Search, prepared: Prepared, floor: float) -> list[Candidate]
     return [candidate] if candidate.miou >= floor else []
 
 
-def _timed(candidates: list[Candidate], unpool: str, say: Say) -> list[Candidate]:
-    """The candidates with their latency, in the form each will be built in, measured in turn."""
+def _timed(candidates: list[Candidate], unpool: str, calibration: CalibrationSet, say: Say) -> list[Candidate]:
+    """Return the candidates with their latency, in the form each will be built in, measured in turn."""
     compiled = {}
+    frames = list(calibration.subset(PROOF_FRAMES).images())
     for place_, c in enumerate(candidates):
         assert c.network is not None
-        config = cpu.settings(c.precision)
-        compiled[str(place_)] = cpu.compile_best(c.network, config, unpool, say)[1]
+        known = None if c.precision in cpu.FLOATS else reference(c.network, frames)
+        compiled[str(place_)] = cpu_forms.choose(c.network, c.precision, unpool, known, say).compiled
     times = cpu.trial(compiled)
     return [replace(c, latency_ms=times[str(place_)]) for place_, c in enumerate(candidates)]

@@ -4,12 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeseg.artifact import Passport
 from edgeseg.errors import InputError
 from edgeseg.export.network import Network
 from edgeseg.runtime.engine import Engine, Image
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.proof import Reference
 
 ONE_FRAME = (1, 1, 1)
 AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"  # ways to unpool that can be asked for
@@ -51,7 +54,10 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """An engine's bytes and what its passport says of them. ``graph`` is the ONNX graph the target was given."""
+    """An engine's bytes and what its passport says of them. ``graph`` is the ONNX graph the target was given.
+
+    ``proof`` says how it was compared with its file, if it was.
+    """
 
     data: bytes
     library: str
@@ -61,6 +67,7 @@ class Built:
     settings: dict[str, str] = field(default_factory=dict)
     form: dict[str, str] = field(default_factory=dict)
     graph: bytes = b""
+    proof: dict[str, Any] = field(default_factory=dict)
 
 
 def graph_file(engine: Path) -> Path:
@@ -119,11 +126,17 @@ class Target(ABC):
         options: PlanOptions,
         frames: Iterable[Image] | None,
         say: Callable[[str], None],
+        known: "Reference | None" = None,
     ) -> Built:
         """Compile ``network`` for the engine file ``final``; ``frames`` are some it will see, if there are any.
 
+        ``known`` is what the file gives for a few frames: a target that can run here proves its engine on them.
         Raises ``EdgesegError``.
         """
+
+    def prove(self, passport: Passport, built: Built, known: "Reference", say: Callable[[str], None]) -> dict[str, Any]:
+        """Return the proof of an engine that was just built. Raises ``CheckFailedError`` where it labels wrongly."""
+        return built.proof
 
     @abstractmethod
     def fingerprint(self) -> tuple[str, ...]:

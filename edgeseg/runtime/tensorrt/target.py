@@ -1,8 +1,9 @@
 """TensorRT as a target: the graph it is given, the plan it makes of it, and whether a plan fits where it is opened."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
@@ -16,6 +17,7 @@ from edgeseg.export.network import Network
 from edgeseg.export.unpool.plugin import is_plugin
 from edgeseg.preprocess import resize_frame
 from edgeseg.runtime.engine import Engine, Image
+from edgeseg.runtime.proof import SAME_LABELS_BESIDE_FP16, Reference, failed, judge
 from edgeseg.runtime.target import (
     AUTO,
     LABELS,
@@ -75,6 +77,7 @@ class TensorRTTarget(Target):
         options: PlanOptions,
         frames: Iterable[Image] | None,
         say: Callable[[str], None],
+        known: Reference | None = None,
     ) -> Built:
         """A plan of the graph with its precision written into it."""
         library(self.name)  # a library that is missing is told before the work
@@ -169,7 +172,7 @@ class TensorRTTarget(Target):
         name, capability = cuda.device()
         features = set(passport.device_features)
         self._check_plugin(path, passport, rebuild)
-        if f"sm{capability}" in features or (PORTABLE in features and capability >= _OLDEST_PORTABLE):
+        if self._is_for(capability, features):
             return
         listed = ", ".join(_gpu(f) for f in passport.device_features)
         raise EngineError(
@@ -188,6 +191,25 @@ class TensorRTTarget(Target):
                 f"{path}: was built with another edgeseg's {passport.settings.get('plugin')}",
                 got=found[:12], expected=wanted[:12], hint=rebuild,
             )  # fmt: skip
+
+    @staticmethod
+    def _is_for(capability: int, features: Collection[str]) -> bool:
+        """Return whether a plan for ``features`` runs on a GPU of this compute capability (86: 8.6)."""
+        return f"sm{capability}" in features or (PORTABLE in features and capability >= _OLDEST_PORTABLE)
+
+    def prove(self, passport: Passport, built: Built, known: Reference, say: Callable[[str], None]) -> dict[str, Any]:
+        """Label the reference's frames by the plan, on the device that built it; without a device nothing is proven."""
+        if not cuda.has_gpu():
+            return {"skipped": f"no GPU to run the plan on: {cuda.why_no_gpu()}"}
+        capability = cuda.device()[1]
+        if not self._is_for(capability, built.device_features):
+            return {"skipped": f"the plan is not for this GPU (compute capability {capability / 10:.1f})"}
+        engine = self.open(passport, built.data)
+        verdict = judge(known, engine, passport.precision, SAME_LABELS_BESIDE_FP16)
+        if not verdict.passed:
+            runtimes = [f"{self.name} {built.library_version}", known.runtime]
+            raise failed(passport.name, passport.precision, verdict, runtimes)
+        return known.to_dict() | verdict.to_dict()
 
     def open(self, passport: Passport, data: bytes) -> Engine:
         from edgeseg.runtime.tensorrt.pictures import PictureEngine

@@ -1,0 +1,311 @@
+"""Write the INT8 activations of a Q/DQ graph as UINT8: the same integers, stored with a zero point.
+
+The Q/DQ file has symmetric INT8 activations, which is what TensorRT reads. The INT8 convolutions of most x86 processors
+(all without AMX) take unsigned activations only. OpenVINO converts signed activations itself there, and its conversion
+is wrong behind some concats (``docs/openvino-int8.md``). Written as UINT8, the same graph is computed right and faster.
+
+``int8 value q, zero point 0`` becomes ``uint8 value q + z, zero point z``. Two zero points are used:
+
+- 128 for tensors of any sign: the 256 integers are the same.
+- 0 for tensors behind a ``Relu`` that only layers read. UINT8 would not saturate at 127 as the file does, so the
+  ``Relu`` becomes a ``Clip`` to ``127 * scale``.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgeseg.export.graph import Graph, attributes, ints_attribute, is_op, names_read, subgraphs
+
+LARGEST = 127  # the largest INT8 value
+MIDDLE = 128  # the UINT8 zero point of a tensor of any sign
+
+# Operators that give the same result, shifted, when all their 8-bit inputs are shifted by one number.
+_SHIFTED = (
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize",
+    "ScatterElements", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
+)  # fmt: skip
+# Operators that compare 8-bit tensors: the result is the same when both are shifted by one number.
+_COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def unsigned_activations(model: ModelProto) -> ModelProto:
+    """Return a copy of ``model`` whose INT8 activations are UINT8 wherever that is exact.
+
+    Parameters
+    ----------
+    model : a Q/DQ graph in OpenVINO's form (``edgeseg.export.deploy``): unpooling is lowered, INT8 tensors may pass
+        through operators that only move values.
+
+    Returns
+    -------
+    The copy. It computes the same integers, shifted; float tensors have the same values. A group of INT8 tensors that
+    an operator without a shifted form reads stays as it is.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    _Rewriter(copy).run()
+    return copy
+
+
+@dataclass
+class _Group:
+    """INT8 tensors that must share one zero point, and the nodes that make and read them."""
+
+    tensors: set[str] = field(default_factory=set)
+    quantizers: list[NodeProto] = field(default_factory=list)
+    dequantizers: list[NodeProto] = field(default_factory=list)
+    movers: list[NodeProto] = field(default_factory=list)
+    convertible: bool = True
+
+
+class _Rewriter:
+    """Find the groups of INT8 activations of one model and rewrite them in place."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model, self.graph = model, model.graph
+        self.constants = {t.name: t for t in self.graph.initializer}
+        self.producer = {o: n for n in self.graph.node for o in n.output if o}
+        self.fixed = {o.name for o in self.graph.output}
+        self.fixed |= {i for n in self.graph.node for body in subgraphs(n) for i in names_read(body)}
+        self._used = {*self.constants, *self.producer, *(i.name for i in self.graph.input)}
+
+    def run(self) -> None:
+        for group in self._groups():
+            if not group.convertible or not group.quantizers:
+                continue
+            positive = all(self._behind_relu(q) for q in group.quantizers) and self._only_layers_read(group)
+            self._convert(group, 0 if positive else MIDDLE)
+        self._convolve_padded_averages()
+
+    # -- finding the groups ----------------------------------------------------------------------------------------
+
+    def _groups(self) -> list[_Group]:
+        """Return the groups of INT8 activations, in graph order."""
+        parent: dict[str, str] = {}
+
+        def find(name: str) -> str:
+            while parent[name] != name:
+                name = parent[name]
+            return name
+
+        def join(names: Iterable[str]) -> None:
+            first, *rest = names
+            for name in rest:
+                parent[find(name)] = find(first)
+
+        nodes: list[tuple[NodeProto, str]] = []
+        for node in self.graph.node:
+            touched = [name for name in node.input if name in parent]
+            if is_op(node, "QuantizeLinear"):
+                if self._symmetric_int8(node):
+                    parent[node.output[0]] = node.output[0]
+                    nodes.append((node, node.output[0]))
+            elif touched:
+                made = _int8_outputs(node, touched)
+                for name in made:
+                    parent[name] = name
+                join([*touched, *made])
+                nodes.append((node, touched[0]))
+
+        groups: dict[str, _Group] = {}
+        for name in parent:
+            groups.setdefault(find(name), _Group()).tensors.add(name)
+        for node, name in nodes:
+            self._enter(groups[find(name)], node)
+        return list(groups.values())
+
+    def _enter(self, group: _Group, node: NodeProto) -> None:
+        """Add ``node`` to its group."""
+        if is_op(node, "QuantizeLinear"):
+            group.quantizers.append(node)
+        elif is_op(node, "DequantizeLinear"):
+            group.dequantizers.append(node)
+            group.convertible &= self._symmetric_int8(node)
+        else:
+            group.movers.append(node)
+            group.convertible &= self._can_shift(node, group.tensors)
+        group.convertible &= not group.tensors & self.fixed
+
+    def _symmetric_int8(self, node: NodeProto) -> bool:
+        """Return whether a Q or DQ node has one scale for the tensor, and an INT8 zero point of 0."""
+        if len(node.input) < 3:
+            return False
+        scale, zero = self._array(node.input[1]), self._array(node.input[2])
+        if scale is None or zero is None:
+            return False
+        return bool(scale.size == 1 and zero.dtype == np.int8 and not np.any(zero))
+
+    def _can_shift(self, node: NodeProto, tensors: set[str]) -> bool:
+        """Return whether ``node`` gives the shifted result when its 8-bit tensors are shifted."""
+        if not is_op(node, *_SHIFTED, *_COMPARING):
+            return False
+        if is_op(node, "Resize") and attributes(node).get("mode", b"nearest") != b"nearest":
+            return False
+        if is_op(node, "Resize") and attributes(node).get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+            return False
+        return all(self._array(node.input[i]) is not None for i in _data_places(node) if node.input[i] not in tensors)
+
+    def _array(self, name: str) -> npt.NDArray[np.generic] | None:
+        """Return the value of a constant; ``None`` for a computed tensor."""
+        if name in self.constants:
+            return numpy_helper.to_array(self.constants[name])
+        node = self.producer.get(name)
+        if is_op(node, "Constant") and node is not None:
+            value = attributes(node).get("value")
+            return None if value is None else numpy_helper.to_array(value)
+        return None
+
+    def _behind_relu(self, quantizer: NodeProto) -> bool:
+        """Return whether a Q node reads a ``Relu`` that nothing else reads, so that it can become a ``Clip``."""
+        name = quantizer.input[0]
+        readers = [n for n in self.graph.node if name in n.input]
+        return is_op(self.producer.get(name), "Relu") and len(readers) == 1 and name not in self.fixed
+
+    def _only_layers_read(self, group: _Group) -> bool:
+        """Return whether layers alone read the dequantized tensors.
+
+        OpenVINO computes a sum inside the convolution before it. A Q node with zero point 0 between the two is then
+        computed without its rounding.
+        """
+        dequantized = {n.output[0] for n in group.dequantizers}
+        readers = [n for n in self.graph.node if dequantized & set(n.input)]
+        return all(is_op(n, *_LAYERS) for n in readers)
+
+    # -- rewriting -------------------------------------------------------------------------------------------------
+
+    def _convert(self, group: _Group, zero_point: int) -> None:
+        """Store one group's tensors as UINT8 with ``zero_point``."""
+        for node in (*group.quantizers, *group.dequantizers):
+            # OpenVINO writes into zero points that several nodes share: each has its own.
+            node.input[2] = self._own_constant(f"{node.output[0]}/zero_point", np.array(zero_point, np.uint8))
+        for node in group.quantizers:
+            self._set_output_type(node)
+            if zero_point == 0:
+                self._clip(node)
+        for node in group.movers:
+            self._shift_constants(node, group.tensors, zero_point)
+
+    @staticmethod
+    def _set_output_type(quantizer: NodeProto) -> None:
+        """Correct the attribute that opset 21 added; the zero point's type decides where it is absent."""
+        for attribute in quantizer.attribute:
+            if attribute.name == "output_dtype":
+                attribute.i = TensorProto.UINT8
+
+    def _shift_constants(self, node: NodeProto, tensors: set[str], zero_point: int) -> None:
+        """Shift the 8-bit constants that ``node`` reads beside the group's tensors."""
+        places = _data_places(node)
+        if is_op(node, "Pad") and attributes(node).get("mode", b"constant") == b"constant" and len(node.input) < 3:
+            node.input.append("")
+        for place in places:
+            name = node.input[place]
+            if name in tensors:
+                continue
+            value = self._array(name) if name else np.zeros((), np.int8)
+            assert value is not None
+            shifted = (value.astype(np.int16) + zero_point).astype(np.uint8)
+            node.input[place] = self._constant("shifted", shifted)
+
+    def _clip(self, quantizer: NodeProto) -> None:
+        """Let the ``Relu`` that ``quantizer`` reads saturate at the largest value that INT8 holds."""
+        scale = self._array(quantizer.input[1])
+        relu = self.producer[quantizer.input[0]]
+        assert scale is not None
+        largest = np.asarray(LARGEST * np.float32(scale.reshape(())), np.float32)
+        relu.op_type = "Clip"
+        relu.input.extend([self._constant("limit", np.zeros_like(largest)), self._constant("limit", largest)])
+
+    def _convolve_padded_averages(self) -> None:
+        """Rewrite average pools that count their padding as depthwise convolutions with equal float weights.
+
+        OpenVINO moves a DQ node behind an average pool, and then pads with the zero point instead of with zero.
+        """
+        pools = [n for n in self.graph.node if is_op(n, "AveragePool") and attributes(n).get("count_include_pad", 0)]
+        padded = [n for n in pools if any(ints_attribute(n, "pads", [0])) and not attributes(n).get("ceil_mode", 0)]
+        padded = [n for n in padded if self._reads_shifted(n.input[0])]
+        if not padded:
+            return
+        sizes = Graph(self.model)
+        for pool in padded:
+            channels = sizes.static_channels(pool.input[0])
+            kernel = ints_attribute(pool, "kernel_shape", [])
+            if channels is None or len(kernel) != 2:
+                continue
+            weight = np.full((channels, 1, *kernel), 1 / np.prod(kernel), np.float32)
+            pool.op_type = "Conv"
+            pool.input.append(self._own_constant(f"{pool.output[0]}/average", weight))
+            kept = [a for a in pool.attribute if a.name in ("kernel_shape", "strides", "pads", "dilations")]
+            del pool.attribute[:]
+            pool.attribute.extend(kept)
+            pool.attribute.append(helper.make_attribute("group", channels))
+
+    def _reads_shifted(self, name: str) -> bool:
+        """Return whether a float tensor comes from a DQ node with a zero point, no layer in between."""
+        seen: set[str] = set()
+        names = [name]
+        while names:
+            name = names.pop()
+            node = self.producer.get(name)
+            if node is None or name in seen or is_op(node, *_LAYERS):
+                continue
+            seen.add(name)
+            if is_op(node, "DequantizeLinear"):
+                zero = self._array(node.input[2]) if len(node.input) > 2 else None
+                if zero is not None and np.any(zero):
+                    return True
+            else:
+                names += node.input
+        return False
+
+    def _constant(self, hint: str, value: npt.NDArray[np.generic]) -> str:
+        """Return the name of an initializer that holds ``value``."""
+        name = f"unsigned/{hint}/{value.dtype}{list(value.shape)}/{hashlib.sha256(value.tobytes()).hexdigest()[:12]}"
+        if name not in self.constants:
+            tensor = numpy_helper.from_array(value, name)
+            self.graph.initializer.append(tensor)
+            self.constants[name] = tensor
+        return name
+
+    def _own_constant(self, hint: str, value: npt.NDArray[np.generic]) -> str:
+        """Return the name of a new initializer that holds ``value``."""
+        tensor = numpy_helper.from_array(value, self._unique(hint))
+        self.graph.initializer.append(tensor)
+        self.constants[tensor.name] = tensor
+        return tensor.name
+
+    def _unique(self, hint: str) -> str:
+        name, count = hint, 1
+        while name in self._used or name in self.constants:
+            name, count = f"{hint}_{count}", count + 1
+        self._used.add(name)
+        return name
+
+
+def _int8_outputs(node: NodeProto, touched: list[str]) -> list[str]:
+    """Return the outputs of ``node`` that are INT8 because its inputs ``touched`` are."""
+    if is_op(node, "DequantizeLinear", "Shape", "Size", *_COMPARING):
+        return []
+    if is_op(node, "MaxPool"):
+        return [node.output[0]]
+    return [name for name in node.output if name]
+
+
+def _data_places(node: NodeProto) -> list[int]:
+    """Return which inputs of ``node`` are 8-bit tensors, constants included."""
+    count = len(node.input)
+    if is_op(node, "Concat", *_COMPARING):
+        return list(range(count))
+    if is_op(node, "Where"):
+        return [1, 2]
+    if is_op(node, "ScatterElements"):
+        return [0, 2]
+    if is_op(node, "Pad") and attributes(node).get("mode", b"constant") == b"constant":
+        return [0, 2]
+    return [0]
