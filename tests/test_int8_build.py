@@ -21,12 +21,13 @@ from edgeseg.quantize.sets import frame_digest, resolve_set
 from edgeseg.runtime import build_engine, load_engine, resolve_engine
 from edgeseg.runtime.build import Quantization, _without_folders
 
+ANY = ("--min-agreement", "0")  # of a net with random weights
 SET = "synthetic://?length=6&size=96x64&seed=5"
 
 
 def test_an_int8_engine_says_how_it_was_made(small_onnx: Path, tmp_path: Path) -> None:
     engine, file = tmp_path / "n.engine", tmp_path / "n.int8.onnx"
-    done = edgeseg("build-engine", small_onnx, "--int8", "--calib", SET, "-o", engine, "--save-onnx", file)
+    done = edgeseg("build-engine", small_onnx, "--int8", "--calib", SET, "-o", engine, "--save-onnx", file, *ANY)
     assert done.returncode == 0, done.stderr
     passport = Passport.read(engine)
     assert passport.precision == "int8"
@@ -35,7 +36,13 @@ def test_an_int8_engine_says_how_it_was_made(small_onnx: Path, tmp_path: Path) -
     assert [f["sha256"] for f in frames] == [frame_digest(drive[i].image) for i in range(len(drive))]
     assert passport.int8["method"] == "mse"
     assert passport.int8["int8_layers"] > 10
-    assert passport.int8["label_agreement"] >= 0.9
+    change = passport.int8["label_change"]
+    assert change["agreement"] == passport.int8["label_agreement"] >= 0.85
+    assert change["frames"] == 6
+    assert not change["held_out"]  # the drive has no other frames
+    assert sum(row["share"] for row in change["per_class"].values()) == pytest.approx(1, abs=1e-4)
+    assert passport.proof["frames"] == 2
+    assert passport.proof["agreement"] >= passport.proof["least_agreement"] == 0.999
     assert "gives the scores" in passport.int8["float_layers"].values()
     assert passport.form["argmax"] in ("search", "compare")
 
@@ -54,7 +61,7 @@ def test_frames_of_another_size_calibrate_too(small_onnx: Path, tmp_path: Path) 
     for number in range(3):
         frame = np.random.default_rng(number).integers(0, 256, (90, 200, 3), np.uint8)
         cv2.imwrite(str(tmp_path / f"{number}.png"), frame)
-    done = edgeseg("build-engine", small_onnx, "--int8", "--calib", tmp_path, "-o", tmp_path / "n.engine")
+    done = edgeseg("build-engine", small_onnx, "--int8", "--calib", tmp_path, "-o", tmp_path / "n.engine", *ANY)
     assert done.returncode == 0, done.stderr
     assert "stretched by 48 %" in done.stderr
 
@@ -88,7 +95,10 @@ def test_bad_requests_are_one_line(small_onnx: Path, tmp_path: Path, arguments: 
 
 def test_a_quantized_file_is_not_calibrated_again(small_onnx: Path, tmp_path: Path) -> None:
     file = tmp_path / "q.onnx"
-    build_engine(small_onnx, precision="int8", calib=SET, out=tmp_path / "n.engine", save_onnx=file)
+    build_engine(
+        small_onnx, precision="int8", calib=SET, out=tmp_path / "n.engine", save_onnx=file,
+        quantization=Quantization(least_agreement=0),
+    )  # fmt: skip
     with pytest.raises(InputError, match="quantized already"):
         build_engine(file, precision="int8", calib=SET, out=tmp_path / "x.engine")
     with pytest.raises(InputError, match="is quantized, so INT8"):

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from edgeseg.export.network import Overrides
 
 
-LEAST_AGREEMENT = 0.9
+LEAST_AGREEMENT, LEAST_MEAN_IOU, LEAST_CLASS_IOU = 0.9, 0.9, 0.7  # as edgeseg.runtime.build, imported later, has them
+MOST_ROWS = 24  # of the table of classes
 SET_EXAMPLES = "camvid:PATH, a folder, a video, synthetic:// or calibration/sets/NAME.toml"
 
 
@@ -70,8 +71,15 @@ def build_engine(
     split: Annotated[str, typer.Option(help="Split of --data.")] = "val",
     frames: Annotated[int | None, typer.Option(min=1, help="Score on so many frames of it, evenly spread.")] = None,
     min_agreement: Annotated[
-        float, typer.Option(min=0, max=1, help="Without --data: share of labels INT8 must leave as they are.")
+        float,
+        typer.Option(min=0, max=1, help="Least share of the float net's labels that INT8 must keep; 0 accepts any."),
     ] = LEAST_AGREEMENT,
+    min_iou: Annotated[
+        float, typer.Option(min=0, max=1, help="Least mean IoU of INT8's classes with the float net's labels.")
+    ] = LEAST_MEAN_IOU,
+    min_class_iou: Annotated[
+        float, typer.Option(min=0, max=1, help="Least IoU of each class of more than 0.1 % of the pixels.")
+    ] = LEAST_CLASS_IOU,
     save_onnx: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the Q/DQ file of an INT8 engine, too.")
     ] = None,
@@ -166,6 +174,8 @@ def build_engine(
         frames=frames,
         max_miou_drop=max_miou_drop,
         least_agreement=min_agreement,
+        least_mean_iou=min_iou,
+        least_class_iou=min_class_iou,
         ranges=ranges,
         scales=scales.value,
     )
@@ -206,6 +216,7 @@ def build_engine(
         )
     passport = Passport.read(path)
     _print_candidates(passport.int8)
+    _print_classes(passport.int8)
     tell_assumed(passport.assumed)
     height, width = passport.spec.input_size
     stdout().print(
@@ -268,4 +279,25 @@ def _print_candidates(int8: "dict[str, Any]") -> None:
             f"{c['latency_ms']:.2f}",
             "yes" if c["within_budget"] else "no",
         )
+    stdout().print(table)
+
+
+def _print_classes(int8: "dict[str, Any]") -> None:
+    """Print what INT8 changed in every class, the most damaged first."""
+    change = int8.get("label_change")
+    if not change:
+        return
+    from rich.table import Table
+
+    seen = "held out of the calibration set" if change["held_out"] else "of the calibration set"
+    same = f"{100 * change['agreement']:.2f} % of the labels equal"
+    table = Table(title=f"INT8 against float: {same}, {change['frames']} frames {seen}")
+    for heading in ("class", "% of pixels", "IoU", "boundary F"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    rows = [(name, row) for name, row in change["per_class"].items() if row["iou"] is not None]
+    for name, row in sorted(rows, key=lambda item: item[1]["iou"])[:MOST_ROWS]:
+        boundary = "" if row["boundary_f"] is None else f"{100 * row['boundary_f']:.1f}"
+        table.add_row(escape(name), f"{100 * row['share']:.2f}", f"{100 * row['iou']:.1f}", boundary)
+    if len(rows) > MOST_ROWS:
+        table.caption = f"and {len(rows) - MOST_ROWS} classes that changed less"
     stdout().print(table)

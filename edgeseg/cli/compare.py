@@ -63,7 +63,7 @@ def compare(
 ) -> None:
     """Compare engines on the same frames: scores, boundaries, label agreement, latency, size; the first is the measure.
 
-    Without labels (a video, a folder) there is only label agreement, latency and size.
+    Without labels (a video, a folder) the first engine's labels are the truth: what does each other engine change?
 
     The flags of a spec (--size, --mean, ...) are for .onnx files that carry none.
     """
@@ -157,7 +157,9 @@ def print_comparison(result: "Comparison") -> None:
     if result.data.labelled:
         console.print(_classes_table(result))
     first, data, machine = result.reference, result.data, result.machine
-    said = ["Scores are percent; changes are points, against the first engine"] if data.labelled else []
+    said = ["Scores are percent; changes are points, against the first engine"]
+    if not data.labelled:
+        said = ["No labels: IoU and boundary F are percent, with the first engine's labels as the truth"]
     said.append(f"same labels: share of pixels labelled as by {first.id}")
     said.append("p50, p95: decoded frame to label map, below it how many times as fast as the first")
     console.print(escape("; ".join(said) + "."), style="dim", highlight=False)
@@ -183,7 +185,7 @@ def _engines_table(result: "Comparison") -> "Table":
     labelled, first = result.data.labelled, result.reference
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("engine", overflow="fold")
-    headings = ["mIoU", "boundary\nF", "worst\nclass"] if labelled else []
+    headings = ["mIoU" if labelled else "mean\nIoU", "boundary\nF", "worst\nclass"]
     for heading in (*headings, "same\nlabels", "p50\nms", "p95\nms", "MB"):
         table.add_column(heading, justify="right")
     for row in result.results:
@@ -202,8 +204,10 @@ def _engines_table(result: "Comparison") -> "Table":
 
 
 def _score_cells(result: "Comparison", row: "EngineResult") -> list[str]:
-    """mIoU, boundary F and the worst class of a row; none where the data has no labels."""
+    """Return mIoU, boundary F and the worst class of a row; with the first engine's labels where the data has none."""
     first = result.reference
+    if row.change is not None:
+        return _change_cells(row, row is first)
     if row.scores is None or row.boundary is None or first.scores is None or first.boundary is None:
         return []
     scored = [_percent(row.scores.mean_iou), _percent(row.boundary.mean_f_score)]
@@ -216,6 +220,20 @@ def _score_cells(result: "Comparison", row: "EngineResult") -> list[str]:
     cells = [f"{score}\n[dim]{_points(change)}[/]" for score, change in zip(scored, changes, strict=True)]
     worst = result.worst_class(row)
     return [*cells, f"{escape(worst[0])}\n[dim]{_points(worst[1])}[/]" if worst else "-"]
+
+
+def _change_cells(row: "EngineResult", is_first: bool) -> list[str]:
+    """Return mean IoU, mean boundary F and the worst class of an engine with the first engine's labels."""
+    import numpy as np
+
+    change = row.change
+    if change is None or is_first:
+        return ["-", "-", ""]
+    boundary = change.boundary_f[~np.isnan(change.boundary_f)]
+    mean = float(boundary.mean()) if boundary.size else float("nan")
+    worst = change.worst_class
+    told = "-" if worst is None else f"{escape(change.names[worst])}\n[dim]{_percent(float(change.iou[worst]))}[/]"
+    return [_percent(change.mean_iou), _percent(mean), told]
 
 
 def _classes_table(result: "Comparison") -> "Table":

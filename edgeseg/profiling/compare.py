@@ -25,6 +25,7 @@ from edgeseg.profiling.entry import Entry, check_alike, identify, open_entry
 from edgeseg.profiling.frames import Frames, Hashes, Item, Sample, frames_of
 from edgeseg.profiling.latency import CALLS, ROUNDS, SECONDS, WARMUP, Clock, Latency, measure_latency
 from edgeseg.profiling.machine import describe_machine
+from edgeseg.quantize.guard import LabelChange
 from edgeseg.runtime.engine import Engine, Image
 from edgeseg.spec import LabelSpace
 from edgeseg.video.frames import Source
@@ -61,7 +62,10 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class EngineResult:
-    """One engine. ``agreement`` is the share of all pixels, void ones too, that it labels as the reference does."""
+    """One engine. ``agreement`` is the share of all pixels, void ones too, that it labels as the reference does.
+
+    ``change`` says class by class what it labels otherwise than the reference; ``None`` where the data has labels.
+    """
 
     id: str
     passport: Passport
@@ -70,6 +74,7 @@ class EngineResult:
     latency: Latency
     scores: Scores | None
     boundary: BoundaryScores | None
+    change: LabelChange | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,8 @@ class Comparison:
             **result.latency.to_dict(),
             "latency_ratio": round(result.latency.ms_p50 / first.latency.ms_p50, 4) if first.latency.ms_p50 else None,
         }
+        if result.change is not None:
+            return facts | self._against_reference(result.change)
         if result.scores is None or result.boundary is None or first.scores is None or first.boundary is None:
             return facts
         worst = self.worst_class(result)
@@ -149,6 +156,15 @@ class Comparison:
                 for i, name in enumerate(self.data.labels.names)
             },
             "confusion_matrix": result.scores.matrix.tolist(),
+        }
+
+    def _against_reference(self, change: LabelChange) -> dict[str, Any]:
+        """Return what an engine changed in the reference's labels, for data without labels of its own."""
+        worst = change.worst_class
+        return {
+            "mean_iou_with_reference": change.mean_iou,
+            "worst_class_with_reference": None if worst is None else change.names[worst],
+            "per_class_with_reference": change.to_dict()["per_class"],
         }
 
 
@@ -233,7 +249,7 @@ class _Tally:
 
 def _label_all(entries: Sequence[Entry], frames: Frames, steps: _Steps) -> tuple[list[_Tally], Hashes, Sample]:
     """The one pass over the frames. Raises ``InputError`` where there is none."""
-    classes = len(frames.labels or ())
+    classes = len(frames.labels or entries[0].engine.spec.labels)
     tallies = [_Tally(np.zeros((classes, classes), np.int64), np.zeros((classes, 4), np.int64)) for _ in entries]
     hashes, sample = Hashes(), Sample(frames.count)
     for item in frames.items:
@@ -252,9 +268,14 @@ def _label(entries: Sequence[Entry], tallies: Sequence[_Tally], item: Item, labe
     truth = None if item.mask is None or labels is None else BoundaryTruth(item.mask, len(labels), labels.ignore_id)
     for entry, tally in zip(entries, tallies, strict=True):
         found = entry.engine(item.image)
-        reference = found if reference is None else reference
+        if reference is None:
+            reference, theirs = found, BoundaryTruth(found, len(tally.matrix))
         tally.same += int(np.count_nonzero(found == reference))
         tally.pixels += found.size
+        if item.mask is None or labels is None:
+            count = len(tally.matrix)
+            tally.matrix += confusion_matrix(reference, found, count, ignore_id=255)
+            tally.boundary += theirs.counts(found)
         if truth is not None and item.mask is not None and labels is not None:
             tally.matrix += confusion_matrix(item.mask, found, len(labels), labels.ignore_id)
             tally.boundary += truth.counts(found)
@@ -269,6 +290,7 @@ def _result(key: str, entry: Entry, tally: _Tally, latency: Latency, data: DataF
         latency=latency,
         scores=scores(data.labels.names, tally.matrix) if data.labelled else None,
         boundary=boundary_scores(data.labels.names, tally.boundary) if data.labelled else None,
+        change=None if data.labelled else LabelChange(data.labels.names, tally.matrix, tally.boundary, data.frames),
     )
 
 

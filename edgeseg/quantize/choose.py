@@ -5,16 +5,16 @@ float is found by scoring, doubling the number until the budget is met and halvi
 faster is measured on this machine: INT8 does not pay in every layer, and in some nets in none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgeseg.data import Dataset
-from edgeseg.errors import CheckFailedError
 from edgeseg.evaluation import evaluate
 from edgeseg.export.network import Network
 from edgeseg.preprocess import Image, resize_frame, resize_labels
+from edgeseg.quantize.guard import LabelChange, Limits, compare_labels
 from edgeseg.quantize.noise import local_noise
 from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.ptq import Prepared, network_input
@@ -24,13 +24,15 @@ from edgeseg.runtime.target import INT8
 
 NOISE_FRAMES = 3
 AGREEMENT_FRAMES = 8
-OUTLIER = 0.05  # noise over signal power of a layer that is spoken of in errors
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run the net: ``miou`` (0..1) on the data, ``latency_ms`` here, the layers left in float."""
+    """One way to run the net: ``miou`` (0..1) on the data, ``latency_ms`` here, the layers left in float.
+
+    ``change`` is what it changes in the float net's labels; ``None`` for a float net.
+    """
 
     precision: str
     keep_float: tuple[str, ...]
@@ -38,6 +40,7 @@ class Candidate:
     latency_ms: float = float("nan")
     within_budget: bool = True
     network: Network | None = field(default=None, repr=False, compare=False)
+    change: LabelChange | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
         """For the passport."""
@@ -76,28 +79,33 @@ def label_agreement(one: Network, other: Network, precisions: tuple[str, str], c
     return float(np.mean(same))
 
 
-def require_agreement(agreement: float, least: float, noise: dict[str, float], name: str) -> None:
-    """Raise ``CheckFailedError`` that names the noisiest layers where INT8 changes too many labels."""
-    if agreement >= least:
-        return
-    worst = sorted(noise, key=lambda layer: -noise[layer])[:3]
-    told = ", ".join(f"{layer} ({100 * noise[layer]:.1f} % of its output)" for layer in worst)
-    flags = " ".join(f"--keep-float {layer}" for layer in worst if noise[layer] > OUTLIER) or f"--keep-float {worst[0]}"
-    raise CheckFailedError(
-        f"{name}: INT8 changes {100 * (1 - agreement):.1f} % of the labels on calibration frames",
-        got=f"most rounding noise in {told}",
-        expected=f"at most {100 * (1 - least):.0f} %",
-        hint=f"Leave them in float: {flags}; or let --max-miou-drop 0.5 --data DATA find them.",
-    )
+def label_change(full: Network, quantized: Network, precision: str, calibration: CalibrationSet) -> LabelChange:
+    """Return what ``quantized`` changes in the labels of ``full``.
+
+    The frames are ``AGREEMENT_FRAMES`` of the calibration set's source that are not in the set, or of the set itself if
+    its source has no others.
+    """
+    frames = calibration.held_out(AGREEMENT_FRAMES)
+    held_out = bool(frames)
+    images: Iterable[Image] = frames if held_out else calibration.subset(AGREEMENT_FRAMES).images()
+    labellers = run_with(full, "fp32"), run_with(quantized, precision)
+    return compare_labels(*labellers, images, full.spec.labels, held_out=held_out)
 
 
 class Search:
     """Scores candidates on ``dataset`` (its frames ``indices``), each at most once."""
 
     def __init__(
-        self, prepared: Prepared, calibration: CalibrationSet, dataset: Dataset, indices: Sequence[int], say: Say
+        self,
+        prepared: Prepared,
+        calibration: CalibrationSet,
+        dataset: Dataset,
+        indices: Sequence[int],
+        limits: Limits,
+        say: Say,
     ) -> None:
         self.prepared, self.dataset, self.indices, self.say = prepared, dataset, indices, say
+        self.calibration, self.limits = calibration, limits
         self.everything = prepared.placement()
         self.noise = layer_noise(prepared, self.everything, calibration)
         self.ranked = sorted(self.noise, key=lambda layer: -self.noise[layer])
@@ -125,28 +133,41 @@ class Search:
         if key not in self.found:
             placement = self.prepared.placement(kept, reasons=dict.fromkeys(kept, why))
             network = self.prepared.quantized(placement)
-            self.found[key] = Candidate(precision, kept, self.miou(network, precision), network=network)
+            change = label_change(self.prepared.network, network, precision, self.calibration)
+            miou = self.miou(network, precision)
+            self.found[key] = Candidate(precision, kept, miou, network=network, change=change)
             left = f" with {len(kept)} of {len(self.ranked)} layers in float" if kept else ""
-            self.say(f"{precision}{left}: mIoU {100 * self.found[key].miou:.2f}")
+            self.say(f"{precision}{left}: mIoU {100 * miou:.2f}{self._lost(change)}")
         return self.found[key]
+
+    def _lost(self, change: LabelChange) -> str:
+        """Return which class a candidate loses, for people; empty if it loses none."""
+        c = change.worst_class
+        if change.passes(self.limits) or c is None:
+            return ""
+        return f", class {change.names[c]!r} at IoU {change.iou[c]:.2f} with the float net's labels"
+
+    def is_good(self, candidate: Candidate, floor: float) -> bool:
+        """Return whether a candidate scores at least ``floor`` (mIoU, 0..1) and loses no class."""
+        return candidate.miou >= floor and (candidate.change is None or candidate.change.passes(self.limits))
 
     def noisy(self, count: int) -> Candidate:
         """INT8 but for the ``count`` noisiest layers."""
         return self.candidate(self.ranked[:count], "rounding noise")
 
     def fewest_floats(self, floor: float) -> Candidate | None:
-        """The candidate with the fewest layers in float that scores at least ``floor``; ``None`` where none does."""
+        """Return the candidate with the fewest layers in float that is good; ``None`` if there is none."""
         low, high = 0, 1
-        if self.noisy(0).miou >= floor:
+        if self.is_good(self.noisy(0), floor):
             return self.noisy(0)
-        while high < len(self.ranked) and self.noisy(high).miou < floor:
+        while high < len(self.ranked) and not self.is_good(self.noisy(high), floor):
             low, high = high, high * 2
         high = min(high, len(self.ranked))
-        if self.noisy(high).miou < floor:
+        if not self.is_good(self.noisy(high), floor):
             return None
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.noisy(middle).miou >= floor else (middle, high)
+            low, high = (low, middle) if self.is_good(self.noisy(middle), floor) else (middle, high)
         return self.noisy(high)
 
 

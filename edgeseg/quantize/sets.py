@@ -98,6 +98,18 @@ class CalibrationSet:
         frames, indices = [self.frames[place] for place in kept], [self.indices[place] for place in kept]
         return replace(self, frames=tuple(frames), indices=tuple(indices))
 
+    def held_out(self, count: int) -> list[Image]:
+        """Return ``count`` frames of the source that are not in the set, spread evenly, (H, W, 3) uint8 BGR.
+
+        Empty if the source has fewer such frames: then nothing is held out.
+        """
+        taken = set(self.indices)
+        left = [index for index in range(self.pool.count()) if index not in taken]
+        if len(left) < count:
+            return []
+        chosen = [left[(2 * i + 1) * len(left) // (2 * count)] for i in range(count)]
+        return [picture.image for picture in self.pool.read(chosen)]
+
     def aspect_warnings(self, size: tuple[int, int]) -> list[str]:
         """A sentence for every frame size whose aspect ratio is over 10 % off that of the net's input ``size`` (H, W).
 

@@ -19,9 +19,12 @@ from edgeseg.spec import METADATA_KEY
 
 if TYPE_CHECKING:
     from edgeseg.quantize.choose import Say
+    from edgeseg.quantize.guard import Limits
     from edgeseg.quantize.sets import CalibrationSet
 
-LEAST_AGREEMENT = 0.9
+LEAST_AGREEMENT = 0.9  # of the labels with the float net's
+LEAST_MEAN_IOU = 0.9  # of the classes, the float net's labels being the truth
+LEAST_CLASS_IOU = 0.7  # of each class of more than 0.1 % of the pixels
 SCALES = ("power-of-two", "any")
 SEEN_FRAMES = 8  # of a calibration set, to see what FP16 has to hold
 INT8_KEY = "edgeseg.int8"  # of metadata_props: how a Q/DQ file was made
@@ -31,12 +34,15 @@ INT8_KEY = "edgeseg.int8"  # of metadata_props: how a Q/DQ file was made
 class Quantization:
     """How a float net becomes an INT8 engine.
 
-    ``method`` of ranges (``edgeseg.quantize.ranges.METHODS``). ``keep_float`` names layers. ``data`` and ``split`` are
-    labelled data to keep a budget on: at most ``max_miou_drop`` points of mIoU under float, scored on ``frames`` of
-    them, evenly spread (all unless given). Without data, at least ``least_agreement`` of the labels on calibration
-    frames must stay as they are. ``ranges`` is a file of ``edgeseg calibrate``; one of another net or set is ignored.
-    ``scales`` is one of ``SCALES``: of powers of two every runtime computes the same (``edgeseg.quantize.qdq``), of any
-    value the ranges are used to the full.
+    ``method`` of ranges (``edgeseg.quantize.ranges.METHODS``). ``keep_float`` names layers. ``ranges`` is a file of
+    ``edgeseg calibrate``; one of another net or set is ignored. ``scales`` is one of ``SCALES``: of powers of two every
+    runtime computes the same (``edgeseg.quantize.qdq``), of any value the ranges are used to the full.
+
+    ``data`` and ``split`` are labelled data to keep a budget on: at most ``max_miou_drop`` points of mIoU under float,
+    scored on ``frames`` of them, evenly spread (all unless given).
+
+    Of the float net's labels INT8 must keep the share ``least_agreement`` (without data), and of its classes
+    ``least_mean_iou`` and ``least_class_iou`` (``edgeseg.quantize.guard``). A ``least_agreement`` of 0 accepts any.
     """
 
     method: str | None = None
@@ -46,8 +52,17 @@ class Quantization:
     frames: int | None = None
     max_miou_drop: float | None = None
     least_agreement: float = LEAST_AGREEMENT
+    least_mean_iou: float = LEAST_MEAN_IOU
+    least_class_iou: float = LEAST_CLASS_IOU
     ranges: Path | None = None
     scales: str = SCALES[0]
+
+    @property
+    def limits(self) -> "Limits":
+        """Return what INT8 must keep of the float net's labels."""
+        from edgeseg.quantize.guard import Limits
+
+        return Limits(self.least_agreement, self.least_mean_iou, self.least_class_iou)
 
 
 @dataclass

@@ -10,12 +10,12 @@ from edgeseg.quantize.choose import (
     Candidate,
     Say,
     Search,
-    label_agreement,
+    label_change,
     layer_noise,
     pareto,
     paying_layers,
-    require_agreement,
 )
+from edgeseg.quantize.guard import require_close
 from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.ptq import DEFAULT_METHOD, Prepared, folded, prepare, tensors_to_range
 from edgeseg.quantize.ranges import Ranges, fitting_ranges
@@ -111,11 +111,12 @@ def _checked(
     placement = prepared.placement(options.keep_float)
     quantized = prepared.quantized(placement)
     precision = "mixed" if options.keep_float else "int8"
-    agreement = label_agreement(prepared.network, quantized, ("fp32", precision), calibration)
-    facts["label_agreement"] = round(agreement, 5)
-    if agreement < options.least_agreement:
+    change = label_change(prepared.network, quantized, precision, calibration)
+    facts["label_agreement"] = round(change.agreement, 5)
+    facts["label_change"] = change.to_dict()
+    if not change.passes(options.limits):
         noise = layer_noise(prepared, placement, calibration)
-        require_agreement(agreement, options.least_agreement, noise, prepared.network.name)
+        require_close(change, options.limits, noise, prepared.network.name)
     return quantized, precision, placement
 
 
@@ -140,7 +141,7 @@ def _budgeted(
     count = min(options.frames or len(dataset), len(dataset))
     indices = sorted({round(i * (len(dataset) - 1) / max(count - 1, 1)) for i in range(count)})
     drop = DEFAULT_DROP if options.max_miou_drop is None else options.max_miou_drop
-    search = Search(prepared, calibration, dataset, indices, say)
+    search = Search(prepared, calibration, dataset, indices, options.limits, say)
     reference = search.float_candidate("fp32")
     floor = reference.miou - drop / 100
     candidates = [c for c in [search.fewest_floats(floor)] if c is not None]
@@ -157,12 +158,12 @@ def _budgeted(
     if precision == "auto":
         candidates += [search.float_candidate(p) for p in {"fp32", cpu.best_precision()}]
     timed = _timed(candidates, unpool if aim.name == cpu.TARGET else NATIVE, calibration, say)
-    within = [c for c in timed if c.miou >= floor]
+    within = [c for c in timed if search.is_good(c, floor)]
     best = min(within, key=lambda c: c.latency_ms)
     facts["budget"] = {
         "data": dataset.name, "split": options.split, "frames": len(indices), "max_miou_drop": drop,
         "reference_miou": round(reference.miou, 5), "miou": round(best.miou, 5),
-        "candidates": [replace(c, within_budget=c.miou >= floor).to_dict() for c in timed],
+        "candidates": [replace(c, within_budget=search.is_good(c, floor)).to_dict() for c in timed],
         "pareto": [c.to_dict() for c in pareto(timed)],
         "scored": [c.to_dict() for c in search.found.values()],
         "rounding_noise": {name: round(value, 6) for name, value in search.noise.items()},
@@ -172,6 +173,9 @@ def _budgeted(
         f"chosen: {best.precision}, {best.latency_ms:.2f} ms, mIoU {100 * best.miou:.2f} "
         f"({100 * (best.miou - reference.miou):+.2f} against fp32){'; slower: ' + rest if rest else ''}"
     )
+    if best.change is not None:
+        facts["label_agreement"] = round(best.change.agreement, 5)
+        facts["label_change"] = best.change.to_dict()
     placement = None if best.precision in cpu.FLOATS else prepared.placement(best.keep_float)
     assert best.network is not None
     return best.network, best.precision, placement
@@ -186,7 +190,7 @@ def _paying(search: Search, prepared: Prepared, floor: float) -> list[Candidate]
     if not costly or len(costly) == len(saved):
         return []
     candidate = search.candidate(costly, "INT8 saves no time here")
-    return [candidate] if candidate.miou >= floor else []
+    return [candidate] if search.is_good(candidate, floor) else []
 
 
 def _timed(candidates: list[Candidate], unpool: str, calibration: CalibrationSet, say: Say) -> list[Candidate]:

@@ -1,0 +1,86 @@
+"""Other processors: a program that sees this one with some of its instruction sets hidden (Linux, x86, gcc).
+
+``tests/other_processor.c`` does the hiding. A processor can lose instruction sets and gains none, so each kind asks for
+what it keeps.
+"""
+
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+VARIABLE = "OTHER_PROCESSOR"  # in the environment of a program that sees another processor
+
+# Each kind, and what the host needs to have for it (names of /proc/cpuinfo).
+KINDS = {
+    "avx512-bf16": ("avx512_bf16", "avx512_vnni"),
+    "avx512-vnni": ("avx512_vnni",),
+    "avx512": ("avx512bw", "avx512vl"),
+    "avx2-vnni": ("avx_vnni",),
+    "avx2": ("avx2",),
+}
+WITHOUT_AMX = "avx512-vnni"  # the kind that most servers without AMX are
+
+
+@functools.cache
+def host_features() -> frozenset[str]:
+    """The instruction sets of this machine, as /proc/cpuinfo names them; empty where that does not exist."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
+
+
+def why_not(kind: str) -> str:
+    """Why this machine cannot show what happens on another kind of processor; ``""`` if it can."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or shutil.which("gcc") is None:
+        return "instruction sets are hidden on Linux on x86 alone, with gcc"
+    if "cpuid_fault" not in host_features():
+        return "CPUID cannot be made to fault on this processor"
+    missing = [name for name in KINDS[kind] if name not in host_features()]
+    return f"this processor has no {', '.join(missing)} to be left with" if missing else ""
+
+
+@functools.cache
+def library() -> Path:
+    """The preloaded library, compiled once a process."""
+    out = Path(tempfile.mkdtemp(prefix="edgeseg-other-")) / "other_processor.so"
+    source = ROOT / "tests" / "other_processor.c"
+    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", str(source), "-o", str(out), "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def environment(kind: str) -> dict[str, str]:
+    """The environment of a program that sees another kind of processor; skips the test where that cannot be."""
+    if reason := why_not(kind):
+        pytest.skip(reason)
+    return {**os.environ, "LD_PRELOAD": str(library()), VARIABLE: kind}
+
+
+def run_on(kind: str, code: str, *arguments: object) -> str:
+    """What a Python program prints on another kind of processor."""
+    words = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(kind))
+    if done.returncode == 77:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def name() -> str:
+    """Which processor the tests of this process see, in a few words."""
+    hidden = os.environ.get(VARIABLE)
+    if hidden:
+        return f"another processor, {hidden}"
+    return "this processor, " + ("with AMX" if "amx_int8" in host_features() else "without AMX")
