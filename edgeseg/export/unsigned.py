@@ -150,7 +150,8 @@ class _Rewriter:
             return False
         if is_op(node, "Resize") and attributes(node).get("coordinate_transformation_mode") == b"tf_crop_and_resize":
             return False
-        return all(self._array(node.input[i]) is not None for i in _data_places(node) if node.input[i] not in tensors)
+        beside = [node.input[i] for i in _data_places(node) if i < len(node.input) and node.input[i]]
+        return all(self._array(name) is not None for name in beside if name not in tensors)
 
     def _array(self, name: str) -> npt.NDArray[np.generic] | None:
         """Return the value of a constant; ``None`` for a computed tensor."""
@@ -201,10 +202,9 @@ class _Rewriter:
 
     def _shift_constants(self, node: NodeProto, tensors: set[str], zero_point: int) -> None:
         """Shift the 8-bit constants that ``node`` reads beside the group's tensors."""
-        places = _data_places(node)
-        if is_op(node, "Pad") and attributes(node).get("mode", b"constant") == b"constant" and len(node.input) < 3:
-            node.input.append("")
-        for place in places:
+        for place in _data_places(node):
+            while len(node.input) <= place:
+                node.input.append("")
             name = node.input[place]
             if name in tensors:
                 continue

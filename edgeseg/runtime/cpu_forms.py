@@ -25,7 +25,7 @@ from edgeseg.runtime.target import AUTO, INT8, NATIVE, PLUGIN
 SEARCH, COMPARE = "search", "compare"  # ways to find the argmax
 SIGNED, UNSIGNED = "signed", "unsigned"  # INT8 activations
 
-SAME_IN_BF16 = 0.9995  # of the labels: below that the float parts of an INT8 net are computed in FP32
+SAME_IN_BF16 = 0.999  # of the labels, surely: else the float parts of an INT8 net are computed in FP32
 MAX_REPAIRS = 6  # layers computed in float because their INT8 is wrong; more are not one wrong kernel
 SPREAD_AGREEMENT = 0.98  # what is accepted where differences come from everywhere, and from no layer
 
@@ -125,8 +125,8 @@ def _choose_int8(network: Network, precision: str, unpool: str, known: Reference
 
     if first.floats != "fp32":
         chosen = _fastest(network, first, precision, unpool, say)
-        verdict = judge(known, chosen.compiled, INT8, max(least, SAME_IN_BF16))
-        if verdict.passed:
+        verdict = judge(known, chosen.compiled, INT8, least)
+        if verdict.passed and verdict.is_surely(SAME_IN_BF16):
             return replace(chosen, verdict=verdict)
 
     form = replace(first, floats="fp32")

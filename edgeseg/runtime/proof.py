@@ -5,6 +5,7 @@ frames twice: by the file in ONNX Runtime (no fused kernels: each operator as th
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,9 @@ from edgeseg.preprocess import resize_frame
 Image = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 
-PROOF_FRAMES = 2
+PROOF_FRAMES = 2  # at least; more of a small net's, up to MOST_FRAMES or PROOF_PIXELS
+MOST_FRAMES = 8
+PROOF_PIXELS = 200_000
 _DRIVE = "synthetic://?length=8&size=480x360&seed=3"  # frames to look at where there are no others
 
 # INT8: the least share of labels that are the file's. Sums of integers are exact; with scales that are powers of two so
@@ -109,8 +112,8 @@ def reference(network: Network, frames: Iterable[Image] | None) -> Reference | N
     Parameters
     ----------
     network : a float net or a Q/DQ net.
-    frames : of any size, (H, W, 3) uint8 BGR; at most ``PROOF_FRAMES`` are used. ``None``: frames of the synthetic
-        drive.
+    frames : of any size, (H, W, 3) uint8 BGR; as many are used as ``frames_needed`` says. ``None``: frames of the
+        synthetic drive.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def reference(network: Network, frames: Iterable[Image] | None) -> Reference | N
     import onnxruntime
 
     size = network.spec.input_size
-    chosen = [f for f, _ in zip(frames, range(PROOF_FRAMES), strict=False)] if frames is not None else []
+    chosen = list(itertools.islice(frames, frames_needed(size))) if frames is not None else []
     fitted = tuple(np.ascontiguousarray(resize_frame(f, size)) for f in chosen or synthetic_frames())
     has_scores = network.form != "labels"
     model = deploy(network, for_openvino=False, both=has_scores)
@@ -138,6 +141,12 @@ def reference(network: Network, frames: Iterable[Image] | None) -> Reference | N
         scores=tuple(np.asarray(one[1][0], np.float32) for one in found) if has_scores else (),
         runtime=f"ONNX Runtime {onnxruntime.__version__}",
     )
+
+
+def frames_needed(size: tuple[int, int]) -> int:
+    """Return how many frames prove a net of input ``size`` (H, W): few labels prove little."""
+    wanted = -(-PROOF_PIXELS // (size[0] * size[1]))
+    return min(max(wanted, PROOF_FRAMES), MOST_FRAMES)
 
 
 @functools.cache
@@ -172,8 +181,17 @@ class Verdict:
 
     passed: bool
     agreement: float
+    pixels: int
     least_agreement: float | None = None
     wrong_pixels: float | None = None
+
+    def is_surely(self, least: float) -> bool:
+        """Return whether the agreement is at least ``least`` on other frames, too, as far as these can tell.
+
+        The number of different labels is taken three of its deviations (of a Poisson distribution) too high.
+        """
+        different = round((1 - self.agreement) * self.pixels)
+        return bool(different + 3 * different**0.5 + 3 <= (1 - least) * self.pixels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for the passport."""
@@ -201,14 +219,15 @@ def judge(known: Reference, label: Callable[[Image], Image], precision: str, lea
         return labels[id(frame)]
 
     agreement = known.agreement(once)
+    pixels = sum(want.size for want in known.labels)
     if precision not in ROUNDING:
         assert least is not None
-        return Verdict(agreement >= least and known.lost_class(once) is None, agreement, least)
+        return Verdict(agreement >= least and known.lost_class(once) is None, agreement, pixels, least)
     if not known.scores:
         least = SAME_LABELS_FLOAT[precision]
-        return Verdict(agreement >= least, agreement, least)
+        return Verdict(agreement >= least, agreement, pixels, least)
     wrong = known.wrong_pixels(once, ROUNDING[precision])
-    return Verdict(wrong <= WRONG_PIXELS[precision], agreement, wrong_pixels=wrong)
+    return Verdict(wrong <= WRONG_PIXELS[precision], agreement, pixels, wrong_pixels=wrong)
 
 
 def failed(name: str, precision: str, verdict: Verdict, runtimes: Sequence[str]) -> CheckFailedError:

@@ -22,7 +22,7 @@ from edgeseg.quantize.ranges import Ranges, fitting_ranges
 from edgeseg.quantize.sets import CalibrationSet, frame_digest
 from edgeseg.runtime import cpu, cpu_forms
 from edgeseg.runtime.build import SCALES, Quantization
-from edgeseg.runtime.proof import PROOF_FRAMES, reference
+from edgeseg.runtime.proof import MOST_FRAMES, reference
 from edgeseg.runtime.target import AUTO, NATIVE, Target
 
 DEFAULT_DROP = 0.5  # points of mIoU, where --precision auto is given no budget
@@ -196,7 +196,7 @@ def _paying(search: Search, prepared: Prepared, floor: float) -> list[Candidate]
 def _timed(candidates: list[Candidate], unpool: str, calibration: CalibrationSet, say: Say) -> list[Candidate]:
     """Return the candidates with their latency, in the form each will be built in, measured in turn."""
     compiled = {}
-    frames = list(calibration.subset(PROOF_FRAMES).images())
+    frames = list(calibration.subset(MOST_FRAMES).images())
     for place_, c in enumerate(candidates):
         assert c.network is not None
         known = None if c.precision in cpu.FLOATS else reference(c.network, frames)
