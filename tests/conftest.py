@@ -33,9 +33,16 @@ SHARED = Path(os.environ.get("EDGESEG_SHARED", ROOT.parent / "shared"))
 
 # Files that take longest, first: several processes then end at about the same time (with --no-loadscope-reorder).
 LONGEST = (
-    "test_every_net", "test_training_features", "test_zoo", "test_export", "test_qat", "test_training", "test_tensorrt",
-    "test_int8_build", "test_golden_ranges", "test_int8_runtimes", "test_jetson", "test_cli", "test_interchange",
+    "test_every_net", "test_without_amx", "test_training_features", "test_zoo", "test_export", "test_qat",
+    "test_training", "test_tensorrt", "test_int8_patterns", "test_proof", "test_int8_build", "test_golden_ranges",
+    "test_int8_runtimes", "test_jetson", "test_cli", "test_interchange",
 )  # fmt: skip
+
+
+def pytest_report_header() -> str:
+    import processors
+
+    return f"INT8 on {processors.name()}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

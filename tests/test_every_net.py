@@ -1,5 +1,6 @@
 """Every net of the registry, all the way: a step of training, ONNX, engines in FP32 and INT8, QAT, TensorRT."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -7,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import onnx
 import onnxruntime
+import processors
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -23,6 +25,7 @@ from edgeseg.quantize.ptq import prepare  # noqa: E402
 from edgeseg.quantize.sets import resolve_set  # noqa: E402
 from edgeseg.runtime import build_engine, load_engine  # noqa: E402
 from edgeseg.runtime.build import Quantization  # noqa: E402
+from edgeseg.runtime.proof import reference  # noqa: E402
 from edgeseg.runtime.tensorrt.target import graph_for  # noqa: E402
 from edgeseg.spec import CAMVID_11, ModelSpec  # noqa: E402
 from edgeseg.training.quantizer import Quantizer  # noqa: E402
@@ -116,9 +119,13 @@ def test_int8_is_what_was_quantized(case: Case, tmp_path: Path, tensorrt_rtx: Mo
     frames = resolve_set(DRIVE, count=4)
     made = build_engine(
         case.path, precision="int8", calib=frames, out=tmp_path / "e.engine", save_onnx=tmp_path / "q.onnx",
-        quantization=Quantization(least_agreement=0.5),
+        quantization=Quantization(least_agreement=0),
     )  # fmt: skip
     engine = load_engine(made)
+    known = reference(load_network(tmp_path / "q.onnx"), case.frames)
+    assert known is not None
+    assert known.agreement(engine) >= 0.999, (processors.name(), engine.passport.form)
+    assert "rounded_in_float" not in engine.passport.form
     assert engine.passport.int8["int8_layers"] >= 5
     prepared = prepare(load_network(case.path), frames)
     module = Quantizer(prepared.network.model, prepared.placement()).module(prepared.ranges.amax)
@@ -132,6 +139,8 @@ def test_int8_is_what_was_quantized(case: Case, tmp_path: Path, tensorrt_rtx: Mo
     # ENet gives next to nothing after six steps: its scores all but tie.
     assert np.mean(agree) >= (0.7 if case.name == "enet" else 0.93)
     assert np.mean(trained) >= (0.7 if case.name == "enet" else 0.95)
+    if processors.VARIABLE in os.environ:
+        return  # TensorRT has been asked where nothing is hidden
     for source, precision in ((case.path, "fp32"), (case.path, "fp16"), (tmp_path / "q.onnx", "int8")):
         graph, _ = graph_for(load_network(source), precision, case.frames[:2], print)
         # TensorRT-RTX has no FP32 matrix product for Turing, and PSPNet's pyramid is one.

@@ -75,6 +75,18 @@ def test_relu_that_more_than_layers_read_gets_128(other: str) -> None:
     assert zero_points(assert_same(model)) == [128, 128]
 
 
+@pytest.mark.parametrize("scale", [2.0**-5, 0.037])
+def test_numbers_of_many_bits_are_rounded_before_the_zero_point_is_added(scale: float) -> None:
+    """Adding 128 in float32 would move values near the middle between two steps to the other side."""
+    slope = np.full((4, 1, 1), 0.123456, np.float32)
+    nodes = [*pair("x"), layer("x.d", "a"), node("PRelu", "a slope", "p"), *pair("p"), layer("p.d", "y")]
+    whole = [*pair("x"), node("Add", "x.d x.d", "a"), node("Relu", "a", "p"), *pair("p"), node("Add", "p.d p.d", "y")]
+    constants = {"slope": slope, "w": WEIGHT, "s": np.float32(scale), "zero": np.int8(0)}
+    result = assert_same(make(nodes, {"x": SHAPE}, "y", **constants))
+    assert kinds(result)["Round"] == 2  # of the image and behind PRelu
+    assert kinds(assert_same(make(whole, {"x": SHAPE}, "y", **constants)))["Round"] == 1  # of the image
+
+
 MOVES = {
     "pool": [node("MaxPool", "x.q", "m", kernel_shape=[2, 2], strides=[1, 1], pads=[0, 0, 1, 1])],
     "pad": [node("Pad", "x.q pads eight", "m")],

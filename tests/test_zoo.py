@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
+import processors
 import pytest
 
 from edgeseg.data import open_dataset
@@ -18,6 +20,7 @@ CHECKPOINTS = Path(__file__).resolve().parent.parent / "engines"
 # Of labels between engine and checkpoint. A file of FP16 weights rounds once more where normalisation was folded in.
 SAME_LABELS = {"enet-camvid": 0.9999, "segnet-light-camvid": 0.999}
 LEAST_MIOU = {"enet-camvid": 0.66, "segnet-light-camvid": 0.70}
+CARD_BAND = 0.1  # points of mIoU that another processor may give
 NETS = pytest.mark.parametrize("name", sorted(zoo()))
 
 
@@ -65,9 +68,13 @@ def test_engine_is_the_checkpoint_on_real_frames(camvid_root: Path, name: str) -
 @pytest.mark.slow
 @NETS
 def test_scores_of_the_card(camvid_root: Path, name: str) -> None:
-    """In FP32, too, where that is fast or asked for: a minute for SegNet."""
+    """In FP32, too, where that is fast or asked for: a minute for SegNet.
+
+    The card's second decimal is that of the processor it names.
+    """
     data = open_dataset(f"camvid:{camvid_root}", "val")
     card = (ZOO / f"{name}.md").read_text(encoding="utf-8")
+    told = {p: float(re.search(rf"\| {p} \| ([\d.]+) \|", card)[1]) for p in ("fp32", "bf16", "int8")}
     has_bf16 = "BF16" in cpu.device()[1]
     scores = {}
     for precision in ("fp32", "bf16", "int8"):
@@ -75,8 +82,7 @@ def test_scores_of_the_card(camvid_root: Path, name: str) -> None:
         if slow or (precision == "bf16" and not has_bf16):
             continue
         scores[precision] = evaluate(resolve_engine(name, precision=precision), data).mean_iou
-        if precision != "bf16":
-            assert f"{100 * scores[precision]:.2f}" in card
+        assert abs(100 * scores[precision] - told[precision]) <= CARD_BAND, (precision, processors.name())
     full = scores.get("fp32", scores.get("bf16"))
     assert full is not None
     assert full >= LEAST_MIOU[name]

@@ -6,7 +6,8 @@ is wrong behind some concats (``docs/openvino-int8.md``). Written as UINT8, the 
 
 ``int8 value q, zero point 0`` becomes ``uint8 value q + z, zero point z``. Two zero points are used:
 
-- 128 for tensors of any sign: the 256 integers are the same.
+- 128 for tensors of any sign: the 256 integers are the same. Numbers with many bits are rounded to whole steps before
+  the zero point is added.
 - 0 for tensors behind a ``Relu`` that only layers read. UINT8 would not saturate at 127 as the file does, so the
   ``Relu`` becomes a ``Clip`` to ``127 * scale``.
 """
@@ -32,6 +33,8 @@ _SHIFTED = (
 # Operators that compare 8-bit tensors: the result is the same when both are shifted by one number.
 _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
+# Operators that give sums of what they read, or parts of it.
+_SHORT = ("Add", "Clip", "Concat", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice", "Squeeze", "Transpose")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -74,6 +77,7 @@ class _Rewriter:
         self.producer = {o: n for n in self.graph.node for o in n.output if o}
         self.fixed = {o.name for o in self.graph.output}
         self.fixed |= {i for n in self.graph.node for body in subgraphs(n) for i in names_read(body)}
+        self._before: dict[str, list[NodeProto]] = {}  # by the output of the quantizer they stand in front of
         self._used = {*self.constants, *self.producer, *(i.name for i in self.graph.input)}
 
     def run(self) -> None:
@@ -82,6 +86,7 @@ class _Rewriter:
                 continue
             positive = all(self._behind_relu(q) for q in group.quantizers) and self._only_layers_read(group)
             self._convert(group, 0 if positive else MIDDLE)
+        self._insert()
         self._convolve_padded_averages()
 
     # -- finding the groups ----------------------------------------------------------------------------------------
@@ -190,6 +195,8 @@ class _Rewriter:
             self._set_output_type(node)
             if zero_point == 0:
                 self._clip(node)
+            elif not self._is_whole(node.input[0]):
+                self._round_first(node)
         for node in group.movers:
             self._shift_constants(node, group.tensors, zero_point)
 
@@ -221,6 +228,58 @@ class _Rewriter:
         largest = np.asarray(LARGEST * np.float32(scale.reshape(())), np.float32)
         relu.op_type = "Clip"
         relu.input.extend([self._constant("limit", np.zeros_like(largest)), self._constant("limit", largest)])
+
+    def _is_whole(self, name: str) -> bool:
+        """Return whether a float tensor holds short numbers only: sums of integers times a scale.
+
+        Adding a zero point to these is exact in float32.
+        """
+        names = [name]
+        seen: set[str] = set()
+        while names:
+            name = names.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            node = self.producer.get(name)
+            if is_op(node, "Conv", "Gemm", "MatMul") and node is not None:
+                factors = [self.producer.get(i) for i in node.input[:2]]
+                if not all(is_op(f, "DequantizeLinear") for f in factors):
+                    return False
+            elif is_op(node, *_SHORT) and node is not None:
+                names += list(node.input) if is_op(node, "Add", "Concat") else [node.input[0]]
+            elif not is_op(node, "DequantizeLinear"):
+                return False
+        return True
+
+    def _round_first(self, quantizer: NodeProto) -> None:
+        """Round to whole steps before the zero point is added.
+
+        OpenVINO adds the zero point first, which costs a float32 number its last bits: a value within 2^-17 of the
+        middle between two steps goes to the other side.
+        """
+        scale = self._array(quantizer.input[1])
+        assert scale is not None
+        step = np.float32(scale.reshape(()))
+        name = quantizer.input[0]
+        steps, whole = self._unique(f"{name}/steps"), self._unique(f"{name}/whole")
+        if np.frexp(step)[0] == 0.5:  # a power of two: the product is exact
+            divide = helper.make_node("Mul", [name, self._constant("steps", np.asarray(1 / step))], [steps], steps)
+        else:
+            divide = helper.make_node("Div", [name, self._constant("steps", np.asarray(step))], [steps], steps)
+        self._before[quantizer.output[0]] = [divide, helper.make_node("Round", [steps], [whole], whole)]
+        quantizer.input[0] = whole
+        quantizer.input[1] = self._own_constant(f"{quantizer.output[0]}/one", np.asarray(1, np.float32))
+
+    def _insert(self) -> None:
+        """Put the nodes in ``_before`` in front of their quantizers."""
+        nodes: list[NodeProto] = []
+        for node in self.graph.node:
+            nodes += [*self._before.get(node.output[0], []), node]
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+        self.producer = {o: n for n in self.graph.node for o in n.output if o}
 
     def _convolve_padded_averages(self) -> None:
         """Rewrite average pools that count their padding as depthwise convolutions with equal float weights.

@@ -20,7 +20,6 @@ from edgeseg.errors import GraphError
 from edgeseg.export.graph import Graph, attributes, is_op
 from edgeseg.quantize.fold import drop_unread
 from edgeseg.quantize.placement import MOVES, Placement
-from edgeseg.quantize.slopes import round_slopes
 
 LEVELS = 127  # symmetric: -127..127, as TensorRT has it
 OLDEST_OPSET = 13  # the first with a scale a channel
@@ -67,8 +66,8 @@ def quantize_weight(
 def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float], *, exact: bool = True) -> ModelProto:
     """``model`` (folded, float) with the pairs of ``placement``; ``scale`` is of every tensor in it.
 
-    ``exact``: weights' scales are powers of two, biases multiples of their layer's step, slopes short enough
-    (``edgeseg.quantize.slopes``); ``scale`` has to be of powers of two, too (``edgeseg.quantize.placement.scales``).
+    ``exact``: weights' scales are powers of two, biases multiples of their layer's step; ``scale`` has to be of powers
+    of two, too (``edgeseg.quantize.placement.scales``).
     """
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -87,8 +86,6 @@ def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float], 
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     del copy.graph.value_info[:]
-    if exact:
-        round_slopes(copy)
     drop_unread(copy)
     return copy
 

@@ -116,7 +116,7 @@ def tune(
     model = quantizer.to_onnx(rounded)
     _describe(model, tuner, quantizer.placement)
     onnx.checker.check_model(model, full_check=True)
-    quantizer.take_rounded(rounded, model)
+    quantizer.take_biases(rounded, model)
     same = labels_alike(rounded.cpu(), model, val, spec)
     write_bytes(path, model.SerializeToString())
     miou, before = tuner.best.mean_iou, tuner.calibrated.mean_iou

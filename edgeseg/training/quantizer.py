@@ -135,24 +135,15 @@ class Quantizer:
         weight = torch.from_numpy(numpy_helper.to_array(value).copy())
         return WeightQuantizer(name, weight, output_axis(layer), self.exact)
 
-    def take_rounded(self, module: fx.GraphModule, written: ModelProto) -> None:
-        """Give ``module`` the biases and slopes of ``written``, its own file, where they are rounded.
-
-        There biases are whole steps of the sums, and slopes have few bits (``edgeseg.quantize.slopes``).
-        """
-        graph, nodes = Graph(written), {node.name: node for node in self.model.graph.node}
+    def take_biases(self, module: fx.GraphModule, written: ModelProto) -> None:
+        """Give ``module`` the biases of ``written``, its own file: there they are whole steps of the sums."""
+        graph, layers = Graph(written), {node.name: node for node in self.model.graph.node}
         for node in written.graph.node:
             if node.name in self.placement.layers and len(node.input) > 2:
-                place = 2
-            elif is_op(node, "PRelu") and node.name in nodes:
-                place = 1
-            else:
-                continue
-            value = graph.array(node.input[place])
-            path = self._parameters.get(nodes[node.name].input[place])
-            if value is not None and path is not None:
-                parameter = module.get_parameter(path)
-                parameter.data.copy_(torch.from_numpy(np.array(value)).reshape(parameter.shape))
+                bias = graph.array(node.input[2])
+                path = self._parameters.get(layers[node.name].input[2])
+                if bias is not None and path is not None:
+                    module.get_parameter(path).data.copy_(torch.from_numpy(np.array(bias)))
 
     def to_onnx(self, module: fx.GraphModule) -> ModelProto:
         """The Q/DQ net with the weights and scales of ``module`` (one that ``module()`` gave, or a copy)."""
