@@ -41,7 +41,7 @@ def test_an_int8_engine_says_how_it_was_made(small_onnx: Path, tmp_path: Path) -
     assert change["frames"] == 6
     assert not change["held_out"]  # the drive has no other frames
     assert sum(row["share"] for row in change["per_class"].values()) == pytest.approx(1, abs=1e-4)
-    assert passport.proof["frames"] == 2
+    assert passport.proof["frames"] == 6
     assert passport.proof["agreement"] >= passport.proof["least_agreement"] == 0.999
     assert "gives the scores" in passport.int8["float_layers"].values()
     assert passport.form["argmax"] in ("search", "compare")
