@@ -4,7 +4,7 @@
 
 Each net that ships is quantized both ways on the data's ``train`` split and scored on all of ``val``. On some frames of
 ``val``, evenly spread, the labels of one file in ONNX Runtime are compared with those of OpenVINO computing in FP32,
-and with those of the engine, which computes what is left in float in BF16 where the processor does.
+and with those of the engine that edgeseg builds: what is left in float is computed in BF16 where that keeps labels.
 """
 
 import argparse
@@ -21,14 +21,15 @@ from edgeseg.data import open_dataset
 from edgeseg.evaluation import evaluate
 from edgeseg.export.deploy import deploy
 from edgeseg.export.network import Network, load_network
-from edgeseg.preprocess import Image, resize_frame
+from edgeseg.preprocess import Image, resize_frame, resize_labels
 from edgeseg.profiling.machine import describe_machine
-from edgeseg.quantize.choose import run_with
 from edgeseg.quantize.ptq import prepare
 from edgeseg.quantize.sets import resolve_set
-from edgeseg.runtime import cpu
+from edgeseg.runtime import cpu, cpu_forms
 from edgeseg.runtime.build import SCALES
 from edgeseg.runtime.load import zoo
+from edgeseg.runtime.proof import reference
+from edgeseg.runtime.target import INT8
 
 
 def main() -> None:
@@ -50,12 +51,18 @@ def main() -> None:
         write_json(options.json, facts)
 
 
-def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, float]:
+def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, Any]:
     """The mIoU (0..1) of a quantized net on ``val``, and the shares of pixels labelled as ONNX Runtime labels them."""
     prepared = prepare(load_network(path), resolve_set(data, split="train"), exact=kind == SCALES[0])
     network = prepared.quantized(prepared.placement())
     val = open_dataset(data, "val")
-    engine = run_with(network, "int8")
+    known = reference(network, resolve_set(data, split="train").subset(2).images())
+    chosen = cpu_forms.choose(cpu_forms.named(network), INT8, known=known)
+
+    def engine(frame: Image) -> Image:
+        fitted = np.ascontiguousarray(resize_frame(frame, network.spec.input_size))
+        return resize_labels(np.array(chosen.compiled(fitted), np.uint8), frame.shape[:2])
+
     places = np.linspace(0, len(val) - 1, min(frames, len(val))).astype(int)
     seen = [np.ascontiguousarray(resize_frame(val[int(p)].image, network.spec.input_size)) for p in places]
     graph = deploy(network, for_openvino=False)
@@ -63,6 +70,7 @@ def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, float]:
     return {
         "miou": evaluate(engine, val, labels=network.spec.labels).mean_iou,
         "openvino_fp32": alike(want, in_openvino(network, graph, seen)),
+        "floats": chosen.form.floats,
         "engine": alike(want, [engine(frame) for frame in seen]),
     }
 
