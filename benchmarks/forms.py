@@ -2,11 +2,11 @@
 
     python -m benchmarks.forms [NET.onnx ...] [--data camvid:PATH] [--rounds 5] [--on avx512-vnni] [--json FILE]
 
-A form is signed or unsigned INT8 activations, with what is left in float computed in BF16 or FP32. ``signed`` with the
-fastest float is what edgeseg built before it proved its engines.
+A form is signed or unsigned INT8 activations, with what is left in float computed in BF16 or FP32. ``signed`` with
+the fastest float is what edgeseg built before it proved its engines.
 
-All forms of a net take turns, so that a machine whose speed drifts slows them alike; ratios of medians are what lasts.
-``--on`` hides instruction sets from a process of its own (``tests/other_processor.c``), to see what OpenVINO chooses and
+All forms of a net take turns, so that a machine whose speed drifts slows them alike; ratios of medians last.
+All forms of a net take turns, so that a machine whose speed drifts slows them alike; medians and their ratios last.
 computes without them.
 """
 

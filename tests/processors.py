@@ -5,14 +5,17 @@ what it keeps.
 """
 
 import functools
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +79,44 @@ def run_on(kind: str, code: str, *arguments: object) -> str:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+_SAME_LABELS = """
+import json, sys
+import numpy as np
+from edgeseg.export.network import Overrides, load_network
+from edgeseg.runtime import cpu_forms
+from edgeseg.runtime.proof import reference
+facts = json.loads(sys.argv[1])
+overrides = Overrides(**{key: tuple(value) for key, value in facts["overrides"].items()})
+frames = list(np.load(facts["frames"]))
+found = []
+for path in facts["files"]:
+    network = load_network(path, overrides)
+    known = reference(network, frames)
+    chosen = cpu_forms.choose(network, "int8", known=known)
+    found.append({"same": known.agreement(chosen.compiled), "repaired": len(chosen.form.rounded)})
+print(json.dumps(found))
+"""
+
+
+def same_labels(
+    kind: str, files: Sequence[Path], frames: Sequence[np.ndarray], folder: Path, **overrides: Sequence[float]
+) -> list[dict[str, float]]:
+    """Of Q/DQ files whose engines are built on another kind of processor: the share of labels that are the file's
+    (``same``), and how many layers had to be computed in float (``repaired``). ``overrides`` complete their specs.
+    """
+    np.save(folder / "frames.npy", np.stack(frames))
+    facts = {"files": [str(f) for f in files], "frames": str(folder / "frames.npy"), "overrides": overrides}
+    return list(json.loads(run_on(kind, _SAME_LABELS, json.dumps(facts)).splitlines()[-1]))
+
+
+def skip_unless_amx_can_be_hidden() -> None:
+    """Where there is no AMX, or it is hidden already, the tests themselves run without it."""
+    if VARIABLE in os.environ or "amx_int8" not in host_features():
+        pytest.skip("this process sees no AMX: the other tests have run without it")
+    if reason := why_not(WITHOUT_AMX):
+        pytest.skip(reason)
 
 
 def name() -> str:

@@ -103,6 +103,24 @@ def test_the_engine_labels_as_its_file(pattern: str, exact: bool, made, frames: 
         assert (form.activations == "signed") == cpu.signed_int8_is_exact()
 
 
+@pytest.mark.slow
+def test_the_engines_label_as_their_files_without_amx(made, frames: list[np.ndarray], tmp_path: Path) -> None:
+    """The same files, all in one process that sees this processor without AMX."""
+    processors.skip_unless_amx_can_be_hidden()
+    files, names = [], []
+    for pattern in PATTERNS:
+        for exact in (True, False):
+            prepared = replace(made(pattern), exact=exact)
+            files.append(tmp_path / f"{len(files)}.onnx")
+            onnx.save(prepared.quantized(prepared.placement()).model, files[-1])
+            names.append(f"{pattern}, {'power-of-two' if exact else 'any'}")
+    facts = {"size": (H, W), "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    found = processors.same_labels(processors.WITHOUT_AMX, files, frames, tmp_path, **facts)
+    wrong = {n: one for n, one in zip(names, found, strict=True) if one["same"] < SAME or one["repaired"]}
+    assert not wrong, processors.WITHOUT_AMX
+    assert len(found) == 2 * len(PATTERNS)
+
+
 TRAINABLE = (
     "concat, relu",
     "relu of concat of three",
