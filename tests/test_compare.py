@@ -246,6 +246,31 @@ def test_unlabelled_data_gives_agreement_and_latency(folder: Path, tmp_path: Pat
     assert check_against(saved, found) == []
 
 
+def test_unlabelled_data_says_what_became_of_each_class(folder: Path, tmp_path: Path) -> None:
+    """The first engine's labels are the truth: the confusion matrix of two label maps, by another implementation."""
+    data = open_dataset(DRIVE)
+    images = [data[i].image for i in range(3)]
+    for i, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+    with open_source(str(tmp_path)) as source:
+        found = compare([folder / "a.engine", folder / "b.engine"], source, rounds=1)
+    first, second = found.to_dict()["engines"]
+    assert first["mean_iou_with_reference"] == 1
+    one, other = (load_engine(folder / f"{name}.engine") for name in "ab")
+    truth, guess = (np.stack([engine(image) for image in images]) for engine in (one, other))
+    for c, name in enumerate(found.data.labels.names):
+        a, b = truth == c, guess == c
+        told = second["per_class_with_reference"][name]
+        assert told["share"] == pytest.approx(a.mean(), abs=1e-6)
+        if (a | b).any():
+            assert told["iou"] == pytest.approx((a & b).sum() / (a | b).sum(), abs=1e-5)
+        else:
+            assert told["iou"] is None
+    judged = {n: row["iou"] for n, row in second["per_class_with_reference"].items() if row["share"] > 0.001}
+    assert second["worst_class_with_reference"] == min(judged, key=lambda n: judged[n])
+    assert second["mean_iou_with_reference"] == pytest.approx(np.mean(list(judged.values())), abs=1e-5)
+
+
 def test_frames_are_chosen_by_index(folder: Path) -> None:
     names = []
     with open_source("synthetic://?length=9&size=96x64") as source:
@@ -483,6 +508,10 @@ def test_command_without_labels(small_onnx: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "mIoU" not in done.stdout
     assert "100.00" in done.stdout
+    both = edgeseg("compare", f"{small_onnx}@fp32", f"{small_onnx}@fp32", "--data", folder, "--rounds", "1")
+    assert both.returncode == 0, both.stderr
+    assert "with the first engine's labels as the truth" in both.stdout.replace("\n", " ")
+    assert "worst" in both.stdout
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def _pad_classes(model: onnx.ModelProto, classes: int) -> None:
 
 
 def change_of(truth: np.ndarray, found: np.ndarray) -> LabelChange:
-    return compare_labels(lambda _: truth, lambda _: found, [np.zeros((*truth.shape, 3), np.uint8)], SPACE)
+    return compare_labels([truth], lambda _: found, [np.zeros((*truth.shape, 3), np.uint8)], SPACE)
 
 
 def test_iou_and_shares_are_those_of_sets() -> None:

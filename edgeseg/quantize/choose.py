@@ -5,7 +5,7 @@ float is found by scoring, doubling the number until the budget is met and halvi
 faster is measured on this machine: INT8 does not pay in every layer, and in some nets in none.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,17 +79,24 @@ def label_agreement(one: Network, other: Network, precisions: tuple[str, str], c
     return float(np.mean(same))
 
 
-def label_change(full: Network, quantized: Network, precision: str, calibration: CalibrationSet) -> LabelChange:
-    """Return what ``quantized`` changes in the labels of ``full``.
+class FloatLabels:
+    """The float net's labels of a few frames, computed once: what INT8 candidates are compared with.
 
     The frames are ``AGREEMENT_FRAMES`` of the calibration set's source that are not in the set, or of the set itself if
     its source has no others.
     """
-    frames = calibration.held_out(AGREEMENT_FRAMES)
-    held_out = bool(frames)
-    images: Iterable[Image] = frames if held_out else calibration.subset(AGREEMENT_FRAMES).images()
-    labellers = run_with(full, "fp32"), run_with(quantized, precision)
-    return compare_labels(*labellers, images, full.spec.labels, held_out=held_out)
+
+    def __init__(self, network: Network, calibration: CalibrationSet) -> None:
+        held_out = calibration.held_out(AGREEMENT_FRAMES)
+        self.held_out = bool(held_out)
+        self.frames = held_out or list(calibration.subset(AGREEMENT_FRAMES).images())
+        self.space = network.spec.labels
+        label = run_with(network, "fp32")
+        self.labels = [label(frame) for frame in self.frames]
+
+    def change(self, label: Callable[[Image], Image]) -> LabelChange:
+        """Return what an INT8 net, given as a function of a frame, changes in these labels."""
+        return compare_labels(self.labels, label, self.frames, self.space, held_out=self.held_out)
 
 
 class Search:
@@ -105,15 +112,15 @@ class Search:
         say: Say,
     ) -> None:
         self.prepared, self.dataset, self.indices, self.say = prepared, dataset, indices, say
-        self.calibration, self.limits = calibration, limits
+        self.limits = limits
+        self.full = FloatLabels(prepared.network, calibration)
         self.everything = prepared.placement()
         self.noise = layer_noise(prepared, self.everything, calibration)
         self.ranked = sorted(self.noise, key=lambda layer: -self.noise[layer])
         self.found: dict[tuple[str, tuple[str, ...]], Candidate] = {}
 
-    def miou(self, network: Network, precision: str) -> float:
-        """Mean IoU (0..1) on the data."""
-        label = run_with(network, precision)
+    def miou(self, network: Network, label: Callable[[Image], Image]) -> float:
+        """Return the mean IoU (0..1) on the data of a net, given as a function of a frame."""
         return evaluate(label, self.dataset, labels=network.spec.labels, indices=self.indices).mean_iou
 
     def float_candidate(self, precision: str) -> Candidate:
@@ -121,7 +128,9 @@ class Search:
         key = (precision, ())
         if key not in self.found:
             network = self.prepared.network
-            self.found[key] = Candidate(precision, (), self.miou(network, precision), network=network)
+            self.found[key] = Candidate(
+                precision, (), self.miou(network, run_with(network, precision)), network=network
+            )
             self.say(f"{precision}: mIoU {100 * self.found[key].miou:.2f}")
         return self.found[key]
 
@@ -133,8 +142,8 @@ class Search:
         if key not in self.found:
             placement = self.prepared.placement(kept, reasons=dict.fromkeys(kept, why))
             network = self.prepared.quantized(placement)
-            change = label_change(self.prepared.network, network, precision, self.calibration)
-            miou = self.miou(network, precision)
+            label = run_with(network, precision)
+            change, miou = self.full.change(label), self.miou(network, label)
             self.found[key] = Candidate(precision, kept, miou, network=network, change=change)
             left = f" with {len(kept)} of {len(self.ranked)} layers in float" if kept else ""
             self.say(f"{precision}{left}: mIoU {100 * miou:.2f}{self._lost(change)}")

@@ -128,14 +128,14 @@ def _number(value: float) -> float | None:
 
 
 def compare_labels(
-    full: Labeller, quantized: Labeller, frames: Iterable[Image], labels: LabelSpace, *, held_out: bool = False
+    full: Iterable[Image], quantized: Labeller, frames: Iterable[Image], labels: LabelSpace, *, held_out: bool = False
 ) -> LabelChange:
-    """Label frames by two nets and count what differs.
+    """Label frames by an INT8 net and count what differs from the float net's labels.
 
     Parameters
     ----------
-    full : the float net, (H, W, 3) uint8 BGR -> (H, W) uint8.
-    quantized : the INT8 net, the same.
+    full : the float net's label map of each frame, (H, W) uint8.
+    quantized : the INT8 net, (H, W, 3) uint8 BGR -> (H, W) uint8.
     frames : of any size.
     labels : the nets' classes.
     held_out : whether the frames had no part in the ranges.
@@ -144,8 +144,8 @@ def compare_labels(
     matrix = np.zeros((count, count), np.int64)
     boundary = np.zeros((count, 4), np.int64)
     seen = 0
-    for frame in frames:
-        truth, found = full(frame), quantized(frame)
+    for truth, frame in zip(full, frames, strict=True):
+        found = quantized(frame)
         matrix += confusion_matrix(truth, found, count, ignore_id=255)
         boundary += BoundaryTruth(truth, count).counts(found)
         seen += 1

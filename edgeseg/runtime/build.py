@@ -253,8 +253,9 @@ def _write(made: _Made, aim: Target, final: Path, plan: PlanOptions, save_graph:
     started = time.perf_counter()
     network = made.network
     frames = list(made.calibration.subset(SEEN_FRAMES).images()) if made.calibration is not None else None
-    known = reference(network, frames) if prove else None
-    if prove and known is None:
+    unproven = aim.why_unproven()
+    known = reference(network, frames) if prove and not unproven else None
+    if prove and not unproven and known is None:
         say("warning: ONNX Runtime does not run this file, so the engine is not compared with it")
     built = aim.compile(network, made.precision, final, plan, frames, say, known)
     passport = Passport(
@@ -273,7 +274,7 @@ def _write(made: _Made, aim: Target, final: Path, plan: PlanOptions, save_graph:
         form=built.form,
         int8=made.facts,
         assumed=network.assumed,
-        proof=built.proof,
+        proof={"skipped": unproven} if prove and unproven else built.proof,
         build_seconds=round(time.perf_counter() - started, 3),
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

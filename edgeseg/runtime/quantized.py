@@ -8,12 +8,13 @@ from edgeseg.errors import CheckFailedError, InputError
 from edgeseg.export.network import Network
 from edgeseg.quantize.choose import (
     Candidate,
+    FloatLabels,
     Say,
     Search,
-    label_change,
     layer_noise,
     pareto,
     paying_layers,
+    run_with,
 )
 from edgeseg.quantize.guard import require_close
 from edgeseg.quantize.placement import Placement
@@ -111,7 +112,7 @@ def _checked(
     placement = prepared.placement(options.keep_float)
     quantized = prepared.quantized(placement)
     precision = "mixed" if options.keep_float else "int8"
-    change = label_change(prepared.network, quantized, precision, calibration)
+    change = FloatLabels(prepared.network, calibration).change(run_with(quantized, precision))
     facts["label_agreement"] = round(change.agreement, 5)
     facts["label_change"] = change.to_dict()
     if not change.passes(options.limits):

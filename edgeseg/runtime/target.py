@@ -134,6 +134,10 @@ class Target(ABC):
         Raises ``EdgesegError``.
         """
 
+    def why_unproven(self) -> str:
+        """Return why an engine cannot be run where it is built, in a few words; empty if it can."""
+        return ""
+
     def prove(self, passport: Passport, built: Built, known: "Reference", say: Callable[[str], None]) -> dict[str, Any]:
         """Return the proof of an engine that was just built. Raises ``CheckFailedError`` where it labels wrongly."""
         return built.proof

@@ -192,6 +192,9 @@ class TensorRTTarget(Target):
                 got=found[:12], expected=wanted[:12], hint=rebuild,
             )  # fmt: skip
 
+    def why_unproven(self) -> str:
+        return "" if cuda.has_gpu() else f"no GPU to run the plan on: {cuda.why_no_gpu()}"
+
     @staticmethod
     def _is_for(capability: int, features: Collection[str]) -> bool:
         """Return whether a plan for ``features`` runs on a GPU of this compute capability (86: 8.6)."""
@@ -199,8 +202,6 @@ class TensorRTTarget(Target):
 
     def prove(self, passport: Passport, built: Built, known: Reference, say: Callable[[str], None]) -> dict[str, Any]:
         """Label the reference's frames by the plan, on the device that built it; without a device nothing is proven."""
-        if not cuda.has_gpu():
-            return {"skipped": f"no GPU to run the plan on: {cuda.why_no_gpu()}"}
         capability = cuda.device()[1]
         if not self._is_for(capability, built.device_features):
             return {"skipped": f"the plan is not for this GPU (compute capability {capability / 10:.1f})"}
