@@ -7,10 +7,10 @@ import onnx
 import processors
 import pytest
 from onnx import helper
-from onnx_tools import find, kinds, make, maker, node, run_openvino, run_ort, values
+from onnx_tools import kinds, make, maker, node, run_openvino, run_ort, values
 from processors import run_on
 
-from edgeseg.export.unsigned import unsigned_activations
+from edgeseg.export.unsigned import round_behind_gains, unsigned_activations
 from edgeseg.runtime import cpu, cpu_probes
 
 SCALE = 2.0**-5
@@ -83,8 +83,19 @@ def test_numbers_of_many_bits_are_rounded_before_the_zero_point_is_added(scale: 
     whole = [*pair("x"), node("Add", "x.d x.d", "a"), node("Relu", "a", "p"), *pair("p"), node("Add", "p.d p.d", "y")]
     constants = {"slope": slope, "w": WEIGHT, "s": np.float32(scale), "zero": np.int8(0)}
     result = assert_same(make(nodes, {"x": SHAPE}, "y", **constants))
-    assert kinds(result)["Round"] == 2  # of the image and behind PRelu
-    assert kinds(assert_same(make(whole, {"x": SHAPE}, "y", **constants)))["Round"] == 1  # of the image
+    assert kinds(result)["Round"] == 1
+    assert kinds(assert_same(make(whole, {"x": SHAPE}, "y", **constants)))["Round"] == 0
+
+
+def test_signed_activations_are_rounded_first_behind_a_gain_alone() -> None:
+    constants = {"gain": np.full((1, 4, 1, 1), 1.37, np.float32), "slope": np.full((4, 1, 1), 0.3, np.float32)}
+    nodes = [*pair("x"), layer("x.d", "a"), node("Relu", "a", "r"), node("Mul", "r gain", "g"), *pair("g")]
+    nodes += [layer("g.d", "b"), node("PRelu", "b slope", "p"), *pair("p"), layer("p.d", "y")]
+    model = make(nodes, {"x": SHAPE}, "y", w=WEIGHT, **constants, **PAIR)
+    result = round_behind_gains(model)
+    onnx.checker.check_model(result, full_check=True)
+    np.testing.assert_array_equal(run_ort(result, x=x_of())[0], run_ort(model, x=x_of())[0])
+    assert kinds(result)["Round"] == 1
 
 
 MOVES = {
@@ -137,11 +148,12 @@ def test_padded_averages_of_shifted_tensors_are_convolutions() -> None:
         node("Relu", "x", "r"), node("AveragePool", "r", "floats", count_include_pad=1, **pool),
     ]  # fmt: skip
     model = make(nodes, {"x": SHAPE}, "counted inside floats", **PAIR)
-    result = unsigned_activations(model)
+    result = unsigned_activations(model)  # "floats" is of the image itself, whose bytes OpenVINO takes for quantized
     for got, want in zip(run_ort(result, x=x_of()), run_ort(model, x=x_of()), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-6)
-    assert kinds(result)["AveragePool"] == 2
-    assert find(result, "counted").op_type == "Conv"
+    makers = [maker(result, name) for name in ("counted", "inside", "floats")]
+    assert [one.op_type for one in makers if one is not None] == ["Mul", "AveragePool", "Mul"]
+    assert kinds(result)["Conv"] == 2
 
 
 def test_a_quantizer_of_opset_21_says_its_type() -> None:

@@ -25,7 +25,7 @@ from edgeseg.export.graph import Int, infer_shapes, is_op, subgraphs
 from edgeseg.export.network import Network, fix_input
 from edgeseg.export.unpool import lower_unpooling
 from edgeseg.export.unshare import unshare_slopes
-from edgeseg.export.unsigned import unsigned_activations
+from edgeseg.export.unsigned import round_behind_gains, unsigned_activations
 from edgeseg.preprocess import coefficients
 
 _OURS = ("frame", "labels", "scores", "tensor")
@@ -106,8 +106,7 @@ def _lowered(
     model = lower_unpooling(model, **own, shapes=shapes)
     if for_openvino:
         model = dequantize_early(model)
-        if unsigned:
-            model = unsigned_activations(model)
+        model = unsigned_activations(model) if unsigned else round_behind_gains(model)
         unshare_slopes(model)
     try:
         model = infer_shapes(model)

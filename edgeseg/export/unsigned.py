@@ -57,6 +57,18 @@ def unsigned_activations(model: ModelProto) -> ModelProto:
     return copy
 
 
+def round_behind_gains(model: ModelProto) -> ModelProto:
+    """Return a copy of ``model`` that rounds to whole steps before the Q nodes behind a gain or an offset a channel.
+
+    OpenVINO computes gain, offset and quantization in one step with a zero point of 128 in it, even where activations
+    are signed, and loses the last bits. All other signed activations it rounds exactly.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    _Rewriter(copy).round_behind_gains()
+    return copy
+
+
 @dataclass
 class _Group:
     """INT8 tensors that must share one zero point, and the nodes that make and read them."""
@@ -78,6 +90,8 @@ class _Rewriter:
         self.fixed = {o.name for o in self.graph.output}
         self.fixed |= {i for n in self.graph.node for body in subgraphs(n) for i in names_read(body)}
         self._before: dict[str, list[NodeProto]] = {}  # by the output of the quantizer they stand in front of
+        self._after: dict[str, NodeProto] = {}  # by the output of the node it stands behind
+        self._inputs = {i.name for i in self.graph.input}
         self._used = {*self.constants, *self.producer, *(i.name for i in self.graph.input)}
 
     def run(self) -> None:
@@ -87,7 +101,20 @@ class _Rewriter:
             positive = all(self._behind_relu(q) for q in group.quantizers) and self._only_layers_read(group)
             self._convert(group, 0 if positive else MIDDLE)
         self._insert()
-        self._convolve_padded_averages()
+        self._convolve_averages()
+
+    def round_behind_gains(self) -> None:
+        for node in self.graph.node:
+            if is_op(node, "QuantizeLinear") and self._symmetric_int8(node) and self._behind_gain(node):
+                self._round_first(node)
+        self._insert()
+
+    def _behind_gain(self, quantizer: NodeProto) -> bool:
+        """Return whether a Q node reads the product or the sum of a tensor and a constant."""
+        maker = self.producer.get(quantizer.input[0])
+        if maker is None or not is_op(maker, "Mul", "Add", "BatchNormalization"):
+            return False
+        return any(self._array(name) is not None for name in maker.input)
 
     # -- finding the groups ----------------------------------------------------------------------------------------
 
@@ -242,11 +269,13 @@ class _Rewriter:
                 continue
             seen.add(name)
             node = self.producer.get(name)
-            if is_op(node, "Conv", "Gemm", "MatMul") and node is not None:
+            if node is None:
+                continue  # the image: a byte has 256 values, and none of them is likely to be so near the middle
+            if is_op(node, "Conv", "Gemm", "MatMul"):
                 factors = [self.producer.get(i) for i in node.input[:2]]
                 if not all(is_op(f, "DequantizeLinear") for f in factors):
                     return False
-            elif is_op(node, *_SHORT) and node is not None:
+            elif is_op(node, *_SHORT):
                 names += list(node.input) if is_op(node, "Add", "Concat") else [node.input[0]]
             elif not is_op(node, "DequantizeLinear"):
                 return False
@@ -263,61 +292,87 @@ class _Rewriter:
         step = np.float32(scale.reshape(()))
         name = quantizer.input[0]
         steps, whole = self._unique(f"{name}/steps"), self._unique(f"{name}/whole")
+        out = self._unique(f"{name}/rounded")
         if np.frexp(step)[0] == 0.5:  # a power of two: the product is exact
             divide = helper.make_node("Mul", [name, self._constant("steps", np.asarray(1 / step))], [steps], steps)
         else:
             divide = helper.make_node("Div", [name, self._constant("steps", np.asarray(step))], [steps], steps)
-        self._before[quantizer.output[0]] = [divide, helper.make_node("Round", [steps], [whole], whole)]
-        quantizer.input[0] = whole
-        quantizer.input[1] = self._own_constant(f"{quantizer.output[0]}/one", np.asarray(1, np.float32))
+        self._before[quantizer.output[0]] = [
+            divide,
+            helper.make_node("Round", [steps], [whole], whole),
+            helper.make_node("Mul", [whole, self._constant("step", np.asarray(step))], [out], out),
+        ]
+        quantizer.input[0] = out
 
     def _insert(self) -> None:
-        """Put the nodes in ``_before`` in front of their quantizers."""
+        """Put the nodes in ``_before`` and ``_after`` where they belong."""
         nodes: list[NodeProto] = []
         for node in self.graph.node:
-            nodes += [*self._before.get(node.output[0], []), node]
+            nodes += [*self._before.pop(node.output[0], []), node]
+            if node.output[0] in self._after:
+                nodes.append(self._after.pop(node.output[0]))
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del self.graph.node[:]
         self.graph.node.extend(copies)
         self.producer = {o: n for n in self.graph.node for o in n.output if o}
 
-    def _convolve_padded_averages(self) -> None:
-        """Rewrite average pools that count their padding as depthwise convolutions with equal float weights.
+    def _convolve_averages(self) -> None:
+        """Rewrite average pools as depthwise convolutions with float ones, where OpenVINO computes on bytes.
 
-        OpenVINO moves a DQ node behind an average pool, and then pads with the zero point instead of with zero.
+        It moves a DQ node behind an average pool, and then pads with the zero point instead of with zero. It takes the
+        image's own bytes, gain and offset for a DQ node, too, and then rounds averages to bytes.
         """
-        pools = [n for n in self.graph.node if is_op(n, "AveragePool") and attributes(n).get("count_include_pad", 0)]
-        padded = [n for n in pools if any(ints_attribute(n, "pads", [0])) and not attributes(n).get("ceil_mode", 0)]
-        padded = [n for n in padded if self._reads_shifted(n.input[0])]
-        if not padded:
+        pools = [n for n in self.graph.node if is_op(n, "AveragePool") and self._is_convolution(n)]
+        wrong = [n for n in pools if self._reads_shifted(n.input[0], any(ints_attribute(n, "pads", [0])))]
+        if not wrong:
             return
         sizes = Graph(self.model)
-        for pool in padded:
-            channels = sizes.static_channels(pool.input[0])
+        for pool in wrong:
+            channels, shape = sizes.static_channels(pool.input[0]), sizes.static_shape(pool.output[0])
             kernel = ints_attribute(pool, "kernel_shape", [])
-            if channels is None or len(kernel) != 2:
+            if channels is None or shape is None or len(kernel) != 2:
                 continue
-            weight = np.full((channels, 1, *kernel), 1 / np.prod(kernel), np.float32)
+            # Ones, and the division afterwards: a sum of whole steps is exact, and so is a tie between two steps.
+            out = pool.output[0]
+            total = self._unique(f"{out}/sum")
+            # One number a column: OpenVINO would multiply a single one into the weights.
+            share = self._constant("share", np.full((1, 1, 1, shape[3]), 1 / np.prod(kernel), np.float32))
+            self._after[total] = helper.make_node("Mul", [total, share], [out], self._unique(f"{out}/mean"))
+            pool.output[0] = total
             pool.op_type = "Conv"
-            pool.input.append(self._own_constant(f"{pool.output[0]}/average", weight))
+            pool.input.append(self._own_constant(f"{out}/ones", np.ones((channels, 1, *kernel), np.float32)))
             kept = [a for a in pool.attribute if a.name in ("kernel_shape", "strides", "pads", "dilations")]
             del pool.attribute[:]
             pool.attribute.extend(kept)
             pool.attribute.append(helper.make_attribute("group", channels))
+        self._insert()
 
-    def _reads_shifted(self, name: str) -> bool:
-        """Return whether a float tensor comes from a DQ node with a zero point, no layer in between."""
+    @staticmethod
+    def _is_convolution(pool: NodeProto) -> bool:
+        """Return whether an average pool divides every sum by the same number."""
+        attrs = attributes(pool)
+        counts_all = attrs.get("count_include_pad", 0) or not any(attrs.get("pads", [0]))
+        plain = attrs.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and not attrs.get("ceil_mode", 0)
+        return bool(counts_all and plain)
+
+    def _reads_shifted(self, name: str, padded: bool) -> bool:
+        """Return whether a float tensor is of the image, or of a DQ node with a zero point if it is ``padded``.
+
+        No layer and no quantization may stand in between.
+        """
         seen: set[str] = set()
         names = [name]
         while names:
             name = names.pop()
             node = self.producer.get(name)
+            if node is None and name in self._inputs:
+                return True
             if node is None or name in seen or is_op(node, *_LAYERS):
                 continue
             seen.add(name)
             if is_op(node, "DequantizeLinear"):
                 zero = self._array(node.input[2]) if len(node.input) > 2 else None
-                if zero is not None and np.any(zero):
+                if padded and zero is not None and np.any(zero):
                     return True
             else:
                 names += node.input

@@ -105,7 +105,7 @@ def _spread_normalisation(graph: Graph) -> bool:
         if concat is None or not is_op(concat, "Concat") or attributes(concat)["axis"] not in (1, -3):
             continue
         shapes = [graph.static_channels(name) for name in concat.input]
-        affine = _affine_of(graph, node)
+        affine = affine_of(graph, node)
         if affine is None or len(graph.readers[concat.output[0]]) != 1 or concat.output[0] in graph.outputs:
             continue
         sizes = [s for s in shapes if s is not None]
@@ -146,7 +146,7 @@ def _affine_nodes(graph: Graph, name: str, x: str, gain: Float, offset: Float) -
 def _fold_affine(graph: Graph) -> bool:
     """Fold one gain or offset a channel into the weights before it; says whether there was one."""
     for node in graph.graph.node:
-        affine = _affine_of(graph, node)
+        affine = affine_of(graph, node)
         source = _variable_input(graph, node)
         layer = graph.producer.get(source) if affine is not None and source else None
         if affine is None or layer is None or not _can_take(graph, source):
@@ -165,7 +165,7 @@ def _variable_input(graph: Graph, node: NodeProto) -> str:
     return variable[0] if len(variable) == 1 else ""
 
 
-def _affine_of(graph: Graph, node: NodeProto) -> tuple[Float, Float] | None:
+def affine_of(graph: Graph, node: NodeProto) -> tuple[Float, Float] | None:
     """Gain and offset a channel, (C,) float32 each, that ``node`` computes; ``None`` where it is something else."""
     if is_op(node, "BatchNormalization"):
         values = [graph.array(name) for name in node.input[1:5]]

@@ -6,10 +6,12 @@ zero (left out, ONNX reads UINT8 and TensorRT INT8). Biases stay in float.
 Unless the caller wants otherwise, the arithmetic is *exact*: every scale is a power of two and every bias a multiple of
 its layer's step (input scale times weight scale). Then a layer's sum of integers, its bias, the rescaling and sums with
 other layers are all without rounding in float32 (up to 2 ** 24 steps, where INT8 has long saturated; a bias that is an
-operator of its own behind a matrix product is added as it is), and what is rounded to the next layer's INT8 is the same
-number in every runtime, whatever order it multiplies and adds in. With scales of any value the last bit decides ties,
-and behind some dozens of layers runtimes label some pixels in a thousand differently. It costs up to a bit of range a
-tensor.
+operator of its own behind a matrix product is added as it is). Normalisations behind an activation have short gains
+(``shorten_gains``). So what is rounded to the next layer's INT8 is the same number in every runtime, whatever order it
+multiplies and adds in. It costs up to a bit of range a tensor.
+
+With scales of any value the last bit decides ties, and behind some dozens of layers runtimes label some pixels in a
+thousand differently.
 """
 
 import numpy as np
@@ -18,7 +20,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper, version_converter
 
 from edgeseg.errors import GraphError
 from edgeseg.export.graph import Graph, attributes, is_op
-from edgeseg.quantize.fold import drop_unread
+from edgeseg.quantize.fold import affine_of, drop_unread
 from edgeseg.quantize.placement import MOVES, Placement
 
 LEVELS = 127  # symmetric: -127..127, as TensorRT has it
@@ -26,6 +28,7 @@ OLDEST_OPSET = 13  # the first with a scale a channel
 OPSET = 17  # what older files are raised to; TensorRT 10.3 reads 17 to 20
 QUANTIZED_SUFFIX = "/int8"
 DEAD_SCALE = 2.0**-20  # of a channel without weights: what is left of it is its bias, whose step this makes
+GAIN_BITS = 8  # of a normalisation's gain
 _TINY = 1e-12
 
 
@@ -71,6 +74,8 @@ def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float], 
     """
     copy = ModelProto()
     copy.CopyFrom(model)
+    if exact:
+        shorten_gains(copy)
     graph = Graph(copy)
     writer = _Writer(graph, placement, scale, exact)
     nodes: list[NodeProto] = []
@@ -88,6 +93,33 @@ def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float], 
     del copy.graph.value_info[:]
     drop_unread(copy)
     return copy
+
+
+def shorten_gains(model: ModelProto) -> None:
+    """Write the batch normalisations left in a folded net as a gain of ``GAIN_BITS`` bits and an offset, in place.
+
+    These stand behind an activation, where no convolution takes them. A layer's sum has up to 16 bits or so, and its
+    product with a gain of 8 bits is exact in float32. So it does not matter whether a runtime multiplies and adds in
+    one step or in two. Gains move by 1 / 512 of their value at most.
+    """
+    graph = Graph(model)
+    for node in [n for n in model.graph.node if is_op(n, "BatchNormalization")]:
+        affine = affine_of(graph, node)
+        if affine is None or any(node.output[1:]):
+            continue
+        mantissa, exponent = np.frexp(affine[0])
+        gain = np.ldexp(np.rint(mantissa * 2**GAIN_BITS) / 2**GAIN_BITS, exponent)
+        names = [graph.unique(f"{node.name}/{part}") for part in ("gain", "offset")]
+        for name, value in zip(names, (gain, affine[1]), strict=True):
+            tensor = numpy_helper.from_array(value.astype(np.float32).reshape(1, -1, 1, 1), name)
+            model.graph.initializer.append(tensor)
+        scaled = graph.unique(f"{node.name}/scaled")
+        multiply = helper.make_node("Mul", [node.input[0], names[0]], [scaled], scaled)
+        add = helper.make_node("Add", [scaled, names[1]], [node.output[0]], node.name)
+        place = next(i for i, n in enumerate(model.graph.node) if n.output[0] == node.output[0])
+        model.graph.node.remove(node)
+        for offset, made in enumerate((multiply, add)):
+            model.graph.node.insert(place + offset, made)
 
 
 class _Writer:
