@@ -37,7 +37,7 @@ def test_an_int8_engine_says_how_it_was_made(small_onnx: Path, tmp_path: Path) -
     assert passport.int8["method"] == "mse"
     assert passport.int8["int8_layers"] > 10
     change = passport.int8["label_change"]
-    assert change["agreement"] == passport.int8["label_agreement"] >= 0.85
+    assert change["agreement"] == passport.int8["label_agreement"] >= 0.9
     assert change["frames"] == 6
     assert not change["held_out"]  # the drive has no other frames
     assert sum(row["share"] for row in change["per_class"].values()) == pytest.approx(1, abs=1e-4)

@@ -13,7 +13,6 @@ is wrong behind some concats (``docs/openvino-int8.md``). Written as UINT8, the 
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.export.graph import Graph, attributes, ints_attribute, is_op, names_read, subgraphs
+from edgeseg.quantize.placement import WEIGHTED, Groups
 
 LARGEST = 127  # the largest INT8 value
 MIDDLE = 128  # the UINT8 zero point of a tensor of any sign
@@ -35,7 +35,6 @@ _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 # Operators that give sums of what they read, or parts of it.
 _SHORT = ("Add", "Clip", "Concat", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice", "Squeeze", "Transpose")
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def unsigned_activations(model: ModelProto) -> ModelProto:
@@ -119,38 +118,28 @@ class _Rewriter:
     # -- finding the groups ----------------------------------------------------------------------------------------
 
     def _groups(self) -> list[_Group]:
-        """Return the groups of INT8 activations, in graph order."""
-        parent: dict[str, str] = {}
-
-        def find(name: str) -> str:
-            while parent[name] != name:
-                name = parent[name]
-            return name
-
-        def join(names: Iterable[str]) -> None:
-            first, *rest = names
-            for name in rest:
-                parent[find(name)] = find(first)
-
+        """Return the groups of INT8 activations."""
+        together = Groups()
+        known: set[str] = set()
         nodes: list[tuple[NodeProto, str]] = []
         for node in self.graph.node:
-            touched = [name for name in node.input if name in parent]
+            touched = [name for name in node.input if name in known]
             if is_op(node, "QuantizeLinear"):
                 if self._symmetric_int8(node):
-                    parent[node.output[0]] = node.output[0]
+                    known.add(node.output[0])
                     nodes.append((node, node.output[0]))
             elif touched:
                 made = _int8_outputs(node, touched)
-                for name in made:
-                    parent[name] = name
-                join([*touched, *made])
+                known.update(made)
+                for name in (*touched, *made):
+                    together.join(name, touched[0])
                 nodes.append((node, touched[0]))
 
         groups: dict[str, _Group] = {}
-        for name in parent:
-            groups.setdefault(find(name), _Group()).tensors.add(name)
+        for name in known:
+            groups.setdefault(together.find(name), _Group()).tensors.add(name)
         for node, name in nodes:
-            self._enter(groups[find(name)], node)
+            self._enter(groups[together.find(name)], node)
         return list(groups.values())
 
     def _enter(self, group: _Group, node: NodeProto) -> None:
@@ -209,7 +198,7 @@ class _Rewriter:
         """
         dequantized = {n.output[0] for n in group.dequantizers}
         readers = [n for n in self.graph.node if dequantized & set(n.input)]
-        return all(is_op(n, *_LAYERS) for n in readers)
+        return all(is_op(n, *WEIGHTED) for n in readers)
 
     # -- rewriting -------------------------------------------------------------------------------------------------
 
@@ -367,7 +356,7 @@ class _Rewriter:
             node = self.producer.get(name)
             if node is None and name in self._inputs:
                 return True
-            if node is None or name in seen or is_op(node, *_LAYERS):
+            if node is None or name in seen or is_op(node, *WEIGHTED):
                 continue
             seen.add(name)
             if is_op(node, "DequantizeLinear"):

@@ -208,7 +208,7 @@ def _data_outputs(node: NodeProto) -> list[str]:
 
 def _spread(graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats: dict[str, str]) -> Placement:
     """Take what layers and sums read back through the moves: those run in INT8 on one scale."""
-    scales = _Groups()
+    scales = Groups()
     moved: set[str] = set()
     inside = {n.output[0] for n in layers if is_op(n, "Conv")}
     open_names = [n.input[0] for n in layers] + [name for n in sums for name in _rounded_branches(graph, n, inside)]
@@ -262,7 +262,7 @@ def _made_in_order(graph: Graph) -> Iterator[str]:
         yield from node.output
 
 
-class _Groups:
+class Groups:
     """Union-find over tensor names."""
 
     def __init__(self) -> None:
