@@ -9,9 +9,11 @@
 //   avx2-vnni    AVX2 with AVX-VNNI (Intel from Alder Lake on)
 //   avx2         AVX2 alone
 // A processor can lose what it has, and gains nothing: the caller checks that the host has what is kept.
+// Programs that Python starts (compilers, which handle SIGSEGV themselves) see the processor as it is.
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +72,7 @@ __attribute__((constructor)) static void start(void)
     const char* name = getenv("OTHER_PROCESSOR");
     struct sigaction how;
     if (name == NULL) return;
+    if (strncmp(program_invocation_short_name, "python", 6) != 0) return;
     without_avx512 = strncmp(name, "avx512", 6) != 0;
     without_bf16 = strcmp(name, "avx512-bf16") != 0;
     without_avx512_vnni = without_bf16 && strcmp(name, "avx512-vnni") != 0;

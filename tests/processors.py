@@ -34,13 +34,35 @@ WITHOUT_AMX = "avx512-vnni"  # the kind that most servers without AMX are
 
 @functools.cache
 def host_features() -> frozenset[str]:
-    """The instruction sets of this machine, as /proc/cpuinfo names them; empty where that does not exist."""
+    """Return the instruction sets that this process sees, as /proc/cpuinfo names them; empty if there is no such file.
+
+    What is hidden from this process itself (a whole test run without AMX, say) is not among them.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return frozenset()
     flags = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.partition(":")[2].split())
+    features = frozenset(flags.partition(":")[2].split())
+    return without_hidden(features, os.environ.get(VARIABLE))
+
+
+def without_hidden(features: frozenset[str], kind: str | None) -> frozenset[str]:
+    """Return ``features`` without those that ``tests/other_processor.c`` hides for ``kind``."""
+    if kind is None:
+        return features
+
+    hidden = {name for name in features if name.startswith("amx")}
+    hidden.add("avx512_fp16")
+    if kind != "avx512-bf16":
+        hidden.add("avx512_bf16")
+    if kind not in ("avx512-bf16", "avx512-vnni"):
+        hidden.add("avx512_vnni")
+    if kind.startswith("avx2"):
+        hidden |= {name for name in features if name.startswith("avx512")}
+    if kind != "avx2-vnni":
+        hidden.add("avx_vnni")
+    return features - hidden
 
 
 def why_not(kind: str) -> str:

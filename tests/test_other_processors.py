@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import processors
 import pytest
-from processors import run_on
 
 from edgeseg.artifact import Passport
 from edgeseg.doctor import examine
@@ -33,7 +33,7 @@ print(json.dumps({"settings": engine.passport.settings, "form": engine.passport.
     ("processor", "exact"), [("avx2", False), ("avx512", False), *((kind, True) for kind in WITH_VNNI)]
 )
 def test_where_int8_saturates(processor: str, exact: bool) -> None:
-    told, *features = run_on(processor, PROBE).split()
+    told, *features = processors.run_on(processor, PROBE).split()
     assert ("BF16" in features) == (processor == "avx512-bf16")
     assert "INT8" in features  # whatever OpenVINO says of itself
     assert told == str(exact)
@@ -55,7 +55,7 @@ def test_the_labels_are_the_files_on_every_processor(
 ) -> None:
     """Engines built on each kind of processor against the file in ONNX Runtime, which has no such kinds."""
     out = tmp_path / "labels.npy"
-    passport = json.loads(run_on(processor, LABEL, quantized, tmp_path / "n.engine", out))
+    passport = json.loads(processors.run_on(processor, LABEL, quantized, tmp_path / "n.engine", out))
     assert ("LP_TRANSFORMS_MODE" in passport["settings"]) == (not exact)
     if exact:
         assert passport["form"]["activations"] == "unsigned"
@@ -104,3 +104,26 @@ def test_an_engine_for_bytes_is_refused_without_vnni(
     load_engine(engines["fp32"])(frame)
     with pytest.raises(EngineError, match=r"this processor lacks VNNI.*Build it again"):
         load_engine(engines["int8"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        (None, "amx_int8 avx512_bf16 avx512_fp16 avx512_vnni avx512bw avx_vnni avx2"),
+        ("avx512-bf16", "avx512_bf16 avx512_vnni avx512bw avx2"),
+        ("avx512-vnni", "avx512_vnni avx512bw avx2"),
+        ("avx512", "avx512bw avx2"),
+        ("avx2-vnni", "avx_vnni avx2"),
+        ("avx2", "avx2"),
+    ],
+)
+def test_hidden_features_are_not_the_hosts(kind: str | None, kept: str) -> None:
+    """A whole run on another processor must not think that it has what is hidden from it."""
+    everything = frozenset(["amx_int8", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx512bw", "avx_vnni", "avx2"])
+    assert processors.without_hidden(everything, kind) == frozenset(kept.split())
+
+
+def test_compilers_run_beside_a_hidden_processor() -> None:
+    """Compilers have a handler of their own for the fault that hides instruction sets."""
+    code = "import subprocess; print(subprocess.run(['gcc', '-x', 'c', '-E', '/dev/null']).returncode)"
+    assert processors.run_on(processors.WITHOUT_AMX, code).splitlines()[-1] == "0"
