@@ -30,7 +30,7 @@ bench: $(VENV)/ready  ## the CPU benchmark against other runtimes, on an otherwi
 # TENSORRT_INCLUDES: folders of TensorRT's headers with colons between them; without it, the system's.
 plugin-check: $(VENV)/ready  ## the TensorRT plugin for every GPU this nvcc knows, against each of those headers
 	EDGESEG_PLUGIN_ARCHS=all $(if $(TENSORRT_INCLUDES),EDGESEG_TENSORRT_INCLUDES=$(TENSORRT_INCLUDES)) \
-	  $(VENV)/bin/python -m pytest tests/test_plugin.py tests/test_plugin_build.py
+	  $(VENV)/bin/python -m pytest tests/backends/tensorrt/plugin
 
 # TensorRT comes from PyPI on a PC. A Jetson has its own: `. .venv-jetson/bin/activate; python -m benchmarks.gpu` there.
 gpu-test: $(VENV)/ready  ## on a CUDA device: the plugin, engines and their speed; writes benchmarks/results/gpu-NAME.json

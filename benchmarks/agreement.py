@@ -16,20 +16,21 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
-from edgeseg.artifact import write_json
+from edgeseg.backends.openvino import forms, session
+from edgeseg.backends.proof import reference
+from edgeseg.build.options import SCALES
 from edgeseg.data import open_dataset
-from edgeseg.evaluation import evaluate
-from edgeseg.export.deploy import deploy
-from edgeseg.export.network import Network, load_network
-from edgeseg.preprocess import Image, resize_frame, resize_labels
+from edgeseg.files import write_json
+from edgeseg.graph.lowering import LoweringOptions, lower
+from edgeseg.graph.network import Network, load_network
+from edgeseg.imaging.preprocess import resize_frame, resize_labels
+from edgeseg.metrics.evaluate import evaluate
+from edgeseg.precision import INT8
 from edgeseg.profiling.machine import describe_machine
+from edgeseg.quantize.calibration_set import resolve_set
 from edgeseg.quantize.ptq import prepare
-from edgeseg.quantize.sets import resolve_set
-from edgeseg.runtime import cpu, cpu_forms
-from edgeseg.runtime.build import SCALES
-from edgeseg.runtime.load import zoo
-from edgeseg.runtime.proof import reference
-from edgeseg.runtime.target import INT8
+from edgeseg.types import Image
+from edgeseg.zoo import zoo
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, Any]:
     network = prepared.quantized(prepared.placement())
     val = open_dataset(data, "val")
     known = reference(network, resolve_set(data, split="train").subset(2).images())
-    chosen = cpu_forms.choose(cpu_forms.named(network), INT8, known=known)
+    chosen = forms.choose(forms.named(network), INT8, known=known)
 
     def engine(frame: Image) -> Image:
         fitted = np.ascontiguousarray(resize_frame(frame, network.spec.input_size))
@@ -65,7 +66,7 @@ def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, Any]:
 
     places = np.linspace(0, len(val) - 1, min(frames, len(val))).astype(int)
     seen = [np.ascontiguousarray(resize_frame(val[int(p)].image, network.spec.input_size)) for p in places]
-    graph = deploy(network, for_openvino=False)
+    graph = lower(network, LoweringOptions(for_openvino=False)).model
     want = in_onnx_runtime(graph, seen)
     return {
         "miou": evaluate(engine, val, labels=network.spec.labels).mean_iou,
@@ -88,7 +89,7 @@ def in_onnx_runtime(graph: onnx.ModelProto, frames: list[Image]) -> list[Image]:
 
 def in_openvino(network: Network, graph: onnx.ModelProto, frames: list[Image]) -> list[Image]:
     """Label maps (H, W) by OpenVINO, what is left in float computed in FP32."""
-    compiled = cpu.Compiled(graph, network.name, cpu.settings("fp32"))
+    compiled = session.Compiled(graph, network.name, session.settings("fp32"))
     return [np.array(compiled(frame)) for frame in frames]
 
 

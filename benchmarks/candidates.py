@@ -16,13 +16,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from edgeseg.backends.load import load_engine
+from edgeseg.backends.openvino import session as cpu_target
+from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.data import open_dataset
-from edgeseg.export.to_onnx import export_module
+from edgeseg.export.onnx_from_torch import export_module
+from edgeseg.imaging.preprocess import resize_frame, to_input
 from edgeseg.models import architecture, create
-from edgeseg.preprocess import resize_frame, to_input
-from edgeseg.quantize.sets import CalibrationSet, resolve_set
-from edgeseg.runtime import build_engine, load_engine
-from edgeseg.runtime import cpu as cpu_target
+from edgeseg.quantize.calibration_set import CalibrationSet, resolve_set
 from edgeseg.spec import CAMVID_11, ModelSpec
 
 BASELINE = "PyTorch eager FP32"
@@ -102,7 +103,7 @@ def pytorch_pooling(name: str) -> Iterator[None]:
     module = import_module(architecture(name).factory.split(":")[0])
     ours = module.max_pool_code, module.max_unpool_code
     module.max_pool_code = lambda x: F.max_pool2d(x, 2, return_indices=True)  # type: ignore[attr-defined]
-    module.max_unpool_code = lambda v, i, like: F.max_unpool2d(v, i, 2, output_size=list(like.shape[2:]))  # type: ignore[attr-defined]
+    module.max_unpool_code = lambda v, i, like: F.max_unpool2d(v, i, (2, 2), output_size=list(like.shape[2:]))  # type: ignore[attr-defined]
     try:
         yield
     finally:

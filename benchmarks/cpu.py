@@ -30,8 +30,8 @@ from rich.table import Table
 from benchmarks import nodes
 from benchmarks.candidates import Candidate, Case, float_candidates, make_case, make_net
 from benchmarks.int8 import int8_candidates
-from edgeseg.artifact import sha256_file
-from edgeseg.export.network import load_network
+from edgeseg.files import sha256_file
+from edgeseg.graph.network import load_network
 from edgeseg.profiling.machine import PACKAGES, describe_machine
 
 SIZES = {"segnet": (352, 480), "enet": (360, 480)}

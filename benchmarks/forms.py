@@ -22,16 +22,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edgeseg.artifact import write_json
+from edgeseg.backends.base import NATIVE
+from edgeseg.backends.openvino import forms as cpu_forms
+from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino.forms import COMPARE, SEARCH, SIGNED, UNSIGNED, Form
+from edgeseg.backends.proof import Reference, reference
 from edgeseg.data import open_dataset
 from edgeseg.errors import EdgesegError
-from edgeseg.export.network import load_network
+from edgeseg.files import write_json
+from edgeseg.graph.network import load_network
+from edgeseg.precision import INT8
 from edgeseg.profiling.machine import describe_machine
-from edgeseg.runtime import cpu, cpu_forms
-from edgeseg.runtime.cpu_forms import COMPARE, SEARCH, SIGNED, UNSIGNED, Form
-from edgeseg.runtime.load import zoo, zoo_int8
-from edgeseg.runtime.proof import Reference, reference
-from edgeseg.runtime.target import INT8, NATIVE
+from edgeseg.zoo import zoo, zoo_int8
 
 DRIVE = "synthetic://?length=4&size=480x360&seed=7"
 FRAMES = 6
@@ -64,7 +66,7 @@ def main() -> None:
 
 def elsewhere(kind: str, arguments: Sequence[str]) -> int:
     """Run this benchmark in a process that sees another kind of processor; returns its exit code."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
     import processors
 
     if reason := processors.why_not(kind):
@@ -85,7 +87,7 @@ def measure(path: Path, data: str, rounds: int) -> list[dict[str, Any]]:
     if known is None:
         raise SystemExit(f"{path}: ONNX Runtime does not run it")
 
-    compiled: dict[str, cpu.Compiled] = {}
+    compiled: dict[str, session.Compiled] = {}
     rows: list[dict[str, Any]] = []
     for name, form in forms(network.form != "labels").items():
         try:
@@ -98,7 +100,7 @@ def measure(path: Path, data: str, rounds: int) -> list[dict[str, Any]]:
     told = f"edgeseg: {chosen.form.activations}, {chosen.form.floats}"
     rows.append({"net": path.stem, "form": told, **same_labels(known, chosen.compiled)})
 
-    trials = [cpu.trial(compiled) for _ in range(rounds)]
+    trials = [session.trial(compiled) for _ in range(rounds)]
     for row, name in zip(rows, compiled, strict=True):
         row["ms"] = round(float(np.median([trial[name] for trial in trials])), 3)
     before = [row["ms"] for row in rows if row["form"].startswith(before_form())]
@@ -109,14 +111,14 @@ def measure(path: Path, data: str, rounds: int) -> list[dict[str, Any]]:
 
 def before_form() -> str:
     """Return the form that was built before engines were proven."""
-    return f"{SIGNED}, {cpu.best_precision()}"
+    return f"{SIGNED}, {session.best_precision()}"
 
 
 def forms(has_scores: bool) -> dict[str, Form]:
     """Return every form by name; the faster argmax of each is what counts."""
     found = {}
     for activations in (SIGNED, UNSIGNED):
-        for floats in dict.fromkeys((cpu.best_precision(), "fp32")):
+        for floats in dict.fromkeys((session.best_precision(), "fp32")):
             for argmax in (SEARCH, COMPARE) if has_scores else (SEARCH,):
                 for unpool in unpoolings():
                     name = f"{activations}, {floats}, {argmax}, {unpool}"
@@ -126,16 +128,16 @@ def forms(has_scores: bool) -> dict[str, Form]:
 
 def unpoolings() -> tuple[str, ...]:
     """Return the ways to unpool that this machine has."""
-    from edgeseg.extension import build as extension
+    from edgeseg.backends.openvino.extension import build as extension
 
     try:
         extension.load()
     except EdgesegError:
         return (NATIVE,)
-    return NATIVE, cpu.EXTENSION
+    return NATIVE, session.EXTENSION
 
 
-def same_labels(known: Reference, compiled: cpu.Compiled) -> dict[str, float]:
+def same_labels(known: Reference, compiled: session.Compiled) -> dict[str, float]:
     """Return the share of the file's labels."""
     return {"same_labels": round(known.agreement(compiled), 6)}
 

@@ -31,12 +31,14 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from edgeseg.artifact import Passport, write_json
-from edgeseg.data import open_dataset
-from edgeseg.errors import EdgesegError, EngineError
-from edgeseg.export.deploy import deploy
-from edgeseg.export.network import load_network
-from edgeseg.plugin.build import (
+from edgeseg.backends.base import NATIVE, PlanOptions, graph_file
+from edgeseg.backends.engine import Engine
+from edgeseg.backends.load import load_engine
+from edgeseg.backends.openvino import session
+from edgeseg.backends.tensorrt import cuda
+from edgeseg.backends.tensorrt.bindings import TENSORRT, is_installed, library
+from edgeseg.backends.tensorrt.engine import TensorRTEngine
+from edgeseg.backends.tensorrt.plugin.build import (
     FLAGS,
     SOURCES,
     build_plugin,
@@ -44,16 +46,19 @@ from edgeseg.plugin.build import (
     find_tensorrt_include,
     plugin_library,
     sources_sha256,
-)  # fmt: skip
-from edgeseg.postprocess import overlay
-from edgeseg.preprocess import resize_frame, resize_labels
+)
+from edgeseg.build.engine_from_onnx import build_engine
+from edgeseg.data import open_dataset
+from edgeseg.errors import EdgesegError, EngineError
+from edgeseg.files import write_json
+from edgeseg.graph.lowering import lower
+from edgeseg.graph.network import load_network
+from edgeseg.imaging.postprocess import overlay
+from edgeseg.imaging.preprocess import resize_frame, resize_labels
+from edgeseg.passport import Passport
+from edgeseg.precision import INT8
 from edgeseg.profiling.machine import describe_machine
-from edgeseg.runtime import Engine, build_engine, cpu, load_engine
-from edgeseg.runtime.load import zoo, zoo_int8
-from edgeseg.runtime.target import INT8, NATIVE, PlanOptions, graph_file
-from edgeseg.runtime.tensorrt import cuda
-from edgeseg.runtime.tensorrt.library import TENSORRT, is_installed, library
-from edgeseg.runtime.tensorrt.runner import TensorRTEngine
+from edgeseg.zoo import zoo, zoo_int8
 
 FRAMES, WARM, CALLS = 20, 10, 200
 LEAST_SAME = {"fp16": 0.999, "int8": 0.999}
@@ -157,20 +162,21 @@ def torch_on_device(ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return []
     if not torch.cuda.is_available():
         return []
+    timer: Any = torch.cuda.Event
     rows = []
     for own in ours:
         shape = own["shape"]
         x = torch.randn(shape, device="cuda", dtype=torch.float16)
         times = {}
         pooled, index = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
-        calls = {
-            "pool": lambda x=x: torch.nn.functional.max_pool2d(x, 2, return_indices=True),
-            "unpool": lambda p=pooled, i=index, s=shape: torch.nn.functional.max_unpool2d(p, i, 2, output_size=s),
+        calls: dict[str, Callable[[], Any]] = {
+            "pool": functools.partial(torch.nn.functional.max_pool2d, x, 2, return_indices=True),
+            "unpool": functools.partial(torch.nn.functional.max_unpool2d, pooled, index, (2, 2), output_size=shape),
         }
         for name, call in calls.items():
             spent = []
             for turn in range(WARM + 30):
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start, end = (timer(enable_timing=True) for _ in range(2))
                 start.record()
                 for _ in range(10):
                     call()
@@ -215,7 +221,9 @@ def one_engine(path: Path, source: Path, precision: str, unpool: str, frames: li
 def on_cpu(source: Path, frames: list[Any]) -> list[Any]:
     """A file's labels on the CPU, its float parts in FP32 whatever the processor would rather have."""
     network = load_network(source)
-    compiled = cpu.Compiled(deploy(network), network.name, {**cpu.settings(INT8), **cpu.settings("fp32")})
+    compiled = session.Compiled(
+        lower(network).model, network.name, {**session.settings(INT8), **session.settings("fp32")}
+    )
     fitted = (np.ascontiguousarray(resize_frame(f, network.spec.input_size)) for f in frames)
     return [
         resize_labels(np.array(compiled(one), np.uint8), f.shape[:2]) for one, f in zip(fitted, frames, strict=True)
@@ -327,11 +335,12 @@ def scores(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[st
 def arrays(name: str, alone: Any, frames: list[Any], folder: Path) -> dict[str, Any]:
     """A tensor of PyTorch's in and out, on the device, by DLPack."""
     import torch
+    from torch.utils.dlpack import from_dlpack
 
     if not torch.cuda.is_available():
         return {"left_out": "PyTorch sees no device", "holds": True}
     fitted = [np.ascontiguousarray(resize_frame(f, alone.spec.input_size)) for f in frames]
-    given = [torch.from_dlpack(alone.on_device(torch.from_numpy(f).cuda())).cpu().numpy().copy() for f in fitted]
+    given = [from_dlpack(alone.on_device(torch.from_numpy(f).cuda())).cpu().numpy().copy() for f in fitted]
     return _same(given, [alone(f) for f in fitted])
 
 

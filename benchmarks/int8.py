@@ -1,6 +1,7 @@
 """Ways to run one net in INT8: edgeseg, ONNX Runtime and NNCF with OpenVINO, all calibrated on the same frames."""
 
 import os
+from importlib import import_module
 from typing import Any
 
 from benchmarks.candidates import (
@@ -12,13 +13,13 @@ from benchmarks.candidates import (
     openvino_candidate,
     quiet,
 )
-from edgeseg.export.network import load_network
-from edgeseg.export.unpool import lower_unpooling
-from edgeseg.quantize.choose import paying_layers
+from edgeseg.backends.openvino import session as cpu_target
+from edgeseg.build.engine_from_onnx import build_engine
+from edgeseg.build.mixed_precision import paying_layers
+from edgeseg.build.options import Quantization
+from edgeseg.graph.network import load_network
+from edgeseg.graph.passes.unpool import lower_unpooling
 from edgeseg.quantize.ptq import prepare
-from edgeseg.runtime import build_engine
-from edgeseg.runtime import cpu as cpu_target
-from edgeseg.runtime.build import Quantization
 
 MIXED = "edgeseg mixed"
 NNCF = "NNCF + OpenVINO INT8, edgeseg's unpooling"
@@ -114,7 +115,7 @@ def nncf_int8(case: Case) -> Candidate:
     os.environ.setdefault("NNCF_CI", "1")  # no telemetry
     try:
         with quiet():
-            import nncf
+            nncf: Any = import_module("nncf")
     except ImportError as error:
         raise LeftOutError(NNCF, "nncf is not installed (pip install nncf)") from error
     presets = nncf.QuantizationPreset

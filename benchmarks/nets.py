@@ -20,19 +20,19 @@ from typing import Any
 
 from rich.console import Console
 
-from edgeseg.artifact import write_json
+from edgeseg.backends.openvino import session
 from edgeseg.data import Dataset, open_dataset
 from edgeseg.errors import EdgesegError
-from edgeseg.make import Options, make
+from edgeseg.files import write_json
 from edgeseg.models import REGISTRY
 from edgeseg.models.summary import summarise
+from edgeseg.pipeline import Options, make
 from edgeseg.profiling.compare import compare
 from edgeseg.profiling.entry import open_entry
 from edgeseg.profiling.latency import measure_latency
 from edgeseg.profiling.machine import describe_machine
-from edgeseg.runtime import cpu
-from edgeseg.runtime.load import zoo
 from edgeseg.training.recipe import Recipe, load_recipe, with_changes
+from edgeseg.zoo import zoo
 
 ROOT = Path(__file__).resolve().parent.parent
 GPU_RECIPES = ("segnet-camvid", "unet-resnet34-camvid", "pspnet-camvid")
@@ -89,7 +89,7 @@ def training_of(recipe: Recipe) -> str:
 
 def precisions() -> tuple[str, ...]:
     """Of the engines this machine runs."""
-    return ("fp32", "bf16", "int8") if "BF16" in cpu.device()[1] else ("fp32", "int8")
+    return ("fp32", "bf16", "int8") if "BF16" in session.device()[1] else ("fp32", "int8")
 
 
 def shipped_rows(data: Dataset, console: Console) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:

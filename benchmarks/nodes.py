@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeseg.artifact import Passport
-from edgeseg.runtime import cpu as cpu_target
+from edgeseg.backends.openvino import backend, session
+from edgeseg.backends.openvino.engine import unpack
+from edgeseg.passport import Passport
 
 CONVOLUTIONS = frozenset({
     "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "Deconvolution",
@@ -30,11 +31,11 @@ class Profiled:
     """
 
     def __init__(self, engine: Path) -> None:
-        blob, _ = cpu_target.unpack(engine.read_bytes(), engine.name)
+        blob, _ = unpack(engine.read_bytes(), engine.name)
         passport = Passport.read(engine)
-        cpu_target.prepare_to_open(passport)
+        backend.prepare_to_open(passport)
         config = {**passport.settings, "PERF_COUNT": "YES"}
-        self._request = cpu_target.core().import_model(io.BytesIO(blob), "CPU", config).create_infer_request()
+        self._request = session.core().import_model(io.BytesIO(blob), "CPU", config).create_infer_request()
         self._calls = 0
         self._totals: list[float] = []
 

@@ -16,20 +16,20 @@ from typing import Any
 
 from rich.console import Console
 
-from edgeseg.artifact import write_json
+from edgeseg.backends.base import PlanOptions
+from edgeseg.backends.tensorrt.backend import graph_for
+from edgeseg.backends.tensorrt.bindings import RTX, library
+from edgeseg.backends.tensorrt.builder import build_plan
 from edgeseg.data import open_dataset
 from edgeseg.errors import EngineError
-from edgeseg.export.network import Network, load_network
+from edgeseg.files import write_json
+from edgeseg.graph.network import Network, load_network
 from edgeseg.models import REGISTRY, architecture
 from edgeseg.profiling.machine import describe_machine
+from edgeseg.quantize.calibration_set import resolve_set
 from edgeseg.quantize.ptq import prepare
-from edgeseg.quantize.sets import resolve_set
-from edgeseg.runtime.load import zoo, zoo_int8
-from edgeseg.runtime.target import PlanOptions
-from edgeseg.runtime.tensorrt.builder import build_plan
-from edgeseg.runtime.tensorrt.library import RTX, library
-from edgeseg.runtime.tensorrt.target import graph_for
 from edgeseg.spec import CAMVID_11, ModelSpec
+from edgeseg.zoo import zoo, zoo_int8
 
 DRIVE = "synthetic://?length=8&seed=0"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -46,13 +46,13 @@ def forms(name: str, size: tuple[int, int], folder: Path) -> Iterator[tuple[str,
         return
     import torch
 
-    from edgeseg.export.to_onnx import export_module
+    from edgeseg.export.onnx_from_torch import export_module
     from edgeseg.models import create
 
     torch.manual_seed(0)
     stride = architecture(name).stride
-    fitted = tuple(-(-side // stride) * stride for side in size)
-    spec = ModelSpec(architecture=name, input_size=fitted, stride=stride, labels=CAMVID_11)
+    height, width = (-(-side // stride) * stride for side in size)
+    spec = ModelSpec(architecture=name, input_size=(height, width), stride=stride, labels=CAMVID_11)
     network = load_network(export_module(create(name, len(CAMVID_11)), spec, folder / f"{name}.onnx"))
     yield from ((p, network) for p in PRECISIONS[:2])
     prepared = prepare(network, resolve_set(DRIVE, count=4))

@@ -8,12 +8,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from edgeseg.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from edgeseg.evaluation import evaluate
-    from edgeseg.nv12 import Nv12
-    from edgeseg.runtime import Engine, build_engine, load_engine
+    from edgeseg.backends.base import PlanOptions
+    from edgeseg.backends.engine import Engine
+    from edgeseg.build.engine_from_onnx import build_engine
+    from edgeseg.build.options import Quantization
+    from edgeseg.commands import calibrate, compare, export_onnx, load_engine, qat, sensitivity, train
+    from edgeseg.graph.network import Overrides
+    from edgeseg.imaging.nv12 import Nv12
+    from edgeseg.metrics.evaluate import evaluate
     from edgeseg.spec import LabelSpace, ModelSpec
     from edgeseg.video import open_source, segment
 
@@ -22,24 +27,36 @@ __all__ = [
     "LabelSpace",
     "ModelSpec",
     "Nv12",
+    "Overrides",
+    "PlanOptions",
+    "Quantization",
     "build_engine",
+    "calibrate",
+    "compare",
     "evaluate",
+    "export_onnx",
     "load_engine",
     "open_source",
+    "qat",
     "segment",
+    "sensitivity",
+    "train",
 ]
 
 # Imported when first asked for: ``import edgeseg`` itself costs next to nothing.
 _HOME = {
-    "Engine": "runtime",
-    "build_engine": "runtime",
-    "Nv12": "nv12",
-    "load_engine": "runtime",
+    "Engine": "backends.engine",
     "LabelSpace": "spec",
     "ModelSpec": "spec",
-    "evaluate": "evaluation",
+    "Nv12": "imaging.nv12",
+    "Overrides": "graph.network",
+    "PlanOptions": "backends.base",
+    "Quantization": "build.options",
+    "build_engine": "build.engine_from_onnx",
+    "evaluate": "metrics.evaluate",
     "open_source": "video",
     "segment": "video",
+    **dict.fromkeys(("calibrate", "compare", "export_onnx", "load_engine", "qat", "sensitivity", "train"), "commands"),
 }
 
 

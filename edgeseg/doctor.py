@@ -1,4 +1,4 @@
-"""What this machine can run, what is missing, and the line that installs it."""
+"""Find what this machine can run, what is missing, and the command that installs it."""
 
 import os
 import platform
@@ -12,7 +12,21 @@ from edgeseg.errors import EdgesegError, MissingDependencyError
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: a part, whether it works, what was found, and what to do if it does not. ``needed`` for the base."""
+    """Hold the state of one part of this machine.
+
+    Attributes
+    ----------
+    part : name of the part.
+    ok : True if it works.
+    found : what was found, such as a version.
+    hint : what to do if it does not work.
+    needed : True if edgeseg does not work without it.
+
+    Examples
+    --------
+    >>> Finding("display", ok=False, found="none").needed
+    False
+    """
 
     part: str
     ok: bool
@@ -22,6 +36,7 @@ class Finding:
 
 
 def _version(*packages: str) -> str | None:
+    """Return the version of the first of these packages that is installed."""
     for package in packages:
         try:
             return metadata.version(package)
@@ -31,78 +46,96 @@ def _version(*packages: str) -> str | None:
 
 
 def _package(part: str, packages: tuple[str, ...], install: str, *, needed: bool = False) -> Finding:
+    """Check that one of these packages is installed; ``install`` is what pip installs."""
     version = _version(*packages)
     hint = "" if version else f'pip install "{install}"'
     return Finding(part, version is not None, version or "not installed", hint, needed)
 
 
 def _cpu() -> list[Finding]:
-    from edgeseg.runtime import cpu
+    """Check OpenVINO, and report the processor's precisions."""
+    from edgeseg.backends.openvino import session
 
     try:
-        name, features = cpu.device()
+        name, features = session.device()
     except (ImportError, RuntimeError) as error:
         return [Finding("cpu target", False, str(error).splitlines()[0], 'pip install "openvino>=2025.0"', needed=True)]
-    precisions = [p for p in cpu.PRECISIONS if p == "fp32" or p.upper() in features]
-    can = f"{name}, {os.cpu_count()} cores, {', '.join(precisions)} (auto: {cpu.best_precision()})"
-    if not cpu.int8_is_exact():
-        can += "; no VNNI: INT8 nets are computed in float"
-    return [Finding("cpu target", True, f"OpenVINO {_version('openvino')} on {can}", needed=True)]
+
+    precisions: list[str] = []
+    for precision in session.PRECISIONS:
+        if precision == "fp32" or precision.upper() in features:
+            precisions.append(precision)
+    processor = f"{name}, {os.cpu_count()} cores, {', '.join(precisions)} (auto: {session.best_precision()})"
+    if not session.int8_is_exact():
+        processor += "; no VNNI: INT8 nets are computed in float"
+    return [Finding("cpu target", True, f"OpenVINO {_version('openvino')} on {processor}", needed=True)]
 
 
 def _extension() -> Finding:
-    from edgeseg.extension import build
+    """Check whether the CPU extension is built, or can be."""
+    from edgeseg.backends.openvino.extension import build
 
     try:
         missing = build.why_not()
         there = not missing and build.library_path().is_file()
     except (ImportError, RuntimeError, EdgesegError) as error:
-        missing, there = str(error).splitlines()[0], False
-    found = missing or ("built" if there else "built with the first net that unpools in INT8")
-    hint = "nets that unpool run in INT8 without it, slower" if missing else ""
-    return Finding("CPU extension", not missing, found, hint)
+        missing = str(error).splitlines()[0]
+        there = False
+
+    if missing:
+        return Finding("CPU extension", False, missing, "nets that unpool run in INT8 without it, slower")
+    return Finding("CPU extension", True, "built" if there else "built with the first net that unpools in INT8")
 
 
 def _opencv() -> Finding:
+    """Check OpenCV, and report its video decoders."""
     try:
         import cv2
     except ImportError as error:
         return Finding("video", False, str(error), 'pip install "opencv-python>=4.8"', needed=True)
-    info = cv2.getBuildInformation()
 
-    def has(word: str) -> bool:
-        return any(line.strip().startswith(f"{word}:") and "YES" in line for line in info.splitlines())
-
-    parts = [word for word in ("FFMPEG", "GStreamer") if has(word)]
-    return Finding("video", True, f"OpenCV {cv2.__version__} with {', '.join(parts) or 'no decoder'}", needed=True)
+    lines = [line.strip() for line in cv2.getBuildInformation().splitlines()]
+    decoders: list[str] = []
+    for decoder in ("FFMPEG", "GStreamer"):
+        if any(line.startswith(f"{decoder}:") and "YES" in line for line in lines):
+            decoders.append(decoder)
+    return Finding("video", True, f"OpenCV {cv2.__version__} with {', '.join(decoders) or 'no decoder'}", needed=True)
 
 
 def _display() -> Finding:
-    there = sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    hint = "" if there else "segment --show needs a desktop; use -o VIDEO without one"
+    """Check whether a window can be shown."""
+    has_server = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    there = sys.platform in ("darwin", "win32") or has_server
+    hint = "" if there else "`segment(show=True)` needs a desktop; use `out=VIDEO` without one"
     return Finding("display", there, "found" if there else "none", hint)
 
 
 def _cameras() -> Finding:
-    devices = sorted(str(p) for p in Path("/dev").glob("video*")) if sys.platform == "linux" else []
-    return Finding(
-        "camera", bool(devices), ", ".join(devices) or "none", "" if devices else "plug one in, or use a video file"
-    )
+    """List the cameras; only Linux names them."""
+    devices: list[str] = []
+    if sys.platform == "linux":
+        devices = sorted(str(path) for path in Path("/dev").glob("video*"))
+
+    if not devices:
+        return Finding("camera", False, "none", "plug one in, or use a video file")
+    return Finding("camera", True, ", ".join(devices))
 
 
 def _gpu() -> Finding:
-    from edgeseg.runtime.tensorrt import cuda
+    """Check for an NVIDIA GPU, and report its compute capability."""
+    from edgeseg.backends.tensorrt import cuda
 
     if not cuda.has_gpu():
         return Finding("NVIDIA GPU", False, cuda.why_no_gpu(), "the cpu target needs none")
+
     name, capability = cuda.device()
     shares = ", shares the processor's memory" if cuda.is_integrated() else ""
     return Finding("NVIDIA GPU", True, f"{name}, compute capability {capability / 10:.1f}{shares}")
 
 
 def _tensorrt(target: str, label: str) -> Finding:
-    """Imported, since what is installed may still lack its libraries or be too old."""
-    from edgeseg.runtime.tensorrt.library import library
+    """Check a TensorRT by importing it: an installed one may lack its libraries, or be too old."""
+    from edgeseg.backends.tensorrt.bindings import library
 
     try:
         return Finding(label, True, library(target).version)
@@ -111,32 +144,35 @@ def _tensorrt(target: str, label: str) -> Finding:
 
 
 def _plugin() -> Finding:
-    from edgeseg.plugin.build import plugin_library
+    """Check whether edgeseg's CUDA library is built."""
+    from edgeseg.backends.tensorrt.plugin.build import plugin_library
 
     try:
         return Finding("plugin", True, str(plugin_library()))
     except EdgesegError as error:
-        said = "not built" if isinstance(error, MissingDependencyError) else str(error.what)
-        return Finding("plugin", False, said, "edgeseg build-plugin; tensorrt unpools by standard operators without it")
+        found = "not built" if isinstance(error, MissingDependencyError) else str(error.what)
+        return Finding("plugin", False, found, "`build_plugin()`; tensorrt unpools by standard operators without it")
 
 
 def examine() -> list[Finding]:
-    """Look at this machine; nothing is built, run or installed."""
-    from edgeseg.runtime.load import cache_folder, zoo
+    """Return one finding per part of this machine. Nothing is built or installed."""
+    from edgeseg.files import cache_folder
+    from edgeseg.zoo import zoo
 
-    python = Finding(
-        "python", sys.version_info >= (3, 10), platform.python_version(), "Python 3.10 or newer", needed=True
-    )
-    nets = zoo()
+    is_new_enough = sys.version_info >= (3, 10)
+    python = Finding("python", is_new_enough, platform.python_version(), "Python 3.10 or newer", needed=True)
+
+    names = ", ".join(zoo())
+    hint = "" if names else "install edgeseg again"
+    shipped = Finding("shipped nets", bool(names), names or "none", hint, needed=True)
+
     return [
         python,
         *_cpu(),
         _extension(),
         _package("onnx", ("onnx",), "onnx>=1.17", needed=True),
         _opencv(),
-        Finding(
-            "shipped nets", bool(nets), ", ".join(nets) or "none", "" if nets else "install edgeseg again", needed=True
-        ),
+        shipped,
         Finding("engine cache", True, str(cache_folder())),
         _package("training", ("lightning",), "edgeseg[train]"),
         _package("torch", ("torch",), "edgeseg[train]"),

@@ -1,12 +1,16 @@
-"""The errors people meet: what went wrong, what was got, what was expected, what to do next; all in one line.
+"""Errors that explain themselves in one line.
 
-The command line prints the line and exits with the error's code. Anything that is not an ``EdgesegError`` is a bug and
-keeps its traceback.
+The line holds what went wrong, what was found, what was expected and what to do next. The command
+line prints the line and exits with the error's code. Anything that is not an ``EdgesegError`` is a
+bug and keeps its traceback.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class EdgesegError(Exception):
-    """Base of every error that is the input's or the machine's, not the program's.
+    """Report a problem of the input or the machine, not of the program. Base of all such errors.
 
     Parameters
     ----------
@@ -14,49 +18,89 @@ class EdgesegError(Exception):
     got : what was found there.
     expected : what should have been found.
     hint : what to do next, a sentence or a command.
+
+    Attributes
+    ----------
+    exit_code : the exit code of the command line: 2, or 1 if a check failed.
+
+    Examples
+    --------
+    >>> str(EdgesegError("a.onnx: bad size", got="360x481", expected="a multiple of 8"))
+    'a.onnx: bad size: got 360x481, expected a multiple of 8.'
     """
 
     exit_code = 2
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
-        self.what, self.got, self.expected, self.hint = what, got, expected, hint
+        self.what = what
+        self.got = got
+        self.expected = expected
+        self.hint = hint
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        parts = [self.what.rstrip(".")]
+        """Return the error as one line; absent parts are left out."""
+        line = self.what.rstrip(".")
         if self.got is not None:
-            parts.append(f": got {str(self.got).rstrip('.')}")
+            line += f": got {str(self.got).rstrip('.')}"
         if self.expected is not None:
-            parts.append(f"{',' if self.got is not None else ':'} expected {self.expected}")
-        line = "".join(parts) + "."
-        return f"{line} {self.hint}" if self.hint else line
+            separator = "," if self.got is not None else ":"
+            line += f"{separator} expected {self.expected}"
+        line += "."
+        return f"{line} {self.hint.strip()}" if self.hint else line
 
 
 class InputError(EdgesegError):
-    """A file, folder, address or argument that is missing, unreadable or not of the kind asked for."""
+    """Report an input that is missing, unreadable or not of the requested kind.
+
+    The input is a file, a folder, an address or an argument.
+    """
 
 
 class DataError(EdgesegError):
-    """A data set whose layout, sizes or label ids are not what its reader expects."""
+    """Report a data set with a layout, sizes or label ids that its reader does not expect."""
 
 
 class GraphError(EdgesegError):
-    """An ONNX file that cannot be run: damaged, or with an operator or a form the target lacks."""
+    """Report an ONNX file that cannot be run.
+
+    It is damaged, or has an operator or a form that the target lacks.
+    """
 
 
 class EngineError(EdgesegError):
-    """An engine that is damaged, out of date, or was built for something else."""
+    """Report an engine that is damaged, out of date, or built for something else."""
 
 
 class OutputError(EdgesegError):
-    """An output that cannot be written."""
+    """Report an output that cannot be written."""
 
 
 class MissingDependencyError(EdgesegError):
-    """A package or a program that is not installed; the hint is the line that installs it."""
+    """Report a package or program that is not installed; the hint is the line that installs it."""
 
 
 class CheckFailedError(EdgesegError):
-    """A check the user asked for did not hold (a regression, say)."""
+    """Report that a check which the user requested failed, such as a check for regressions."""
 
     exit_code = 1
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean ...?`` if a known word is close to ``word``, else an empty string.
+
+    Parameters
+    ----------
+    word : the unknown word.
+    known : the words to choose from; upper and lower case are the same.
+
+    Examples
+    --------
+    >>> did_you_mean("enet-canvid", ["enet-camvid", "segnet-light-camvid"])
+    " Did you mean 'enet-camvid'?"
+    >>> did_you_mean("resnet", ["camvid", "voc"])
+    ''
+    """
+    originals = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), originals, n=1)
+    return f" Did you mean {originals[close[0]]!r}?" if close else ""

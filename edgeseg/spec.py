@@ -1,15 +1,15 @@
-"""The contract that travels with the weights: what goes into a net, and what its output means.
+"""The contract that travels with the weights: the input of a model, and what its output means.
 
-A ``ModelSpec`` is stored in the checkpoint, in the ONNX file (``metadata_props["edgeseg.spec"]``) and in the engine's
-passport. ``edgeseg.preprocess`` is the one place that applies it.
+A ``ModelSpec`` is stored in the checkpoint, in the ONNX file (``metadata_props["edgeseg.spec"]``)
+and in the engine's passport. ``edgeseg.imaging.preprocess`` is the one place that applies it.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, did_you_mean
 
 METADATA_KEY = "edgeseg.spec"
 
@@ -20,13 +20,27 @@ Triple = tuple[float, float, float]
 
 
 class _Contract(BaseModel):
+    """Reject unknown keys, infinities and NaN; instances do not change."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LabelSpace(_Contract):
-    """Class names, their colours and the id that no score counts.
+    """Hold the class names, their colours and the id that no score counts.
 
-    ``names[i]`` and ``palette[i]`` (R, G, B, 0..255) belong to label id ``i``; ``ignore_id`` marks unlabelled pixels.
+    Attributes
+    ----------
+    name : the label space's own name, such as ``camvid-11``.
+    names : class names; ``names[i]`` belongs to label id ``i``. 1 to 255 of them, each only once.
+    palette : one colour per class, (R, G, B) in 0..255; ``palette[i]`` belongs to label id ``i``.
+    ignore_id : the id of unlabelled pixels, 0..255.
+
+    Examples
+    --------
+    >>> colours = ((128, 64, 128), (64, 0, 128))
+    >>> space = LabelSpace(name="two", names=("road", "car"), palette=colours, ignore_id=255)
+    >>> len(space)
+    2
     """
 
     name: str
@@ -36,6 +50,7 @@ class LabelSpace(_Contract):
 
     @model_validator(mode="after")
     def _consistent(self) -> "LabelSpace":
+        """Check that there is one colour per name and that no name is repeated."""
         if len(self.palette) != len(self.names):
             raise ValueError(f"{len(self.palette)} colours for {len(self.names)} class names")
         if len(set(self.names)) != len(self.names):
@@ -47,10 +62,32 @@ class LabelSpace(_Contract):
 
 
 class ModelSpec(_Contract):
-    """What a net takes and gives.
+    """Describe the input that a model takes and the output that it returns.
 
-    The net's input is ``((image * scale) - mean) / std`` with ``image`` an (H, W, 3) uint8 frame in ``colour`` order,
-    resized to ``input_size`` (H, W) by ``resize``; float32, (1, 3, H, W). Its output is (1, classes, H/k, W/k) logits.
+    The model's input is ``((image * scale) - mean) / std``, float32, (1, 3, H, W). ``image`` is an
+    (H, W, 3) uint8 frame in ``colour`` order, resized to ``input_size`` by ``resize``. The output
+    is (1, classes, H/k, W/k) logits.
+
+    Attributes
+    ----------
+    format : version of this contract.
+    architecture : name of the model's architecture, such as ``enet``.
+    arguments : the architecture's own arguments.
+    input_size : (H, W) in pixels.
+    colour : channel order of the model's input, ``rgb`` or ``bgr``; ``mean`` and ``std`` are in
+        this order.
+    scale : factor for pixels of 0..255, positive.
+    mean : one value per channel, subtracted after ``scale``.
+    std : one value per channel, the divisor after ``mean``; positive.
+    resize : how a frame gets the input's size; ``stretch`` does not keep the aspect ratio.
+    stride : number that must divide both sides of the input.
+    labels : the label space of the output.
+
+    Examples
+    --------
+    >>> spec = ModelSpec(architecture="enet", input_size=(360, 480), labels=CAMVID_11)
+    >>> ModelSpec.parse(spec.to_json(), "enet.onnx") == spec
+    True
     """
 
     format: Literal[1] = 1
@@ -67,49 +104,131 @@ class ModelSpec(_Contract):
 
     @model_validator(mode="after")
     def _usable(self) -> "ModelSpec":
-        # What the tensors will hold: float32 gains and offsets.
-        if self.scale <= 0 or any(s <= 0 for s in self.std):
+        """Check that float32 can hold the gains and offsets that come of scale, mean and std."""
+        if self.scale <= 0 or any(std <= 0 for std in self.std):
             raise ValueError("scale and std must be positive")
-        gains, offsets = [self.scale / s for s in self.std], [m / s for m, s in zip(self.mean, self.std, strict=True)]
-        if not all(1e-30 < gain < 1e30 for gain in gains) or not all(abs(offset) < 1e30 for offset in offsets):
+
+        gains = [self.scale / std for std in self.std]
+        offsets = [mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+        gains_fit = all(1e-30 < gain < 1e30 for gain in gains)
+        offsets_fit = all(abs(offset) < 1e30 for offset in offsets)
+        if not gains_fit or not offsets_fit:
             raise ValueError("scale, mean and std together leave the range of float32")
         return self
 
     @classmethod
     def parse(cls, text: str | bytes, source: str) -> "ModelSpec":
-        """Read a spec from JSON; ``source`` names where it came from. Raises ``InputError``."""
+        """Read a spec from JSON.
+
+        Parameters
+        ----------
+        text : the JSON.
+        source : where the text came from, for the error.
+
+        Raises
+        ------
+        InputError : the text is not JSON, or not a valid spec.
+        """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise InputError(f"{source}: its edgeseg spec cannot be read", got=first_problem(error)) from error
 
     def to_json(self) -> str:
+        """Return the spec as one line of JSON, as ``parse`` reads it."""
         return self.model_dump_json()
 
     def replace(self, **changes: Any) -> "ModelSpec":
-        """A copy with some facts changed, validated again."""
+        """Return a copy with some fields changed.
+
+        Parameters
+        ----------
+        changes : new values by field name.
+
+        Raises
+        ------
+        ValidationError : the changed spec is not valid; it is checked again.
+
+        Examples
+        --------
+        >>> spec = ModelSpec(architecture="enet", input_size=(360, 480), labels=CAMVID_11)
+        >>> spec.replace(input_size=(720, 960)).input_size
+        (720, 960)
+        """
         return ModelSpec.model_validate({**self.model_dump(), **changes})
 
 
 def check_input_size(spec: ModelSpec) -> None:
-    """Raise ``InputError`` with the nearest size that fits where the net's stride does not divide the input's."""
-    s = spec.stride
-    fits = tuple(-(-side // s) * s for side in spec.input_size)
+    """Raise an error if the stride does not divide the input size.
+
+    Parameters
+    ----------
+    spec : the spec to check.
+
+    Raises
+    ------
+    InputError : the stride does not divide a side; the error names the next larger size that fits.
+
+    Examples
+    --------
+    >>> spec = ModelSpec(architecture="enet", input_size=(360, 480), stride=8, labels=CAMVID_11)
+    >>> check_input_size(spec)
+    """
+    stride = spec.stride
+    fits = tuple(-(-side // stride) * stride for side in spec.input_size)
     if fits != spec.input_size:
         raise InputError(
-            f"{spec.architecture} needs an input size divisible by {s}", got=list(spec.input_size), expected=list(fits)
+            f"{spec.architecture} needs an input size divisible by {stride}",
+            got=list(spec.input_size),
+            expected=list(fits),
         )
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first complaint of a pydantic error, on one line: where, what."""
+def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Return the first problem of a pydantic error on one line: the key's path and the message.
+
+    Parameters
+    ----------
+    error : the error that pydantic raised.
+    model : the pydantic class that was validated. If given, the line suggests a known key for an
+        unknown one.
+
+    Examples
+    --------
+    >>> try:
+    ...     LabelSpace(name="none", names=("road",), palette=(), ignore_id=255)
+    ... except ValidationError as error:
+    ...     first_problem(error)
+    '0 colours for 1 class names'
+    """
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    said = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: {said}" if where else said
+    path = problem["loc"]
+    where = ".".join(str(part) for part in path)
+    message = str(problem["msg"]).removeprefix("Value error, ")
+
+    if problem["type"] == "extra_forbidden" and model is not None:
+        suggestion = did_you_mean(str(path[-1]), _keys_at(model, path[:-1]))
+        message += f".{suggestion}".rstrip(".")
+    return f"{where}: {message}" if where else message
+
+
+def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that ``model`` takes at ``path``, which leads into its nested models."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue  # the number of an item in a list
+        candidates = (field.annotation, *get_args(field.annotation))
+        types = [candidate for candidate in candidates if isinstance(candidate, type)]
+        nested = [found for found in types if issubclass(found, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)
 
 
 def _space(name: str, ignore_id: int, classes: dict[str, Colour]) -> LabelSpace:
+    """Build a label space from classes in the order of their ids."""
     return LabelSpace(name=name, names=tuple(classes), palette=tuple(classes.values()), ignore_id=ignore_id)
 
 
@@ -155,15 +274,50 @@ LABEL_SPACES: dict[str, LabelSpace] = {space.name: space for space in (CAMVID_11
 
 
 def label_space(name: str) -> LabelSpace:
-    """Look a label space up by name. Raises ``InputError`` with the names there are."""
+    """Look up a label space by name.
+
+    Parameters
+    ----------
+    name : a key of ``LABEL_SPACES``.
+
+    Raises
+    ------
+    InputError : unknown name; the error lists the known ones.
+
+    Examples
+    --------
+    >>> label_space("camvid-11").names[3]
+    'Road'
+    """
     try:
         return LABEL_SPACES[name]
     except KeyError:
-        raise InputError("unknown label space", got=repr(name), expected=f"one of {', '.join(LABEL_SPACES)}") from None
+        raise InputError(
+            "unknown label space",
+            got=repr(name),
+            expected=f"one of {', '.join(LABEL_SPACES)}",
+            hint=did_you_mean(name, LABEL_SPACES),
+        ) from None
 
 
 def voc_colour(index: int) -> Colour:
-    """The ``index``-th colour of PASCAL VOC's map (VOClabelcolormap of its kit): bits spread over R, G, B."""
+    """Return a colour of PASCAL VOC's map: the bits of ``index`` spread over R, G and B.
+
+    The formula is ``VOClabelcolormap`` of the VOC development kit.
+
+    Parameters
+    ----------
+    index : number of the colour, 0..255.
+
+    Returns
+    -------
+    (R, G, B), each 0..255.
+
+    Examples
+    --------
+    >>> voc_colour(1), voc_colour(2)
+    ((128, 0, 0), (0, 128, 0))
+    """
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):
@@ -173,9 +327,26 @@ def voc_colour(index: int) -> Colour:
 
 
 def generic_space(classes: int, names: Sequence[str] = (), name: str | None = None) -> LabelSpace:
-    """A label space for a net that came without one: ``class0``.. in PASCAL VOC's colours, 255 ignored."""
+    """Build a label space for a model that came without one: PASCAL VOC's colours, 255 ignored.
+
+    Parameters
+    ----------
+    classes : number of classes.
+    names : class names; ``class0``, ``class1`` ... if empty.
+    name : the label space's own name; ``generic-CLASSES`` if ``None``.
+
+    Raises
+    ------
+    InputError : more than 255 classes, none, or repeated names.
+
+    Examples
+    --------
+    >>> generic_space(2).names
+    ('class0', 'class1')
+    """
     if len(names) > 255 or classes > 255:
         raise InputError("too many classes for a uint8 label map", got=max(classes, len(names)), expected="at most 255")
+
     titles = tuple(names) or tuple(f"class{i}" for i in range(classes))
     palette = tuple(voc_colour(i) for i in range(len(titles)))
     try:

@@ -26,8 +26,8 @@ from typing import Any
 
 from board import Board, Sampler, cool_down, full_clocks, power_mode, power_of, sudo_kept
 
-from edgeseg.artifact import require_writable, write_json
 from edgeseg.errors import EdgesegError, InputError, MissingDependencyError
+from edgeseg.files import require_writable, write_json
 
 KIND, FORMAT = "edgeseg jetson measurement", 1
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 BUDGET_S = 0.15
 
 
@@ -29,24 +29,25 @@ def test_import_edgeseg_is_fast() -> None:
     [
         "edgeseg",
         "edgeseg.cli",
-        "edgeseg.runtime",
+        "edgeseg.backends.registry",
+        "edgeseg.build.engine_from_onnx",
         "edgeseg.video",
         "edgeseg.video.pipeline",
-        "edgeseg.evaluation",
-        "edgeseg.export.network",
-        "edgeseg.export.deploy",
-        "edgeseg.export.triton",
-        "edgeseg.export.deepstream",
-        "edgeseg.export.unpool",
+        "edgeseg.metrics.evaluate",
+        "edgeseg.graph.network",
+        "edgeseg.graph.lowering",
+        "edgeseg.serving.triton",
+        "edgeseg.serving.deepstream",
+        "edgeseg.graph.passes.unpool",
         "edgeseg.data.camvid",
         "edgeseg.data.synthetic",
         "edgeseg.doctor",
-        "edgeseg.plugin.build",
-        "edgeseg.postprocess",
-        "edgeseg.quantize.check",
-        "edgeseg.quantize.choose",
-        "edgeseg.quantize.sensitivity",
-        "edgeseg.runtime.quantized",
+        "edgeseg.backends.tensorrt.plugin.build",
+        "edgeseg.imaging.postprocess",
+        "edgeseg.quantize.calibration_check.check",
+        "edgeseg.build.mixed_precision",
+        "edgeseg.profiling.sensitivity",
+        "edgeseg.build.int8",
         "edgeseg.profiling.compare",
         "edgeseg.models",
         "edgeseg.training.recipe",
@@ -116,7 +117,10 @@ def test_training_without_torch_says_how_to_install_it(arguments: list[str], tmp
 
 
 def test_opening_an_engine_starts_no_telemetry() -> None:
-    code = "import sys; from edgeseg.runtime import cpu; cpu.core(); print('openvino_telemetry' in sys.modules)"
+    code = (
+        "import sys; from edgeseg.backends.openvino import session; session.core()\n"
+        "print('openvino_telemetry' in sys.modules)"
+    )
     assert run(code).stdout.strip() == "False"
 
 

@@ -2,25 +2,32 @@
 
 import contextlib
 import io
+import re
 import signal
 import sys
 
 import typer
 
-from edgeseg.cli.common import app, say_error, stderr
-from edgeseg.errors import EdgesegError
+from edgeseg.cli.app import app
+from edgeseg.cli.console import say_error, stderr
+from edgeseg.cli.options import joined_channels
+from edgeseg.errors import EdgesegError, did_you_mean
 
-# A line a family of commands, in the order of `edgeseg --help`: the way of the data.
+# One line per command, in the order of `edgeseg --help`: the way of the data.
 # isort: off
+from edgeseg.cli import models as models
 from edgeseg.cli import train as train
+from edgeseg.cli import lr_find as lr_find
+from edgeseg.cli import export as export
 from edgeseg.cli import qat as qat
 from edgeseg.cli import make as make
 from edgeseg.cli import calibrate as calibrate
 from edgeseg.cli import sensitivity as sensitivity
-from edgeseg.cli import build as build
-from edgeseg.cli import plugin as plugin
-from edgeseg.cli import run as run
-from edgeseg.cli import score as score
+from edgeseg.cli import build_engine as build_engine
+from edgeseg.cli import build_plugin as build_plugin
+from edgeseg.cli import segment as segment
+from edgeseg.cli import demo as demo
+from edgeseg.cli import evaluate as evaluate
 from edgeseg.cli import compare as compare
 from edgeseg.cli import doctor as doctor
 # isort: on
@@ -41,7 +48,7 @@ def main() -> None:
     with contextlib.suppress(ValueError):  # not the main thread: an embedding program handles its own signals
         signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(standalone_mode=False)  # None, or the code of a typer.Exit
+        code = app(args=joined_channels(sys.argv[1:]), standalone_mode=False)  # None, or the code of a typer.Exit
         if code == INTERRUPTED:  # what typer makes of Ctrl-C; an older one makes it an Abort
             raise KeyboardInterrupt
         sys.exit(code)
@@ -69,7 +76,16 @@ def _interrupt(*_: object) -> None:
 
 
 def _usage(what: str, command: str) -> str:
-    """What is wrong with a call, and where the right ones are; in one line."""
+    """Return one line: what is wrong with a call, and where to look."""
     what = " ".join(what.split())
     what = what[0].lower() + what[1:] + ("" if what[-1] in ".?" else ".")
+
+    unknown = re.match(r"no such command '([^']*)'\.$", what)
+    if unknown:
+        what += did_you_mean(unknown[1], _command_names())
     return f"{what} See: {command} --help"
+
+
+def _command_names() -> list[str]:
+    names = (command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands)
+    return [name.replace("_", "-") for name in names]

@@ -1,21 +1,25 @@
 """``calibrate``: the ranges of a net's activations on a calibration set, and whether that set is fit for it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.common import Json, app, escape, progress, spec_flags, stderr, stdout, tell_assumed, waiting
+from edgeseg.cli.app import app
+from edgeseg.cli.console import escape, progress, stderr, stdout, tell_assumed, waiting
+from edgeseg.cli.options import Json, require_json, spec_flags, write_report
+from edgeseg.cli.spelling import as_options
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
     from edgeseg.data import Dataset
-    from edgeseg.export.network import Network, Overrides
+    from edgeseg.graph.network import Network, Overrides
+    from edgeseg.quantize.calibration_check.report import SetReport
+    from edgeseg.quantize.calibration_set import CalibrationSet
     from edgeseg.quantize.ranges import Ranges, Statistics
-    from edgeseg.quantize.report import SetReport
-    from edgeseg.quantize.sets import CalibrationSet
 
 MOST_CLIPPED = 8  # tensors listed
 SCORED_FRAMES = 25  # of --data, at every stage of the check
@@ -54,7 +58,7 @@ def calibrate(
         Choose | None, typer.Option(help="cover: frames that show rare classes (default spread).")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of --choose random.")] = None,
-    method: Annotated[Method, typer.Option(help="How a range is chosen.")] = Method.mse,
+    method: Annotated[Method, typer.Option(case_sensitive=False, help="How a range is chosen.")] = Method.mse,
     percentile: Annotated[float | None, typer.Option(help="Of --method percentile (default 99.99).")] = None,
     check: Annotated[bool, typer.Option("--check", help="Say whether the set is fit for the net.")] = False,
     data: Annotated[
@@ -71,8 +75,7 @@ def calibrate(
 
     The ranges are of the net as build-engine quantizes it, and it takes the file: build-engine --int8 --ranges FILE.
     """
-    from edgeseg.artifact import write_json
-    from edgeseg.quantize.check import network_input, settle
+    from edgeseg.quantize.calibration_check.check import network_input, settle
     from edgeseg.quantize.ptq import tensors_to_range
     from edgeseg.quantize.ranges import PERCENTILE, Ranges, belonging, cached_statistics, ranges, write_ranges
 
@@ -106,13 +109,12 @@ def calibrate(
         _print_report(report, scored_on)
         facts |= {"check": report.to_dict(), "scored_on": scored_on}
         if plot:
-            from edgeseg.quantize.plot import plot_report
+            from edgeseg.profiling.plots import plot_report
 
             tell_written(plot_report(report, plot))
     if out:
         tell_written(write_ranges(out, found))
-    if json_file:
-        write_json(json_file, facts)
+    write_report(json_file, facts)
 
 
 def _require(
@@ -126,7 +128,7 @@ def _require(
     json_file: Path | None,
 ) -> None:
     """Raise now what would fail after minutes: outputs that cannot be written, flags that do nothing."""
-    from edgeseg.artifact import require_json_output
+    from edgeseg.files import require_json_output
     from edgeseg.quantize.ranges import require_method
 
     if percentile is not None:
@@ -139,17 +141,16 @@ def _require(
         raise InputError(f"{'--data' if data else '--plot'} belongs to the check of a set", hint="Give --check, too.")
     if out:
         require_json_output(out, Path(net))
-    if json_file:
-        require_json_output(json_file, out, Path(net))
+    require_json(json_file, out, Path(net))
     if plot:
-        from edgeseg.quantize.plot import require_picture
+        from edgeseg.profiling.plots import require_picture
 
         require_picture(plot)
 
 
 def net_file(name: str) -> Path:
     """An ONNX file by its path or, where there is none, by the name of a net that ships. Raises ``InputError``."""
-    from edgeseg.runtime.load import zoo
+    from edgeseg.zoo import zoo
 
     shipped = zoo()
     path = Path(name)
@@ -166,7 +167,7 @@ def net_file(name: str) -> Path:
 
 def _folded(path: Path, overrides: "Overrides") -> "Network":
     """The net in the form quantization starts from: its tensors' names are those that build-engine asks for."""
-    from edgeseg.export.network import load_network
+    from edgeseg.graph.network import load_network
     from edgeseg.quantize.ptq import folded
 
     network = folded(load_network(path, overrides))
@@ -177,7 +178,7 @@ def _folded(path: Path, overrides: "Overrides") -> "Network":
 def _validation(network: "Network", data: str | None, split: str) -> "Dataset | None":
     """What the net is scored on, if it is given; its labels must be the net's."""
     from edgeseg.data import open_dataset
-    from edgeseg.evaluation import check_labels
+    from edgeseg.metrics.evaluate import check_labels
 
     dataset = open_dataset(data, split) if data else None
     if dataset is not None:
@@ -189,7 +190,7 @@ def _read_set(
     calib: str | None, split: str | None, count: int | None, seed: int | None, choose: Choose | None
 ) -> "CalibrationSet":
     """The set, settled: ``cover`` reads every label first."""
-    from edgeseg.quantize.sets import resolve_set
+    from edgeseg.quantize.calibration_set import resolve_set
 
     with waiting(f"reading {calib}" if calib else "reading"):
         return resolve_set(calib, split=split, count=count, seed=seed, choose=choose.value if choose else None)
@@ -206,11 +207,11 @@ def _check(
     by_method: "Callable[[Statistics], Ranges]",
 ) -> "tuple[SetReport, str]":
     """The check, and what it scored in words; the float engine predicts classes where the set has no labels."""
-    from edgeseg.quantize.check import check_set
-    from edgeseg.quantize.choose import AGREEMENT_FRAMES
+    from edgeseg.build.engine_cache import resolve_engine
+    from edgeseg.build.mixed_precision import AGREEMENT_FRAMES
+    from edgeseg.profiling.sensitivity import Scorer
+    from edgeseg.quantize.calibration_check.check import check_set
     from edgeseg.quantize.ptq import Prepared
-    from edgeseg.quantize.sensitivity import Scorer
-    from edgeseg.runtime import resolve_engine
 
     with stderr().status("checking the set") as status:
         engine = None if chosen.labels else resolve_engine(path, precision="fp32", overrides=overrides)
@@ -231,6 +232,8 @@ def _check(
             score=score,
             stages=stages,
         )
+    verdicts = tuple(replace(verdict, advice=as_options(verdict.advice)) for verdict in report.verdicts)
+    report = replace(report, verdicts=verdicts)  # it is printed, and written as JSON
     if scorer.float_miou is None:
         return report, f"share of labels that stay as the float net's, on {scorer.on}"
     return report, f"mIoU on {scorer.on}, evenly spread (float {100 * scorer.float_miou:.2f})"

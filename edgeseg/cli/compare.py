@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.common import Json, app, escape, open_source, progress, spec_flags, stdout, tell_assumed, waiting
+from edgeseg.cli.app import app
+from edgeseg.cli.console import escape, progress, stdout, tell_assumed, waiting
+from edgeseg.cli.inputs import open_source
+from edgeseg.cli.options import Json, require_json, spec_flags, write_report
 from edgeseg.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from edgeseg.data import Dataset
-    from edgeseg.export.network import Overrides
+    from edgeseg.graph.network import Overrides
     from edgeseg.profiling.compare import Comparison, EngineResult
     from edgeseg.profiling.entry import Entry
     from edgeseg.video import Source
@@ -67,19 +70,17 @@ def compare(
 
     The flags of a spec (--size, --mean, ...) are for .onnx files that carry none.
     """
-    from edgeseg.artifact import require_json_output, write_json
     from edgeseg.profiling.regression import read_baseline
 
     if baseline is None and (max_drop is not None or max_slowdown is not None):
         raise InputError("a band needs what it is around", hint="Give --baseline FILE, a saved --json.")
-    if json_file:
-        require_json_output(json_file, baseline, *(Path(e) for e in engines), *(Path(f"{e}.json") for e in engines))
+    require_json(json_file, baseline, *(Path(e) for e in engines), *(Path(f"{e}.json") for e in engines))
     saved = read_baseline(baseline) if baseline else None
     result = _run(engines, data, split, frames, rounds, overrides)
     print_comparison(result)
     if json_file:
         facts = result.to_dict()
-        write_json(json_file, {**facts, "data": {**facts["data"], "address": data, "split": split}})
+        write_report(json_file, {**facts, "data": {**facts["data"], "address": data, "split": split}})
     if saved is not None:
         _check(saved, result, MAX_DROP if max_drop is None else max_drop, max_slowdown)
 
@@ -88,8 +89,8 @@ def _run(
     engines: Sequence[str], address: str, split: str, frames: int | None, rounds: int, overrides: "Overrides"
 ) -> "Comparison":
     """Open the data and the engines, compare, with a bar."""
+    from edgeseg.data.sampling import spread
     from edgeseg.profiling.compare import compare as run
-    from edgeseg.profiling.frames import spread
     from edgeseg.video import Source
 
     data = open_data(address, split)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeseg.cli.common import escape, stdout, tell_assumed, waiting
+from edgeseg.cli.console import escape, stdout, tell_assumed, waiting
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
-    from edgeseg.export.network import Overrides
+    from edgeseg.graph.network import Overrides
 
 
 def finished(net: str) -> Path | None:
@@ -18,7 +18,7 @@ def finished(net: str) -> Path | None:
         return path
     if path.exists():
         return None
-    from edgeseg.runtime.load import zoo
+    from edgeseg.zoo import zoo
 
     return zoo().get(net)
 
@@ -33,8 +33,8 @@ def require_nothing_to_export(net: str, flags: Mapping[str, object]) -> None:
 def hand_over(path: Path, triton: Path | None, deepstream: Path | None, overrides: "Overrides | None") -> None:
     """Write the folders asked for from an ONNX file or, for Triton, an engine; say what is next."""
     if path.suffix.lower() == ".engine":
-        from edgeseg.export.deepstream import refuse_engine
-        from edgeseg.export.triton import triton_from_engine
+        from edgeseg.serving.deepstream import refuse_engine
+        from edgeseg.serving.triton import triton_from_engine
 
         if deepstream:
             refuse_engine(path)
@@ -45,9 +45,9 @@ def hand_over(path: Path, triton: Path | None, deepstream: Path | None, override
         return
     if path.suffix.lower() != ".onnx":
         raise InputError(f"{path}: not an ONNX file", hint="Give -o NAME.onnx, or leave -o out.")
-    from edgeseg.export.deepstream import deepstream_from_network
-    from edgeseg.export.network import load_network
-    from edgeseg.export.triton import triton_from_network
+    from edgeseg.graph.network import load_network
+    from edgeseg.serving.deepstream import deepstream_from_network
+    from edgeseg.serving.triton import triton_from_network
 
     with waiting(f"reading {path}"):
         network = load_network(path, overrides)

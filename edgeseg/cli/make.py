@@ -6,7 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeseg.cli.common import Encoder, Epochs, RecipeArgument, RecipeData, app, escape, needs, read_recipe, stdout
+from edgeseg.cli.app import app
+from edgeseg.cli.console import escape, needs, stdout
+from edgeseg.cli.inputs import read_recipe
+from edgeseg.cli.options import Encoder, Epochs, RecipeArgument, RecipeData
 
 
 @app.command()
@@ -22,8 +25,8 @@ def make(
     rounds: Annotated[int, typer.Option(min=1, help="Turns an engine, to measure latency.")] = 3,
 ) -> None:
     """Train, export, fine-tune for INT8, build engines, compare them; what is done already is not done again."""
-    from edgeseg.make import Options
-    from edgeseg.make import make as run
+    from edgeseg.pipeline import Options
+    from edgeseg.pipeline import make as run
 
     plan = read_recipe(recipe, data=data, epochs=epochs, encoder=encoder)
     console = stdout()

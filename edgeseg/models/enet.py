@@ -1,5 +1,6 @@
-"""ENet (Paszke, Chaurasia, Kim, Culurciello 2016, "ENet: A Deep Neural Network Architecture for Real-Time Semantic
-Segmentation", table 1 and figure 2).
+"""ENet (Paszke, Chaurasia, Kim, Culurciello 2016, table 1 and figure 2).
+
+The paper: "ENet: A Deep Neural Network Architecture for Real-Time Semantic Segmentation".
 """
 
 from typing import NamedTuple
@@ -11,21 +12,62 @@ from torch import Tensor, nn
 from edgeseg.models.pooling import max_pool_code, max_unpool_code
 
 
-def conv_bn(cin: int, cout: int, kernel: int | tuple[int, int], *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """Convolution without bias, 'same' padding for odd kernels, then batch normalisation."""
+def conv_bn(
+    cin: int,
+    cout: int,
+    kernel: int | tuple[int, int],
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+) -> nn.Sequential:
+    """Return a convolution without bias, then batch normalisation.
+
+    Parameters
+    ----------
+    cin, cout : channels of the input and of the output.
+    kernel : side of the kernel, or (height, width). Odd kernels get 'same' padding, others none.
+    stride, dilation : of the convolution.
+
+    Examples
+    --------
+    >>> conv_bn(3, 8, (5, 1))(torch.zeros(1, 3, 16, 16)).shape
+    torch.Size([1, 8, 16, 16])
+    """
     kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
-    padding = (dilation * (kh // 2), dilation * (kw // 2)) if kh % 2 and kw % 2 else (0, 0)
+    is_odd = kh % 2 and kw % 2
+    padding = (dilation * (kh // 2), dilation * (kw // 2)) if is_odd else (0, 0)
     conv = nn.Conv2d(cin, cout, (kh, kw), stride, padding, dilation, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(cout))
 
 
 def activation(channels: int, relu: bool) -> nn.Module:
-    """PReLU in the encoder, ReLU in the decoder, as the authors trained it."""
+    """Return a PReLU for the encoder, or a ReLU for the decoder, as the authors trained it.
+
+    Parameters
+    ----------
+    channels : channels of the input; a PReLU has one slope per channel.
+    relu : True for a ReLU.
+
+    Examples
+    --------
+    >>> activation(16, relu=False)
+    PReLU(num_parameters=16)
+    """
     return nn.ReLU(inplace=True) if relu else nn.PReLU(channels)
 
 
 class InitialBlock(nn.Module):
-    """Figure 2a: a 3x3 stride-2 convolution beside a max-pool of the image, concatenated."""
+    """Concatenate a 3x3 stride-2 convolution and a max-pooling of the image (figure 2a).
+
+    Parameters
+    ----------
+    cout : channels of the output; three of them are the pooled image.
+
+    Examples
+    --------
+    >>> InitialBlock(16)(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 16, 16, 16])
+    """
 
     def __init__(self, cout: int) -> None:
         super().__init__()
@@ -34,23 +76,47 @@ class InitialBlock(nn.Module):
         self.act = nn.PReLU(cout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, cout, H/2, W/2)."""
         x = torch.cat([self.conv(x), F.max_pool2d(x, 2)], 1)
         out: Tensor = self.act(self.bn(x))
         return out
 
 
 class Bottleneck(nn.Module):
-    """Figure 2b without a change of size: 1x1 projection, a convolution, 1x1 expansion, added to the input."""
+    """Add a 1x1 projection, a convolution and a 1x1 expansion to the input (figure 2b, same size).
+
+    Parameters
+    ----------
+    channels : channels of the input and of the output.
+    dropout : probability of a channel to be dropped in training.
+    dilation : dilation of the 3x3 convolution.
+    asymmetric : use a 5x1 and a 1x5 convolution instead of the 3x3 one.
+    relu : use ReLU, as in the decoder, instead of PReLU.
+
+    Examples
+    --------
+    >>> Bottleneck(16, dropout=0.1)(torch.zeros(1, 16, 8, 8)).shape
+    torch.Size([1, 16, 8, 8])
+    """
 
     def __init__(
-        self, channels: int, *, dropout: float, dilation: int = 1, asymmetric: bool = False, relu: bool = False
+        self,
+        channels: int,
+        *,
+        dropout: float,
+        dilation: int = 1,
+        asymmetric: bool = False,
+        relu: bool = False,
     ) -> None:
         super().__init__()
         mid = channels // 4
+
         if asymmetric:
-            middle = [nn.Conv2d(mid, mid, (5, 1), padding=(2, 0), bias=False), conv_bn(mid, mid, (1, 5))]
+            column = nn.Conv2d(mid, mid, (5, 1), padding=(2, 0), bias=False)
+            middle = [column, conv_bn(mid, mid, (1, 5))]
         else:
             middle = [conv_bn(mid, mid, 3, dilation=dilation)]
+
         self.branch = nn.Sequential(
             conv_bn(channels, mid, 1),
             activation(mid, relu),
@@ -62,12 +128,27 @@ class Bottleneck(nn.Module):
         self.act = activation(channels, relu)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, channels, H, W) to the same shape."""
         out: Tensor = self.act(x + self.branch(x))
         return out
 
 
 class DownBottleneck(nn.Module):
-    """Figure 2b with downsampling: a 2x2 stride-2 projection beside a max-pool whose positions are kept."""
+    """Halve height and width, and remember the positions of the maxima (figure 2b, downsampling).
+
+    A 2x2 stride-2 projection runs beside a max-pooling.
+
+    Parameters
+    ----------
+    cin, cout : channels of the input and of the output.
+    dropout : probability of a channel to be dropped in training.
+
+    Examples
+    --------
+    >>> out, code = DownBottleneck(16, 64, dropout=0.1)(torch.zeros(1, 16, 8, 8))
+    >>> out.shape, code.shape
+    (torch.Size([1, 64, 4, 4]), torch.Size([1, 16, 4, 4]))
+    """
 
     def __init__(self, cin: int, cout: int, *, dropout: float) -> None:
         super().__init__()
@@ -84,13 +165,28 @@ class DownBottleneck(nn.Module):
         self.act = nn.PReLU(cout)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, cin, H, W) to (N, cout, H/2, W/2) and the code of the pooling."""
         main, code = max_pool_code(x)
         main = F.pad(main, (0, 0, 0, 0, 0, self.extra))  # zero channels, as the paper pads
         return self.act(main + self.branch(x)), code
 
 
 class UpBottleneck(nn.Module):
-    """Figure 2b with upsampling: 1x1 convolution and max-unpool beside a transposed convolution."""
+    """Double height and width with the positions of a pooling (figure 2b, upsampling).
+
+    A 1x1 convolution and a max-unpooling run beside a transposed convolution.
+
+    Parameters
+    ----------
+    cin, cout : channels of the input and of the output.
+    dropout : probability of a channel to be dropped in training.
+
+    Examples
+    --------
+    >>> pooled, code = max_pool_code(torch.zeros(1, 16, 8, 8))
+    >>> UpBottleneck(64, 16, dropout=0.1)(torch.zeros(1, 64, 4, 4), code).shape
+    torch.Size([1, 16, 8, 8])
+    """
 
     def __init__(self, cin: int, cout: int, *, dropout: float) -> None:
         super().__init__()
@@ -104,6 +200,7 @@ class UpBottleneck(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """Map (N, cin, h, w) to (N, cout, 2h, 2w); ``code`` is (N, cout, h, w)."""
         branch = self.expand(self.up(self.reduce(x)))
         main = max_unpool_code(self.main(x), code, branch)
         out: Tensor = self.act(main + branch)
@@ -111,6 +208,8 @@ class UpBottleneck(nn.Module):
 
 
 class _Middle(NamedTuple):
+    """Hold the variable arguments of one bottleneck of sections 2 and 3."""
+
     dilation: int = 1
     asymmetric: bool = False
 
@@ -129,17 +228,33 @@ _SECTION = (
 
 
 class ENet(nn.Module):
-    """(N, 3, H, W) float image, H and W multiples of 8 -> (N, classes, H, W) logits."""
+    """Map (N, 3, H, W) float images to (N, classes, H, W) logits; H and W are multiples of 8.
+
+    Parameters
+    ----------
+    classes : number of classes.
+
+    Examples
+    --------
+    >>> model = ENet(classes=11).eval()
+    >>> model(torch.zeros(1, 3, 64, 96)).shape
+    torch.Size([1, 11, 64, 96])
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
+
+        # Encoder: stages 1 to 3 of table 1.
         self.initial = InitialBlock(16)
         self.down1 = DownBottleneck(16, 64, dropout=0.01)
         self.stage1 = nn.Sequential(*(Bottleneck(64, dropout=0.01) for _ in range(4)))
         self.down2 = DownBottleneck(64, 128, dropout=0.1)
-        self.stage23 = nn.Sequential(
-            *(Bottleneck(128, dropout=0.1, dilation=m.dilation, asymmetric=m.asymmetric) for m in _SECTION * 2)
-        )
+        middle: list[Bottleneck] = []
+        for dilation, asymmetric in _SECTION * 2:
+            middle.append(Bottleneck(128, dropout=0.1, dilation=dilation, asymmetric=asymmetric))
+        self.stage23 = nn.Sequential(*middle)
+
+        # Decoder: stages 4 and 5.
         self.up4 = UpBottleneck(128, 64, dropout=0.1)
         self.stage4 = nn.Sequential(*(Bottleneck(64, dropout=0.1, relu=True) for _ in range(2)))
         self.up5 = UpBottleneck(64, 16, dropout=0.1)
@@ -147,6 +262,7 @@ class ENet(nn.Module):
         self.classifier = nn.ConvTranspose2d(16, classes, 2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
         x = self.initial(x)
         x, code1 = self.down1(x)
         x, code2 = self.down2(self.stage1(x))

@@ -1,5 +1,8 @@
-"""SegNet (Badrinarayanan, Kendall, Cipolla 2015, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
-Segmentation", figure 2): VGG16's 13 convolutions with batch normalisation, mirrored, five poolings with positions.
+"""SegNet (Badrinarayanan, Kendall, Cipolla 2015, figure 2).
+
+The paper: "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation". The
+encoder is VGG16's 13 convolutions with batch normalisation; the decoder mirrors it. Five poolings
+remember positions.
 """
 
 from torch import Tensor, nn
@@ -12,30 +15,51 @@ VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 class SegNet(nn.Module):
-    """(N, 3, H, W) float image, H and W at least 32 -> (N, classes, H, W) logits."""
+    """Map (N, 3, H, W) float images to (N, classes, H, W) logits; H and W are at least 32.
+
+    Parameters
+    ----------
+    classes : number of classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> with torch.device("meta"):  # shapes alone: no memory, no computation
+    ...     SegNet(classes=11).eval()(torch.empty(1, 3, 32, 48)).shape
+    torch.Size([1, 11, 32, 48])
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
+
         self.encoder = nn.ModuleList()
         cin = 3
         for cout, count in VGG16_STAGES:
             layers = [conv_bn_relu(cin if i == 0 else cout, cout) for i in range(count)]
             self.encoder.append(nn.Sequential(*layers))
             cin = cout
+
+        # From the deepest stage to the first; the last convolution of a stage narrows to the next.
         self.decoder = nn.ModuleList()
         for stage in reversed(range(len(VGG16_STAGES))):
             channels, count = VGG16_STAGES[stage]
-            narrower = VGG16_STAGES[stage - 1][0] if stage else channels
             layers = [conv_bn_relu(channels, channels) for _ in range(count - 1)]
-            last = conv_bn_relu(channels, narrower) if stage else nn.Conv2d(channels, classes, 3, padding=1)
+            last: nn.Module
+            if stage > 0:
+                narrower, _ = VGG16_STAGES[stage - 1]
+                last = conv_bn_relu(channels, narrower)
+            else:
+                last = nn.Conv2d(channels, classes, 3, padding=1)
             self.decoder.append(nn.Sequential(*layers, last))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
         codes: list[tuple[Tensor, Tensor]] = []
         for stage in self.encoder:
             before = stage(x)
             x, code = max_pool_code(before)
             codes.append((code, before))
+
         for stage in self.decoder:
             code, before = codes.pop()
             x = stage(max_unpool_code(x, code, before))
@@ -43,10 +67,10 @@ class SegNet(nn.Module):
 
     @property
     def classifier(self) -> nn.Conv2d:
-        """The last convolution, whose bias shifts the classes' scores."""
+        """Return the last convolution; its bias shifts the logits of the classes."""
         last: nn.Conv2d = self.decoder[-1][-1]  # type: ignore[index]
         return last
 
     def encoder_convolutions(self) -> list[nn.Conv2d]:
-        """The thirteen convolutions in VGG16's order, for loading its weights."""
-        return [m for m in self.encoder.modules() if isinstance(m, nn.Conv2d)]
+        """Return the thirteen convolutions in VGG16's order, for loading its weights."""
+        return [module for module in self.encoder.modules() if isinstance(module, nn.Conv2d)]

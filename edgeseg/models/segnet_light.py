@@ -1,6 +1,7 @@
-"""SegNet with a light decoder: VGG16's first ten convolutions, one convolution a level on the way up.
+"""SegNet with a light decoder, as a report built it on CamVid.
 
-Four poolings, three upsamplings, scores at half size, as a report built it on CamVid.
+The encoder is VGG16's first ten convolutions; the decoder has one convolution per level. There are
+four poolings and three upsamplings, so the logits have half the image's height and width.
 """
 
 from typing import Literal
@@ -15,35 +16,63 @@ _DECODER = (512, 256, 128, 64)
 
 
 class SegNetLight(nn.Module):
-    """(N, 3, H, W) float image, H and W at least 16 -> (N, classes, H // 2, W // 2) logits.
+    """Map (N, 3, H, W) float images to (N, classes, H // 2, W // 2) logits.
 
-    ``upsampling``: ``nearest``, the report's, or ``positions``: values go back where the encoder found its maxima.
-    ``relu`` puts one behind each normalisation of the decoder, which in the report is linear.
+    H and W are at least 16.
+
+    Parameters
+    ----------
+    classes : number of classes.
+    upsampling : ``nearest``, as in the report, or ``positions``, which puts values back where the
+        encoder found its maxima.
+    relu : put a ReLU behind each normalisation of the decoder. In the report the decoder is linear.
+
+    Raises
+    ------
+    ValueError : ``upsampling`` is neither of the two.
+
+    Examples
+    --------
+    >>> import torch
+    >>> with torch.device("meta"):  # shapes alone: no memory, no computation
+    ...     SegNetLight(classes=11).eval()(torch.empty(1, 3, 32, 48)).shape
+    torch.Size([1, 11, 16, 24])
     """
 
     def __init__(
-        self, classes: int, upsampling: Literal["nearest", "positions"] = "nearest", relu: bool = False
+        self,
+        classes: int,
+        upsampling: Literal["nearest", "positions"] = "nearest",
+        relu: bool = False,
     ) -> None:
         super().__init__()
         if upsampling not in ("nearest", "positions"):
             raise ValueError(f"upsampling is nearest or positions, not {upsampling!r}")
         self.positions = upsampling == "positions"
+
         self.encoder = nn.ModuleList()
         cin = 3
         for cout, count in VGG16_STAGES[:4]:
             layers: list[nn.Module] = []
             for i in range(count):
-                layers += [nn.Conv2d(cin if i == 0 else cout, cout, 3, padding=1), nn.ReLU(inplace=True)]
+                layers.append(nn.Conv2d(cin if i == 0 else cout, cout, 3, padding=1))
+                layers.append(nn.ReLU(inplace=True))
             self.encoder.append(nn.Sequential(*layers))
             cin = cout
+
         self.decoder = nn.ModuleList()
         for cout in _DECODER:
             layers = [nn.Conv2d(cin, cout, 3, padding=1), nn.BatchNorm2d(cout)]
-            self.decoder.append(nn.Sequential(*layers, *[nn.ReLU(inplace=True)] * relu))
+            if relu:
+                layers.append(nn.ReLU(inplace=True))
+            self.decoder.append(nn.Sequential(*layers))
             cin = cout
+
         self.classifier = nn.Conv2d(cin, classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, classes, H // 2, W // 2) logits for (N, 3, H, W) float images."""
+        # Down: keep each map before its pooling, and the code if positions are used.
         pooled: list[tuple[Tensor | None, Tensor]] = []
         code: Tensor | None = None
         for stage in self.encoder:
@@ -53,14 +82,24 @@ class SegNetLight(nn.Module):
             else:
                 x = F.max_pool2d(before, 2)
             pooled.append((code, before))
+
+        # Up: undo all poolings but the first.
         for stage in self.decoder:
             x = stage(x)
-            if len(pooled) > 1:  # the first pooling is not undone
+            if len(pooled) > 1:
                 code, before = pooled.pop()
-                x = F.interpolate(x, before.shape[2:]) if code is None else max_unpool_code(x, code, before)
+                x = _enlarge(x, code, before)
+
         out: Tensor = self.classifier(x)
         return out
 
     def encoder_convolutions(self) -> list[nn.Conv2d]:
-        """The ten convolutions in VGG16's order, for loading its weights."""
-        return [m for m in self.encoder.modules() if isinstance(m, nn.Conv2d)]
+        """Return the ten convolutions in VGG16's order, for loading its weights."""
+        return [module for module in self.encoder.modules() if isinstance(module, nn.Conv2d)]
+
+
+def _enlarge(x: Tensor, code: Tensor | None, like: Tensor) -> Tensor:
+    """Return ``x`` at the size of ``like``: unpooled if there is a code, else nearest upsampling."""
+    if code is None:
+        return F.interpolate(x, like.shape[2:])
+    return max_unpool_code(x, code, like)

@@ -1,4 +1,4 @@
-"""What an engine costs: latency, the machine it was measured on, and what a lower precision did to the scores.
+"""Measure what an engine costs: its latency, and the accuracy that a lower precision loses.
 
 Nothing here imports torch.
 """
@@ -13,15 +13,25 @@ if TYPE_CHECKING:
     from edgeseg.profiling.regression import check_against, read_baseline
 
 __all__ = [
-    "Comparison", "Latency", "check_against", "compare", "describe_machine", "measure_latency", "read_baseline",
-]  # fmt: skip
+    "Comparison",
+    "Latency",
+    "check_against",
+    "compare",
+    "describe_machine",
+    "measure_latency",
+    "read_baseline",
+]
 
-# PEP 562: the engines' libraries are loaded by the first use of a name, not by the import of this package.
+# PEP 562: the first use of a name loads its module and the engines' libraries. Importing this
+# package loads neither.
 _HOME = {
-    **dict.fromkeys(("Comparison", "compare"), "compare"),
-    **dict.fromkeys(("Latency", "measure_latency"), "latency"),
-    **dict.fromkeys(("check_against", "read_baseline"), "regression"),
+    "Comparison": "compare",
+    "Latency": "latency",
+    "check_against": "regression",
+    "compare": "compare",
     "describe_machine": "machine",
+    "measure_latency": "latency",
+    "read_baseline": "regression",
 }
 
 

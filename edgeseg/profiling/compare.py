@@ -1,7 +1,8 @@
-"""Accuracy against precision: several engines on the same frames, side by side; the first is the reference.
+"""Compare engines on the same frames: accuracy, latency and size. The first is the reference.
 
-One pass labels every frame with every engine and keeps only counts, so memory does not grow with the data. Then latency
-is measured in turns on a few of the same frames (``edgeseg.profiling.latency``).
+One pass labels every frame with every engine and keeps only counts, so memory does not grow with
+the data. Then latency is measured in turns on a few of the same frames
+(``edgeseg.profiling.latency``).
 """
 
 import copy
@@ -14,31 +15,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import edgeseg
-from edgeseg.artifact import Passport
-from edgeseg.boundary import TOLERANCE, BoundaryScores, BoundaryTruth, boundary_scores
+from edgeseg.backends.engine import Engine
 from edgeseg.data import Dataset
 from edgeseg.errors import InputError
-from edgeseg.evaluation import check_labels
-from edgeseg.metrics import Scores, confusion_matrix, scores
+from edgeseg.metrics.boundary import TOLERANCE, BoundaryScores, BoundaryTruth, boundary_scores
+from edgeseg.metrics.confusion import Scores, confusion_matrix, scores
+from edgeseg.metrics.evaluate import check_labels
+from edgeseg.passport import Passport
 from edgeseg.profiling.entry import Entry, check_alike, identify, open_entry
 from edgeseg.profiling.frames import Frames, Hashes, Item, Sample, frames_of
 from edgeseg.profiling.latency import CALLS, ROUNDS, SECONDS, WARMUP, Clock, Latency, measure_latency
 from edgeseg.profiling.machine import describe_machine
-from edgeseg.quantize.guard import LabelChange
-from edgeseg.runtime.engine import Engine, Image
+from edgeseg.quantize.label_change import LabelChange
 from edgeseg.spec import LabelSpace
+from edgeseg.types import Image, Vector
+from edgeseg.version import __version__
 from edgeseg.video.frames import Source
 
 KIND, FORMAT = "edgeseg comparison", 1
 
 Progress = Callable[[int, int | None], None]
-Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What was compared on; ``labels`` are the engines' where the data is not ``labelled``. Hashes as ``Hashes``."""
+    """Describe the data of a comparison.
+
+    Attributes
+    ----------
+    name : name of the data.
+    frames : number of frames.
+    sha256 : hash of the facts that scores depend on, as in ``Hashes``.
+    pixels_sha256 : hash of the pixels, as in ``Hashes``.
+    labels : the data's label space; the engines' if the data is not labelled.
+    labelled : True if the data has ground truth.
+    """
 
     name: str
     frames: int
@@ -48,7 +59,7 @@ class DataFacts:
     labelled: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "name": self.name,
             "labelled": self.labelled,
@@ -62,9 +73,19 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class EngineResult:
-    """One engine. ``agreement`` is the share of all pixels, void ones too, that it labels as the reference does.
+    """Hold the result of one engine.
 
-    ``change`` says class by class what it labels otherwise than the reference; ``None`` where the data has labels.
+    Attributes
+    ----------
+    id : NAME@PRECISION, unique within the comparison.
+    passport : the engine's passport.
+    size_bytes : size of the engine file; ``None`` if the file is not known.
+    agreement : share of all pixels, void ones too, that it labels as the reference does.
+    latency : its latency on this machine.
+    scores : scores against ground truth; ``None`` if the data is not labelled.
+    boundary : boundary scores against ground truth; ``None`` if the data is not labelled.
+    change : per class, how its labels differ from the reference's; ``None`` if the data is
+        labelled.
     """
 
     id: str
@@ -79,7 +100,17 @@ class EngineResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Engines on the same data; ``results[0]`` is the reference. Scores and changes are shares (0..1), not percent."""
+    """Hold the results of several engines on the same data.
+
+    Scores and changes are shares (0..1), not percent.
+
+    Attributes
+    ----------
+    data : what the engines were compared on.
+    results : one result per engine; the first is the reference.
+    protocol : how the numbers were measured.
+    machine : the machine, as ``describe_machine`` returns it.
+    """
 
     data: DataFacts
     results: tuple[EngineResult, ...]
@@ -88,15 +119,25 @@ class Comparison:
 
     @property
     def reference(self) -> EngineResult:
+        """Return the result of the first engine."""
         return self.results[0]
 
     def iou_change(self, result: EngineResult) -> Vector | None:
-        """(classes,) IoU less the reference's; NaN for a class that either has no score for; ``None`` unlabelled."""
+        """Return the IoU of each class minus the reference's, (classes,) float64.
+
+        It is NaN if one of both has no score for the class. The result is ``None`` if the data is
+        not labelled.
+        """
         theirs = self.reference.scores
-        return None if result.scores is None or theirs is None else result.scores.iou - theirs.iou
+        if result.scores is None or theirs is None:
+            return None
+        return result.scores.iou - theirs.iou
 
     def worst_class(self, result: EngineResult) -> tuple[str, float] | None:
-        """The class that lost most IoU against the reference, and its change; ``None`` where none lost."""
+        """Return the class that lost the most IoU against the reference, and its change (below 0).
+
+        The result is ``None`` if no class lost any.
+        """
         change = self.iou_change(result)
         if change is None or not (change < 0).any():
             return None
@@ -104,11 +145,11 @@ class Comparison:
         return self.data.labels.names[worst], float(change[worst])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; a score that does not exist is ``None``. ``check_against`` reads this form."""
+        """Return plain values for JSON, which ``check_against`` reads; a missing score is ``None``."""
         return {
             "kind": KIND,
             "format": FORMAT,
-            "edgeseg": edgeseg.__version__,
+            "edgeseg": __version__,
             "reference": self.reference.id,
             "data": self.data.to_dict(),
             "protocol": copy.deepcopy(self.protocol),
@@ -117,49 +158,62 @@ class Comparison:
         }
 
     def _engine(self, result: EngineResult) -> dict[str, Any]:
-        p, first = result.passport, self.reference
+        """Return plain values for one engine."""
+        passport = result.passport
+        first = self.reference
+        latency_ratio = None
+        if first.latency.ms_p50:
+            latency_ratio = round(result.latency.ms_p50 / first.latency.ms_p50, 4)
+
         facts: dict[str, Any] = {
             "id": result.id,
-            "name": p.name,
-            "precision": p.precision,
-            "target": p.target,
-            "input_size": list(p.spec.input_size),
-            "onnx_sha256": p.onnx_sha256,
-            "engine_sha256": p.engine_sha256,
+            "name": passport.name,
+            "precision": passport.precision,
+            "target": passport.target,
+            "input_size": list(passport.spec.input_size),
+            "onnx_sha256": passport.onnx_sha256,
+            "engine_sha256": passport.engine_sha256,
             "size_bytes": result.size_bytes,
             "agreement": result.agreement,
             **result.latency.to_dict(),
-            "latency_ratio": round(result.latency.ms_p50 / first.latency.ms_p50, 4) if first.latency.ms_p50 else None,
+            "latency_ratio": latency_ratio,
         }
         if result.change is not None:
             return facts | self._against_reference(result.change)
-        if result.scores is None or result.boundary is None or first.scores is None or first.boundary is None:
-            return facts
+        return facts | self._against_truth(result)
+
+    def _against_truth(self, result: EngineResult) -> dict[str, Any]:
+        """Return an engine's scores and their changes; nothing if the data is not labelled."""
+        mine, boundary = result.scores, result.boundary
+        theirs, their_boundary = self.reference.scores, self.reference.boundary
+        if mine is None or boundary is None or theirs is None or their_boundary is None:
+            return {}
+
+        per_class: dict[str, dict[str, float | None]] = {}
+        for i, name in enumerate(self.data.labels.names):
+            per_class[name] = {
+                "iou": _number(mine.iou[i]),
+                "iou_change": _number(mine.iou[i] - theirs.iou[i]),
+                "boundary_f": _number(boundary.f_score[i]),
+                "boundary_f_change": _number(boundary.f_score[i] - their_boundary.f_score[i]),
+            }
+
         worst = self.worst_class(result)
         return {
-            **facts,
-            "miou": _number(result.scores.mean_iou),
-            "miou_change": _number(result.scores.mean_iou - first.scores.mean_iou),
-            "pixel_accuracy": _number(result.scores.pixel_accuracy),
-            "pixel_accuracy_change": _number(result.scores.pixel_accuracy - first.scores.pixel_accuracy),
-            "boundary_f": _number(result.boundary.mean_f_score),
-            "boundary_f_change": _number(result.boundary.mean_f_score - first.boundary.mean_f_score),
+            "miou": _number(mine.mean_iou),
+            "miou_change": _number(mine.mean_iou - theirs.mean_iou),
+            "pixel_accuracy": _number(mine.pixel_accuracy),
+            "pixel_accuracy_change": _number(mine.pixel_accuracy - theirs.pixel_accuracy),
+            "boundary_f": _number(boundary.mean_f_score),
+            "boundary_f_change": _number(boundary.mean_f_score - their_boundary.mean_f_score),
             "worst_class": worst[0] if worst else None,
             "worst_class_iou_change": worst[1] if worst else None,
-            "per_class": {
-                name: {
-                    "iou": _number(result.scores.iou[i]),
-                    "iou_change": _number(result.scores.iou[i] - first.scores.iou[i]),
-                    "boundary_f": _number(result.boundary.f_score[i]),
-                    "boundary_f_change": _number(result.boundary.f_score[i] - first.boundary.f_score[i]),
-                }
-                for i, name in enumerate(self.data.labels.names)
-            },
-            "confusion_matrix": result.scores.matrix.tolist(),
+            "per_class": per_class,
+            "confusion_matrix": mine.matrix.tolist(),
         }
 
     def _against_reference(self, change: LabelChange) -> dict[str, Any]:
-        """Return what an engine changed in the reference's labels, for data without labels of its own."""
+        """Return how an engine's labels differ from the reference's, for data without labels."""
         worst = change.worst_class
         return {
             "mean_iou_with_reference": change.mean_iou,
@@ -169,6 +223,7 @@ class Comparison:
 
 
 def _number(value: float) -> float | None:
+    """Return ``value`` for JSON: ``None`` for NaN."""
     return None if np.isnan(value) else float(value)
 
 
@@ -182,35 +237,47 @@ def compare(
     clock: Clock = time.perf_counter,
     on_progress: Progress | None = None,
 ) -> Comparison:
-    """Label the same frames with every engine; score, time and hash it all.
+    """Label the same frames with every engine; score, time and hash everything.
 
     Parameters
     ----------
-    engines : ``Engine`` objects, or what ``edgeseg.profiling.entry.open_entry`` opens. The first is the reference.
-        They may differ in input size and target, not in classes.
-    data : labelled data, or a source of frames (``edgeseg.video.open_source``): then there are no scores against truth,
-        only agreement with the reference, and latency. A source is read to its end, and is the caller's to close.
+    engines : ``Engine`` objects, or names and files that ``edgeseg.profiling.entry.open_entry``
+        opens. The first is the reference. They may differ in input size and target, but not in
+        classes.
+    data : labelled data, or a source of frames (``edgeseg.video.open_source``). A source has no
+        ground truth: it gives only agreement with the reference, and latency. It is read to its
+        end; the caller closes it.
     indices : which frames, in rising order; all by default. A live source needs them.
-    name : of the data, instead of its own.
-    rounds : turns an engine for the latency; ``clock`` is that of ``measure_latency``.
-    on_progress : called with (steps done, steps in all or ``None``): a step is a frame labelled or a turn timed.
+    name : name of the data, instead of its own.
+    rounds : number of turns per engine for the latency.
+    clock : clock of ``measure_latency``.
+    on_progress : called with (steps done, number of steps or ``None``). A step is a frame labelled
+        or a turn timed.
 
     Raises
     ------
-    InputError : no engine, no frame, engines of different classes. DataError : data of other classes than the engines'.
+    InputError : no engine, no frame, or engines of different classes.
+    DataError : the data has other classes than the engines.
     """
-    machine = describe_machine()  # before the work, so that the load it tells is not our own
+    machine = describe_machine()  # before the work, so that the load is not our own
+
+    # Open engines and frames, and check that they belong together.
     entries = tuple(given if isinstance(given, Entry) else open_entry(given) for given in engines)
     check_alike(entries)
     frames = frames_of(data, indices, name)
     space = entries[0].engine.spec.labels
     if frames.labels:
         check_labels(space, frames.labels, frames.name)
-    steps = _Steps(on_progress, None if frames.count is None else frames.count + rounds * len(entries))
+
+    # Label all frames, then time the engines on a few of them.
+    total = None if frames.count is None else frames.count + rounds * len(entries)
+    steps = _Steps(on_progress, total)
     tallies, hashes, sample = _label_all(entries, frames, steps)
     latencies = measure_latency(
         [entry.engine for entry in entries], sample.images, rounds=rounds, clock=clock, on_turn=steps.step
     )
+
+    # Collect the results.
     facts = DataFacts(
         name=frames.name,
         frames=hashes.frames,
@@ -220,26 +287,28 @@ def compare(
         labelled=frames.labels is not None,
     )
     parts = zip(identify(entries), entries, tallies, latencies, strict=True)
-    return Comparison(
-        facts, tuple(_result(*part, facts) for part in parts), _protocol(rounds, len(sample.images)), machine
-    )
+    results = tuple(_result(*part, facts) for part in parts)
+    return Comparison(facts, results, _protocol(rounds, len(sample.images)), machine)
 
 
 class _Steps:
-    """Counts steps for ``on_progress``."""
+    """Count steps and report them to ``on_progress``."""
 
-    def __init__(self, tell: Progress | None, total: int | None) -> None:
-        self._tell, self._total, self._done = tell, total, 0
+    def __init__(self, on_progress: Progress | None, total: int | None) -> None:
+        self._on_progress = on_progress
+        self._total = total
+        self._done = 0
 
     def step(self) -> None:
+        """Count one step."""
         self._done += 1
-        if self._tell:
-            self._tell(self._done, self._total)
+        if self._on_progress:
+            self._on_progress(self._done, self._total)
 
 
 @dataclass
 class _Tally:
-    """What one engine's labels add up to."""
+    """Hold the counts of one engine: pixels (classes, classes), boundaries (classes, 4)."""
 
     matrix: npt.NDArray[np.int64]
     boundary: npt.NDArray[np.int64]
@@ -248,10 +317,14 @@ class _Tally:
 
 
 def _label_all(entries: Sequence[Entry], frames: Frames, steps: _Steps) -> tuple[list[_Tally], Hashes, Sample]:
-    """The one pass over the frames. Raises ``InputError`` where there is none."""
+    """Label all frames in one pass; raise ``InputError`` if there is none."""
     classes = len(frames.labels or entries[0].engine.spec.labels)
-    tallies = [_Tally(np.zeros((classes, classes), np.int64), np.zeros((classes, 4), np.int64)) for _ in entries]
-    hashes, sample = Hashes(), Sample(frames.count)
+    tallies: list[_Tally] = []
+    for _ in entries:
+        tallies.append(_Tally(np.zeros((classes, classes), np.int64), np.zeros((classes, 4), np.int64)))
+
+    hashes = Hashes()
+    sample = Sample(frames.count)
     for item in frames.items:
         hashes.add(item)
         sample.offer(item.image)
@@ -263,38 +336,51 @@ def _label_all(entries: Sequence[Entry], frames: Frames, steps: _Steps) -> tuple
 
 
 def _label(entries: Sequence[Entry], tallies: Sequence[_Tally], item: Item, labels: LabelSpace | None) -> None:
-    """One frame through every engine, into the tallies."""
-    reference: Image | None = None
-    truth = None if item.mask is None or labels is None else BoundaryTruth(item.mask, len(labels), labels.ignore_id)
+    """Label one frame with every engine, and add to their tallies."""
+    reference: Image | None = None  # what the first engine finds
+    truth: BoundaryTruth | None = None
+    if item.mask is not None and labels is not None:
+        truth = BoundaryTruth(item.mask, len(labels), labels.ignore_id)
+
     for entry, tally in zip(entries, tallies, strict=True):
         found = entry.engine(item.image)
         if reference is None:
-            reference, theirs = found, BoundaryTruth(found, len(tally.matrix))
+            reference = found
+            reference_truth = BoundaryTruth(found, len(tally.matrix))
+
         tally.same += int(np.count_nonzero(found == reference))
         tally.pixels += found.size
+
+        # Without ground truth, compare with the reference's labels.
         if item.mask is None or labels is None:
             count = len(tally.matrix)
             tally.matrix += confusion_matrix(reference, found, count, ignore_id=255)
-            tally.boundary += theirs.counts(found)
+            tally.boundary += reference_truth.counts(found)
         if truth is not None and item.mask is not None and labels is not None:
             tally.matrix += confusion_matrix(item.mask, found, len(labels), labels.ignore_id)
             tally.boundary += truth.counts(found)
 
 
 def _result(key: str, entry: Entry, tally: _Tally, latency: Latency, data: DataFacts) -> EngineResult:
+    """Return one engine's result from its counts."""
+    names = data.labels.names
+    change = None
+    if not data.labelled:
+        change = LabelChange(names, tally.matrix, tally.boundary, data.frames)
     return EngineResult(
         id=key,
         passport=entry.engine.passport,
         size_bytes=entry.size_bytes,
         agreement=tally.same / tally.pixels,
         latency=latency,
-        scores=scores(data.labels.names, tally.matrix) if data.labelled else None,
-        boundary=boundary_scores(data.labels.names, tally.boundary) if data.labelled else None,
-        change=None if data.labelled else LabelChange(data.labels.names, tally.matrix, tally.boundary, data.frames),
+        scores=scores(names, tally.matrix) if data.labelled else None,
+        boundary=boundary_scores(names, tally.boundary) if data.labelled else None,
+        change=change,
     )
 
 
 def _protocol(rounds: int, timed_frames: int) -> dict[str, Any]:
+    """Return how the numbers of a comparison were measured."""
     return {
         "rounds": rounds,
         "calls_per_turn_at_most": CALLS,

@@ -1,4 +1,4 @@
-"""What engines are compared on: frames with truth or without, hashed as they go by."""
+"""Read the frames that engines are compared on, with ground truth or without, and hash them."""
 
 import hashlib
 import itertools
@@ -7,21 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeseg.data import Dataset
 from edgeseg.errors import InputError
 from edgeseg.spec import LabelSpace
+from edgeseg.types import Image
 from edgeseg.video.frames import Source
 
-Image = npt.NDArray[np.uint8]
-
-_TIMED_FRAMES = 8  # kept decoded for the latency: 22 MB at 1280x720
+_TIMED_FRAMES = 8  # kept decoded to measure latency: 22 MB at 1280x720
 
 
 @dataclass(frozen=True)
 class Item:
-    """A frame (H, W, 3) uint8 BGR and, where there is one, its truth (H, W) uint8."""
+    """Hold one frame.
+
+    Attributes
+    ----------
+    name : the frame's name.
+    image : (H, W, 3) uint8 BGR.
+    mask : ground truth (H, W) uint8; ``None`` if there is none.
+    """
 
     name: str
     image: Image
@@ -30,7 +35,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames to go through once. ``count`` is ``None`` where it is not known before; ``labels`` where unlabelled."""
+    """Hold frames that can be read once.
+
+    Attributes
+    ----------
+    name : name of the data.
+    items : the frames.
+    count : number of frames; ``None`` if it is not known in advance.
+    labels : label space of the ground truth; ``None`` if there is none.
+    """
 
     name: str
     items: Iterator[Item]
@@ -39,27 +52,42 @@ class Frames:
 
 
 def frames_of(data: Dataset | Source, indices: Sequence[int] | None = None, name: str | None = None) -> Frames:
-    """Labelled data or a source as ``Frames``; ``indices`` (rising) chooses, of a live source how many.
+    """Return labelled data, or a source of frames, as ``Frames``.
 
-    Raises ``InputError`` for a live source without ``indices``: it has no end.
+    Parameters
+    ----------
+    data : labelled data or a source.
+    indices : which frames, in rising order; all by default. For a live source only their number
+        counts.
+    name : name of the data, instead of its own.
+
+    Raises
+    ------
+    InputError : a live source without ``indices``; it has no end.
     """
     if not isinstance(data, Source):
         chosen = range(len(data)) if indices is None else indices
         samples = (data[index] for index in chosen)
-        return Frames(name or data.name, (Item(s.name, s.image, s.mask) for s in samples), len(chosen), data.labels)
+        items = (Item(sample.name, sample.image, sample.mask) for sample in samples)
+        return Frames(name or data.name, items, len(chosen), data.labels)
+
     if data.info.live and indices is None:
-        raise InputError("a live source has no end", expected="a number of frames", hint="Give --frames N.")
+        raise InputError("a live source has no end", expected="a number of frames", hint="Give `frames=N`.")
     count = data.info.frames if indices is None else len(indices)
     return Frames(name or str(data.path or "frames"), _of_source(data, indices), count, None)
 
 
 def _of_source(source: Source, indices: Sequence[int] | None) -> Iterator[Item]:
+    """Yield the frames of a source that ``indices`` chooses; all of them for ``None``."""
     if indices is not None and not indices:
         return
+
+    # A camera skips numbers while the engines work, so any frame is taken.
     if source.info.live and indices is not None:
-        # While the engines are at work a camera skips numbers: whatever comes is taken.
-        yield from (Item(frame.name, frame.image, None) for frame in itertools.islice(source, len(indices)))
+        for frame in itertools.islice(source, len(indices)):
+            yield Item(frame.name, frame.image, None)
         return
+
     chosen = None if indices is None else set(indices)
     for frame in source:
         if chosen is None or frame.index in chosen:
@@ -68,17 +96,24 @@ def _of_source(source: Source, indices: Sequence[int] | None) -> Iterator[Item]:
             return
 
 
-def spread(total: int, wanted: int) -> list[int]:
-    """``wanted`` of the numbers 0..total-1 (all, where there are fewer), evenly spread: the middles of equal parts."""
-    return list(range(total)) if wanted >= total else [(2 * k + 1) * total // (2 * wanted) for k in range(wanted)]
-
-
 @dataclass
 class Hashes:
-    """SHA-256 of items as they go by: what scores depend on, and the pixels alone.
+    """Compute two SHA-256 hashes of frames: of the facts that scores depend on, and of the pixels.
 
-    The first is of names, sizes and masks; of names, sizes and pixels where there is no mask. There are two, because
-    masks are the same everywhere, while a JPEG or a video may decode a little differently elsewhere.
+    The first hash covers names, sizes and masks; without a mask names, sizes and pixels. There are
+    two hashes because masks are the same on every machine, while a JPEG or a video may decode
+    slightly differently.
+
+    Attributes
+    ----------
+    frames : number of frames added.
+
+    Examples
+    --------
+    >>> hashes = Hashes()
+    >>> hashes.add(Item("a", np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)))
+    >>> hashes.frames, hashes.facts_sha256 == hashes.pixels_sha256
+    (1, False)
     """
 
     frames: int = 0
@@ -86,33 +121,58 @@ class Hashes:
     _pixels: Any = field(default_factory=hashlib.sha256)
 
     def add(self, item: Item) -> None:
-        """Take an item in."""
+        """Add one frame to both hashes."""
         self.frames += 1
         pixels = np.ascontiguousarray(item.image).data
         self._pixels.update(pixels)
+
         self._facts.update(repr((item.name, item.image.shape)).encode())
-        self._facts.update(pixels if item.mask is None else np.ascontiguousarray(item.mask).data)
+        if item.mask is None:
+            self._facts.update(pixels)
+        else:
+            self._facts.update(np.ascontiguousarray(item.mask).data)
 
     @property
     def facts_sha256(self) -> str:
+        """Return the hash of names, sizes and masks, in hexadecimal."""
         return str(self._facts.hexdigest())
 
     @property
     def pixels_sha256(self) -> str:
+        """Return the hash of the pixels, in hexadecimal."""
         return str(self._pixels.hexdigest())
 
 
 class Sample:
-    """A few of the frames that go by, evenly spread over ``count`` (the first ones where that is unknown)."""
+    """Keep eight of many frames, evenly spread.
+
+    Parameters
+    ----------
+    count : number of frames in all; ``None`` if unknown: then the first ones are kept.
+
+    Attributes
+    ----------
+    images : the kept frames, (H, W, 3) uint8 BGR.
+
+    Examples
+    --------
+    >>> sample = Sample(16)
+    >>> for value in range(16):
+    ...     sample.offer(np.full((1, 1, 3), value, np.uint8))
+    >>> [int(image.max()) for image in sample.images]
+    [0, 2, 4, 6, 8, 10, 12, 14]
+    """
 
     def __init__(self, count: int | None) -> None:
-        parts = range(_TIMED_FRAMES)
-        self._wanted = set(parts if count is None else (k * count // _TIMED_FRAMES for k in parts))
+        if count is None:
+            self._wanted = set(range(_TIMED_FRAMES))
+        else:
+            self._wanted = {part * count // _TIMED_FRAMES for part in range(_TIMED_FRAMES)}
         self._seen = 0
         self.images: list[Image] = []
 
     def offer(self, image: Image) -> None:
-        """Keep the image if it is one of the few."""
+        """Keep the image if it is one of the chosen ones; call it for every frame in order."""
         if self._seen in self._wanted:
             self.images.append(image)
         self._seen += 1

@@ -1,24 +1,40 @@
-"""Latency of several engines, side by side: from a decoded uint8 BGR frame to a uint8 label map."""
+"""Measure the latency of several engines side by side, from a decoded frame to a label map."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeseg.errors import InputError
+from edgeseg.types import Image
 
-Image = npt.NDArray[np.uint8]
 Candidate = Callable[[Image], object]
 Clock = Callable[[], float]
 
-ROUNDS, CALLS, SECONDS, WARMUP = 5, 20, 1.0, 2
+# Defaults of `measure_latency`.
+ROUNDS = 5
+CALLS = 20
+SECONDS = 1.0
+WARMUP = 2
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one engine over all rounds, milliseconds; percentiles are interpolated linearly. ``calls`` were timed."""
+    """Hold the latency of one engine over all rounds.
+
+    Attributes
+    ----------
+    ms_p50, ms_p95, ms_p99 : percentiles in milliseconds, interpolated linearly.
+    ms_mean : mean in milliseconds.
+    calls : number of calls that were timed.
+
+    Examples
+    --------
+    >>> latency = Latency.of([0.010, 0.012, 0.014])
+    >>> round(latency.ms_p50, 3), latency.calls
+    (12.0, 3)
+    """
 
     ms_p50: float
     ms_p95: float
@@ -28,13 +44,24 @@ class Latency:
 
     @classmethod
     def of(cls, times_s: Sequence[float]) -> "Latency":
-        """From the seconds of every call, at least one."""
+        """Return the latency statistics of timed calls.
+
+        Parameters
+        ----------
+        times_s : seconds of every call, at least one.
+        """
         times_ms = np.asarray(times_s, np.float64) * 1e3
-        p50, p95, p99 = (float(p) for p in np.percentile(times_ms, (50, 95, 99), method="linear"))
-        return cls(p50, p95, p99, float(times_ms.mean()), len(times_s))
+        p50, p95, p99 = np.percentile(times_ms, (50, 95, 99), method="linear")
+        return cls(
+            ms_p50=float(p50),
+            ms_p95=float(p95),
+            ms_p99=float(p99),
+            ms_mean=float(times_ms.mean()),
+            calls=len(times_s),
+        )
 
     def to_dict(self) -> dict[str, float | int]:
-        """Plain numbers for JSON."""
+        """Return plain numbers for JSON."""
         return {
             "latency_ms_p50": round(self.ms_p50, 4),
             "latency_ms_p95": round(self.ms_p95, 4),
@@ -55,52 +82,69 @@ def measure_latency(
     clock: Clock = time.perf_counter,
     on_turn: Callable[[], None] | None = None,
 ) -> list[Latency]:
-    """Time every candidate on the same frames, in turns; one ``Latency`` each, in their order.
+    """Time every candidate on the same frames, in turns.
 
-    A round gives every candidate one turn, so that a machine whose speed drifts slows them alike; each round starts
-    with the next candidate, so that none always runs after the same other. A turn is ``warmup`` calls that are not
-    counted, then ``calls`` that are, over the frames again and again from the first; it ends early once ``seconds``
-    have passed, after at least one call.
+    Each round gives every candidate one turn, so that a machine whose speed drifts slows all alike.
+    Each round starts with the next candidate, so that none always runs after the same other one. A
+    turn runs ``warmup`` calls that are not counted, then ``calls`` that are. It starts at the first
+    frame and repeats the frames.
 
     Parameters
     ----------
     candidates : engines, or any functions of a frame.
-    frames : (H, W, 3) uint8 BGR, decoded: real frames, since a constant one flatters caches.
-    rounds, calls, seconds, warmup : as above.
-    clock : seconds; passed in so that tests use a fake one.
-    on_turn : called after every turn (``rounds * len(candidates)`` times).
+    frames : (H, W, 3) uint8 BGR, decoded. Use real frames: a constant one makes caches look faster.
+    rounds : number of turns per candidate.
+    calls : timed calls per turn.
+    seconds : a turn ends early after this time, but not before one timed call.
+    warmup : calls per turn that are not timed.
+    clock : returns the time in seconds; tests pass a fake one.
+    on_turn : called after every turn, ``rounds * len(candidates)`` times.
+
+    Returns
+    -------
+    One ``Latency`` per candidate, in their order.
 
     Raises
     ------
-    InputError : no frame, or a count that is not positive.
+    InputError : no frame, no round, no timed call, or a negative ``warmup``.
+
+    Examples
+    --------
+    >>> frame = np.zeros((4, 4, 3), np.uint8)
+    >>> [latency] = measure_latency([np.sum], [frame], rounds=2, calls=3)
+    >>> latency.calls
+    6
     """
     if not frames:
         raise InputError("no frame to measure latency on")
     if rounds < 1 or calls < 1 or warmup < 0:
         got = f"{rounds} rounds, {calls} calls, {warmup} warm-up calls"
         raise InputError("latency cannot be measured", got=got, expected="at least one round of one call")
+
     times: list[list[float]] = [[] for _ in candidates]
     for number in range(rounds):
-        for k in range(len(candidates)):
-            turn = (number + k) % len(candidates)
+        for place in range(len(candidates)):
+            turn = (number + place) % len(candidates)
             times[turn] += _turn(candidates[turn], frames, calls, seconds, warmup, clock)
             if on_turn:
                 on_turn()
-    return [Latency.of(t) for t in times]
+    return [Latency.of(times_s) for times_s in times]
 
 
 def _turn(
     call: Candidate, frames: Sequence[Image], calls: int, seconds: float, warmup: int, clock: Clock
 ) -> list[float]:
-    """The seconds of each call of one turn."""
+    """Run one turn, and return the seconds of each timed call."""
     for i in range(warmup):
         call(frames[i % len(frames)])
+
     times: list[float] = []
     for i in range(calls):
         frame = frames[i % len(frames)]
         start = clock()
         call(frame)
         times.append(clock() - start)
+
         if sum(times) >= seconds:
             break
     return times

@@ -1,4 +1,4 @@
-"""What numbers were measured on: a description of the machine for every saved result."""
+"""Describe the machine that a result was measured on, to save it with the result."""
 
 import os
 import platform
@@ -10,27 +10,54 @@ PACKAGES = ("openvino", "onnxruntime", "onnx", "numpy", "opencv-python", "edgese
 
 
 def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """The processor and what OpenVINO can do on it, cores, system, Python, versions, load: plain values for JSON.
+    """Return facts about this machine as plain values for JSON.
 
-    ``cores_usable`` are those this process may run on; ``load_average_1min`` is before the measurement if this is
-    called before it, and ``None`` where the system keeps none (Windows). A package that is not installed is left out.
+    These are the processor and its features for OpenVINO, cores, system, Python, versions and load.
+    ``cores_usable`` counts the cores that this process may run on. ``load_average_1min`` is
+    ``None`` on systems that have no such value (Windows). Call this function before a measurement,
+    so that the load does not include the measurement itself.
+
+    Parameters
+    ----------
+    packages : packages to list with their versions; those that are not installed are left out.
+
+    Examples
+    --------
+    >>> sorted(describe_machine(packages=["numpy"])["versions"])
+    ['numpy']
     """
-    from edgeseg.runtime import cpu
+    from edgeseg.backends.openvino import session
 
-    name, features = cpu.device()
+    name, features = session.device()
+
+    # Not every system can tell these two.
+    cores_usable = os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        cores_usable = len(os.sched_getaffinity(0))
+    load = None
+    if hasattr(os, "getloadavg"):
+        load = round(os.getloadavg()[0], 2)
+
+    versions: dict[str, str] = {}
+    for package in packages:
+        version = _version(package)
+        if version:
+            versions[package] = version
+
     return {
         "cpu": name,
         "features": list(features),
         "cores": os.cpu_count(),
-        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores_usable": cores_usable,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "load_average_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "versions": {package: version for package in packages if (version := _version(package))},
+        "load_average_1min": load,
+        "versions": versions,
     }
 
 
 def _version(package: str) -> str | None:
+    """Return the version of an installed package, or ``None``."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,11 +1,13 @@
-"""Has a comparison got worse, or better without anyone saying why? Golden files alarm in both directions.
+"""Check a comparison against a saved one. An unexplained gain is an alarm, too.
 
-The rule, in points (hundredths of a score): mIoU, mean boundary F and label agreement of an engine may each move by
-``max_drop`` from the saved comparison, the IoU of one class by four times that. A class moves more than the mean of
-all: the mean of n independent changes is sqrt(n) times steadier, which is 3.3 for 11 classes and 4.4 for 19.
+The rule, in points (hundredths of a score): the mIoU, mean boundary F and label agreement of an
+engine may each move by ``max_drop`` from the saved comparison, the IoU of one class by four times
+that. One class moves more than the mean of all: the mean of n independent changes is sqrt(n) times
+steadier, which is 3.3 for 11 classes and 4.4 for 19.
 
-Every engine is held against its own saved scores, found by its id (NAME@PRECISION). Latency belongs to a machine, so it
-is only looked at as the ratio of medians to the first engine, and only warned about unless a limit is given.
+Every engine is compared with its own saved scores, found by its id (NAME@PRECISION). Latency
+depends on the machine. So only its ratio to the first engine's latency is compared (medians), and a
+change is only a warning unless the caller gives a limit.
 """
 
 import json
@@ -20,21 +22,27 @@ from edgeseg.profiling.compare import FORMAT, KIND, Comparison
 from edgeseg.spec import first_problem
 
 CLASS_FACTOR = 4
-SLOWDOWN_WARNED = 1.25  # of the ratio to the first engine; medians of one run repeat within a few percent
+SLOWDOWN_WARNED = 1.25  # growth of the latency ratio; medians repeat within a few percent
 
-_RENEW = "improved without explanation: if it is meant, renew the baseline with --json"
+_RENEW = "improved without explanation: if it is meant, renew the baseline with `json`"
 _ROUNDING = 1e-9
 
 
 class _Saved(BaseModel):
+    """Read part of a saved comparison; unknown keys are ignored."""
+
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class _Class(_Saved):
+    """Hold the saved scores of one class."""
+
     iou: float | None
 
 
 class _Engine(_Saved):
+    """Hold the saved scores of one engine."""
+
     id: str
     agreement: float
     latency_ratio: float | None
@@ -44,6 +52,8 @@ class _Engine(_Saved):
 
 
 class _Data(_Saved):
+    """Hold the saved facts of the data."""
+
     name: str
     frames: int
     sha256: str
@@ -51,11 +61,13 @@ class _Data(_Saved):
 
 
 class _Machine(_Saved):
+    """Hold the saved facts of the machine."""
+
     cpu: str
 
 
 class _Comparison(_Saved):
-    """The part of ``Comparison.to_dict`` that a later one is held against."""
+    """Hold the part of ``Comparison.to_dict`` that a later comparison is checked against."""
 
     kind: Literal["edgeseg comparison"]
     format: Literal[1]
@@ -66,20 +78,31 @@ class _Comparison(_Saved):
 
 
 def read_baseline(path: Path) -> dict[str, Any]:
-    """A saved comparison. Raises ``InputError`` where the file is missing, damaged, or something else."""
+    """Read a saved comparison.
+
+    Parameters
+    ----------
+    path : a JSON file of ``Comparison.to_dict()``.
+
+    Raises
+    ------
+    InputError : the file is missing, damaged, or not a comparison.
+    """
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path}: no such baseline", got=error.strerror, hint="Save one: --json FILE.") from error
+        raise InputError(f"{path}: no such baseline", got=error.strerror, hint="Save one: `json=FILE`.") from error
     except ValueError as error:
         raise InputError(f"{path}: the baseline is not JSON", got=error) from error
+
     _parse(value, str(path))
     return dict(value)
 
 
 def _parse(value: object, source: str = "the baseline") -> _Comparison:
+    """Check and read ``Comparison.to_dict()``; raise ``InputError`` with the name ``source``."""
     if not isinstance(value, dict) or value.get("kind") != KIND:
-        raise InputError(f"{source}: not a saved comparison", hint="Save one: edgeseg compare ... --json FILE.")
+        raise InputError(f"{source}: not a saved comparison", hint="Save one: `compare(..., json=FILE)`.")
     if value.get("format") != FORMAT:
         raise InputError(f"{source}: another edgeseg's format", got=value.get("format"), expected=FORMAT)
     try:
@@ -96,79 +119,116 @@ def check_against(
     max_gain: float | None = None,
     max_slowdown: float | None = None,
 ) -> list[str]:
-    """What left the band around a saved comparison, a line each; nothing where all is as it was.
+    """Return one line per score that moved too far from a saved comparison.
 
     Parameters
     ----------
-    baseline : ``Comparison.to_dict()`` of then, or the JSON of it (``read_baseline``).
-    max_drop, max_gain : points (0.5 is half a percent point) a mean score may fall or rise; ``max_gain`` defaults to
-        ``max_drop``. A class may move ``CLASS_FACTOR`` times as much.
-    max_slowdown : the factor by which an engine's median latency, relative to the first engine's, may grow.
+    baseline : the saved ``Comparison.to_dict()``, as ``read_baseline`` returns it.
+    comparison : the new comparison.
+    max_drop : points that a mean score may fall; 0.5 is half a percentage point. The IoU of one
+        class may move ``CLASS_FACTOR`` times as far.
+    max_gain : points that a mean score may rise; ``max_drop`` by default.
+    max_slowdown : factor by which an engine's median latency, relative to the first engine's, may
+        grow. ``None``: no limit.
 
     Raises
     ------
-    InputError : the two cannot be held against each other: other data, other engines, another first engine, damage.
+    InputError : the two cannot be compared: other data, other engines, another first engine, or a
+        damaged baseline; or ``max_drop`` or ``max_gain`` is negative or not finite.
     """
     bands = (max_drop, max_drop if max_gain is None else max_gain)
+    wide_bands = (CLASS_FACTOR * bands[0], CLASS_FACTOR * bands[1])
     if not all(math.isfinite(band) and band >= 0 for band in bands):
         raise InputError("not a band of points", got=bands, expected="numbers from 0 up")
-    then, now = _parse(baseline), _parse(comparison.to_dict(), "this comparison")
+
+    then = _parse(baseline)
+    now = _parse(comparison.to_dict(), "this comparison")
     _require_same(then, now)
-    said: list[str] = []
+
+    # Scores: the means, then each class.
+    problems: list[str] = []
     for old, new in _pairs(then, now):
-        for title, a, b in (
-            ("mIoU", old.miou, new.miou),
-            ("boundary F", old.boundary_f, new.boundary_f),
-            ("label agreement", old.agreement, new.agreement),
-        ):
-            said += _moved(f"{new.id}: {title}", a, b, *bands)
-        for name, of_class in old.per_class.items():
-            wide = (CLASS_FACTOR * bands[0], CLASS_FACTOR * bands[1])
-            said += _moved(f"{new.id}: IoU of {name}", of_class.iou, new.per_class[name].iou, *wide)
+        problems += _moved(f"{new.id}: mIoU", old.miou, new.miou, *bands)
+        problems += _moved(f"{new.id}: boundary F", old.boundary_f, new.boundary_f, *bands)
+        problems += _moved(f"{new.id}: label agreement", old.agreement, new.agreement, *bands)
+        for name, old_class in old.per_class.items():
+            new_class = new.per_class[name]
+            problems += _moved(f"{new.id}: IoU of {name}", old_class.iou, new_class.iou, *wide_bands)
+
+    # Latency.
     if max_slowdown is not None:
-        said += [f"{line}, more than the {max_slowdown:g} allowed" for line in _slower(then, now, max_slowdown)]
-    return said
+        for line in _slower(then, now, max_slowdown):
+            problems.append(f"{line}, more than the {max_slowdown:g} allowed")
+    return problems
 
 
 def warnings_against(baseline: dict[str, Any], comparison: Comparison) -> list[str]:
-    """What is no regression but worth knowing, a line each: relative latency, frames that decode to other pixels."""
-    then, now = _parse(baseline), _parse(comparison.to_dict(), "this comparison")
-    said = _slower(then, now, SLOWDOWN_WARNED)
-    if said and then.machine.cpu != now.machine.cpu:
-        said.append(f"the baseline's latency is of another processor ({then.machine.cpu}; this: {now.machine.cpu})")
+    """Return one line per change that is no regression but worth knowing.
+
+    These are a slower engine relative to the first one, and frames that decode to other pixels.
+
+    Parameters
+    ----------
+    baseline : the saved ``Comparison.to_dict()``, as ``read_baseline`` returns it.
+    comparison : the new comparison.
+
+    Raises
+    ------
+    InputError : the baseline is damaged.
+    """
+    then = _parse(baseline)
+    now = _parse(comparison.to_dict(), "this comparison")
+
+    warnings = _slower(then, now, SLOWDOWN_WARNED)
+    if warnings and then.machine.cpu != now.machine.cpu:
+        warnings.append(f"the baseline's latency is of another processor ({then.machine.cpu}; this: {now.machine.cpu})")
     if then.data.pixels_sha256 != now.data.pixels_sha256:
-        said.append("the frames' pixels are not the baseline's (changed, or another decoder), their labels are")
-    return said
+        warnings.append("the frames' pixels are not the baseline's (changed, or another decoder), their labels are")
+    return warnings
 
 
 def _require_same(then: _Comparison, now: _Comparison) -> None:
-    """Raise ``InputError`` unless both are of the same frames, labels and engines."""
-    for what, old, new in (
+    """Raise ``InputError`` unless both have the same frames, labels and engines."""
+    facts = (
         ("frames", then.data.frames, now.data.frames),
         ("data (another hash of names and labels)", then.data.sha256[:12], now.data.sha256[:12]),
         ("first engine", then.reference, now.reference),
-        ("engines", ", ".join(sorted(e.id for e in then.engines)), ", ".join(sorted(e.id for e in now.engines))),
-        ("classes", *("; ".join(sorted({", ".join(e.per_class) for e in c.engines})) for c in (then, now))),
-    ):
+        ("engines", _engine_ids(then), _engine_ids(now)),
+        ("classes", _class_names(then), _class_names(now)),
+    )
+    for what, old, new in facts:
         if old != new:
             raise InputError(
                 f"the baseline is of other {what}",
                 got=new,
                 expected=old,
                 hint=f"Compare on its data ({then.data.name}, {then.data.frames} frames) and engines, or renew it "
-                "with --json.",
+                "with `json`.",
             )
 
 
+def _engine_ids(comparison: _Comparison) -> str:
+    """Return the sorted ids of all engines, as text."""
+    return ", ".join(sorted(engine.id for engine in comparison.engines))
+
+
+def _class_names(comparison: _Comparison) -> str:
+    """Return the class names of the engines, as text, without repetition."""
+    names = {", ".join(engine.per_class) for engine in comparison.engines}
+    return "; ".join(sorted(names))
+
+
 def _pairs(then: _Comparison, now: _Comparison) -> list[tuple[_Engine, _Engine]]:
+    """Return each engine's saved and new scores, in the new order."""
     old = {engine.id: engine for engine in then.engines}
     return [(old[engine.id], engine) for engine in now.engines]
 
 
 def _moved(title: str, then: float | None, now: float | None, max_drop: float, max_gain: float) -> list[str]:
-    """No line, or one: how far a score left its band. A score that came or went has left it."""
+    """Return a line if a score left its band, appeared or disappeared; otherwise an empty list."""
     if then is None or now is None:
         return [] if then == now else [f"{title} {_shown(now)}, was {_shown(then)}"]
+
     change = 100 * (now - then)
     line = f"{title} {_shown(now)}, was {_shown(then)}: {change:+.2f} points"
     if change < -max_drop - _ROUNDING:
@@ -179,15 +239,17 @@ def _moved(title: str, then: float | None, now: float | None, max_drop: float, m
 
 
 def _shown(score: float | None) -> str:
+    """Return a score in percent, for a message."""
     return "none" if score is None else f"{100 * score:.2f}"
 
 
 def _slower(then: _Comparison, now: _Comparison, limit: float) -> list[str]:
-    said = []
+    """Return one line per engine whose latency ratio grew by more than the factor ``limit``."""
+    lines: list[str] = []
     for old, new in _pairs(then, now):
         if old.latency_ratio and new.latency_ratio and new.latency_ratio > limit * old.latency_ratio:
-            said.append(
+            lines.append(
                 f"{new.id}: median latency is {new.latency_ratio:.2f} of {now.reference}'s, was "
                 f"{old.latency_ratio:.2f}: {new.latency_ratio / old.latency_ratio:.2f} times as slow"
             )
-    return said
+    return lines

@@ -15,42 +15,17 @@ The rules, for TensorRT's explicit quantization and OpenVINO's low-precision pas
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, NodeProto
 
-from edgeseg.errors import InputError
-from edgeseg.export.graph import Graph, attributes, is_op
-from edgeseg.export.tiny_scales import SMALLEST_SCALE
-
-LAYERS = ("Conv", "Gemm", "MatMul")
-WEIGHTED = (*LAYERS, "ConvTranspose")
-# Operators that only move values, and how many of their first inputs are data (-1: all).
-MOVES = {
-    "MaxPool": 1, "MaxUnpool": 1, "Concat": -1, "Resize": 1, "Upsample": 1, "Slice": 1, "Reshape": 1, "Transpose": 1,
-    "Squeeze": 1, "Unsqueeze": 1, "Flatten": 1, "Split": 1, "Pad": 1, "DepthToSpace": 1, "SpaceToDepth": 1,
-    "Expand": 1, "Tile": 1,
-}  # fmt: skip
-ACTIVATIONS = (
-    "Relu",
-    "PRelu",
-    "LeakyRelu",
-    "Clip",
-    "HardSwish",
-    "Sigmoid",
-    "HardSigmoid",
-    "Elu",
-    "Selu",
-    "Mish",
-    "Gelu",
-)
-QUANTIZED_OPS = (
-    "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
-    "DynamicQuantizeLinear", "FakeQuantize",
-)  # fmt: skip
+from edgeseg.errors import InputError, did_you_mean
+from edgeseg.graph.graph import Graph, is_op
+from edgeseg.graph.groups import Groups
+from edgeseg.graph.ops import ACTIVATIONS, MOVES, WEIGHTED, data_inputs, data_outputs, moves
+from edgeseg.graph.passes.tiny_scales import SMALLEST_SCALE
 
 
 @dataclass(frozen=True)
@@ -71,11 +46,6 @@ class Placement:
     floats: dict[str, str] = field(default_factory=dict)
 
 
-def is_quantized(model: ModelProto) -> bool:
-    """Whether the file is quantized already."""
-    return any(node.op_type in QUANTIZED_OPS for node in model.graph.node)
-
-
 def place(model: ModelProto, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None) -> Placement:
     """The placement for a folded float net (``fold``), the layers and sums ``keep_float`` left in float.
 
@@ -86,7 +56,10 @@ def place(model: ModelProto, keep_float: Collection[str] = (), *, reasons: dict[
     unknown = sorted(set(keep_float) - known)
     if unknown:
         raise InputError(
-            "no such layer to keep in float", got=", ".join(unknown), expected=", ".join(sorted(known))[:300]
+            "no such layer to keep in float",
+            got=", ".join(unknown),
+            expected=", ".join(sorted(known))[:300],
+            hint=did_you_mean(unknown[0], known),
         )
     floats: dict[str, str] = {}
     layers = list(_layers(graph, floats))
@@ -137,7 +110,7 @@ def _last_layers(graph: Graph) -> set[str]:
         if is_op(node, *WEIGHTED) and graph.array(node.input[1]) is not None:
             last.add(node.name)
         elif not is_op(node, "Shape", "Size"):
-            open_names += _data_inputs(node) if is_op(node, *MOVES) else [i for i in node.input if i]
+            open_names += data_inputs(node) if is_op(node, *MOVES) else [i for i in node.input if i]
     return last
 
 
@@ -172,38 +145,8 @@ def _sums_before(graph: Graph, layers: list[NodeProto]) -> list[NodeProto]:
             found.add(node.name)
             wanted += list(node.input)
         elif is_op(node, *ACTIVATIONS) or moves(node, graph.array):
-            wanted += _data_inputs(node)
+            wanted += data_inputs(node)
     return [n for n in graph.graph.node if n.name in found]
-
-
-def moves(node: NodeProto, constant: Callable[[str], npt.NDArray[np.generic] | None]) -> bool:
-    """Whether ``node`` only moves values, and what it adds of its own is zero or lower than all.
-
-    ``constant`` gives the value of a constant by name, ``None`` for what is computed.
-    """
-    if not is_op(node, *MOVES):
-        return False
-    attrs = attributes(node)
-    if is_op(node, "Resize", "Upsample"):
-        # Cropping may ask for values from outside, and gives ``extrapolation_value`` there.
-        crops = attrs.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
-        return bool(attrs.get("mode", b"nearest") == b"nearest" and not crops)
-    if is_op(node, "Pad"):
-        value = constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
-        return bool(attrs.get("mode", b"constant") != b"constant" or (value is not None and not np.any(value)))
-    if is_op(node, "Concat"):
-        return all(constant(name) is None for name in node.input)
-    return constant(node.input[0]) is None
-
-
-def _data_inputs(node: NodeProto) -> list[str]:
-    count = MOVES.get(node.op_type, 1)
-    return [name for name in (node.input if count < 0 else node.input[:count]) if name]
-
-
-def _data_outputs(node: NodeProto) -> list[str]:
-    """What a move gives: one tensor (a pooling's Indices are none), of a ``Split`` all."""
-    return [name for name in (node.output if is_op(node, "Split") else node.output[:1]) if name]
 
 
 def _spread(graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats: dict[str, str]) -> Placement:
@@ -220,9 +163,9 @@ def _spread(graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats
         seen.add(name)
         scales.find(name)
         node = graph.producer.get(name)
-        if node is not None and name in _data_outputs(node) and moves(node, graph.array):
+        if node is not None and name in data_outputs(node) and moves(node, graph.array):
             moved.add(node.name)
-            for other in (*_data_inputs(node), *_data_outputs(node)):
+            for other in (*data_inputs(node), *data_outputs(node)):
                 scales.join(name, other)
                 open_names.append(other)
     order = {name: place for place, name in enumerate(_made_in_order(graph))}
@@ -260,24 +203,6 @@ def _made_in_order(graph: Graph) -> Iterator[str]:
     yield from (value.name for value in graph.graph.input)
     for node in graph.graph.node:
         yield from node.output
-
-
-class Groups:
-    """Union-find over tensor names."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def find(self, name: str) -> str:
-        parent = self._parent.setdefault(name, name)
-        if parent == name:
-            return name
-        root = self.find(parent)
-        self._parent[name] = root
-        return root
-
-    def join(self, one: str, other: str) -> None:
-        self._parent[self.find(one)] = self.find(other)
 
 
 def tensors_to_calibrate(placement: Placement) -> tuple[str, ...]:

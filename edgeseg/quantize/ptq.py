@@ -8,15 +8,18 @@ import numpy as np
 from onnx import ModelProto
 
 from edgeseg.errors import InputError
-from edgeseg.export.graph import Graph
-from edgeseg.export.network import Network, fix_input
-from edgeseg.export.unpool.torch_scatter import raise_scatters
-from edgeseg.preprocess import Float, Image, to_input
-from edgeseg.quantize.fold import fold
-from edgeseg.quantize.placement import Placement, is_quantized, place, scales, tensors_to_calibrate
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.network import Network
+from edgeseg.graph.ops import is_quantized
+from edgeseg.graph.outputs import fix_input
+from edgeseg.graph.passes.fold_batchnorm import fold
+from edgeseg.graph.passes.unpool.torch_scatter import raise_scatters
+from edgeseg.imaging.preprocess import to_input
+from edgeseg.quantize.calibration_set import CalibrationSet
+from edgeseg.quantize.placement import Placement, place, scales, tensors_to_calibrate
 from edgeseg.quantize.qdq import raise_opset, write_qdq
 from edgeseg.quantize.ranges import Ranges, cached_ranges
-from edgeseg.quantize.sets import CalibrationSet
+from edgeseg.types import Float, Image
 
 DEFAULT_METHOD = "mse"
 
@@ -53,7 +56,7 @@ def folded(network: Network) -> Network:
         raise InputError(
             f"{network.name}: is quantized already",
             expected="a float net to calibrate",
-            hint="Build it as it is, without --calib; or give the float file.",
+            hint="Build it as it is, without `calib`; or give the float file.",
         )
     model = raise_opset(network.model)
     copy = ModelProto()
@@ -103,7 +106,7 @@ def tensors_to_range(network: Network) -> tuple[str, ...]:
             f"{network.name}: no layer of it can run in INT8",
             got=floats[:300] or "no layers",
             expected="convolutions or matrix products between the image and the last layer",
-            hint="Build it in float: --precision auto, without --calib.",
+            hint="Build it in float: `precision=auto`, without `calib`.",
         )
     sums = {name for node in network.model.graph.node if node.name in placement.sums for name in node.input}
     needed = tensors_to_calibrate(placement)

@@ -19,14 +19,16 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, helper, numpy_helper, version_converter
 
 from edgeseg.errors import GraphError
-from edgeseg.export.graph import Graph, attributes, is_op
-from edgeseg.quantize.fold import affine_of, drop_unread
-from edgeseg.quantize.placement import MOVES, Placement
+from edgeseg.graph.graph import Graph, attributes, is_op
+from edgeseg.graph.ops import MOVES
+from edgeseg.graph.passes.fold_batchnorm import affine_of, drop_unread
+from edgeseg.quantize.placement import Placement
 
 LEVELS = 127  # symmetric: -127..127, as TensorRT has it
 OLDEST_OPSET = 13  # the first with a scale a channel
 OPSET = 17  # what older files are raised to; TensorRT 10.3 reads 17 to 20
 QUANTIZED_SUFFIX = "/int8"
+INT8_KEY = "edgeseg.int8"  # of metadata_props: how a Q/DQ file was made
 DEAD_SCALE = 2.0**-20  # of a channel without weights: what is left of it is its bias, whose step this makes
 GAIN_BITS = 8  # of a normalisation's gain
 _TINY = 1e-12

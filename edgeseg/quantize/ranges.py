@@ -2,7 +2,7 @@
 
 Quantization is symmetric: ``scale = amax / 127``, values beyond ``amax`` are clipped. The methods trade clipping
 against rounding: ``minmax`` never clips, ``percentile`` clips a fixed share, ``entropy`` and ``mse`` look for the
-threshold that loses least. All are computed from one histogram a tensor (``edgeseg.quantize.observe``).
+threshold that loses least. All are computed from one histogram a tensor (``edgeseg.quantize.histograms``).
 """
 
 import hashlib
@@ -19,21 +19,19 @@ import numpy.typing as npt
 import onnx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgeseg.artifact import atomic_path, require_writable, write_json
-from edgeseg.errors import InputError, OutputError
-from edgeseg.quantize import fold
-from edgeseg.quantize.observe import BINS, Statistics, collect
-from edgeseg.quantize.sets import CalibrationSet
+from edgeseg.errors import InputError, OutputError, did_you_mean
+from edgeseg.files import atomic_path, require_writable, write_json
+from edgeseg.graph.passes import fold_batchnorm
+from edgeseg.quantize.calibration_set import CalibrationSet
+from edgeseg.quantize.histograms import BINS, Statistics, collect
 from edgeseg.spec import first_problem
+from edgeseg.types import Float, Image, Vector
 
 __all__ = [
     "METHODS", "Ranges", "Statistics", "belonging", "cached_ranges", "cached_statistics", "collect", "fitting_ranges",
     "ranges", "read_ranges", "require_method", "write_ranges",
 ]  # fmt: skip
 
-Image = npt.NDArray[np.uint8]
-Float = npt.NDArray[np.float32]
-Vector = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
@@ -67,7 +65,12 @@ class Ranges(BaseModel):
 def require_method(method: str, percentile: float = PERCENTILE) -> None:
     """Raise ``InputError`` for an unknown method or an impossible percentile."""
     if method not in METHODS:
-        raise InputError("calibration: unknown method", got=repr(method), expected=f"one of {', '.join(METHODS)}")
+        raise InputError(
+            "calibration: unknown method",
+            got=repr(method),
+            expected=f"one of {', '.join(METHODS)}",
+            hint=did_you_mean(method, METHODS),
+        )
     if not 0 < percentile <= 100:
         raise InputError("calibration: percentile", got=percentile, expected="more than 0, at most 100")
 
@@ -183,7 +186,7 @@ def read_ranges(path: Path) -> Ranges:
     try:
         return Ranges.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise InputError("no such file of ranges", got=repr(str(path)), hint="Make one: edgeseg calibrate.") from None
+        raise InputError("no such file of ranges", got=repr(str(path)), hint="Make one: `calibrate()`.") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read", got=error.strerror) from error
     except ValidationError as error:
@@ -258,7 +261,7 @@ def cached_statistics(
     The key is everything they depend on: the net's hash and how it is folded (``FOLD_VERSION``), the tensors, the
     frames' hashes, and what ``to_input`` makes of the first frame, in which size, mean, std, scale and colour order
     show. ``folder``: the user's cache unless given. ``collected`` is kept where they were collected by other means
-    (``edgeseg.quantize.check.settle``).
+    (``edgeseg.quantize.calibration_check.check.settle``).
     """
     names = tuple(dict.fromkeys(tensors))
     first = to_input(next(iter(calibration_set.images())))
@@ -279,13 +282,13 @@ def cached_statistics(
 
 
 def _cache_folder() -> Path:
-    from edgeseg.runtime.load import cache_folder
+    from edgeseg.files import cache_folder
 
     return cache_folder() / "ranges"
 
 
 def _key(network_sha256: str, set_digest: str, tensors: Sequence[str], first: Float) -> str:
-    versions = [str(STATISTICS_FORMAT), str(fold.FOLD_VERSION), str(BINS)]
+    versions = [str(STATISTICS_FORMAT), str(fold_batchnorm.FOLD_VERSION), str(BINS)]
     facts = [*versions, network_sha256, set_digest, json.dumps(list(tensors))]
     digest = hashlib.sha256("\n".join([*facts, str(first.shape), str(first.dtype)]).encode())
     digest.update(np.ascontiguousarray(first).data)

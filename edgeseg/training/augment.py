@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeseg.training.recipe import AugmentSection
+from edgeseg.types import Image
 
-Image = npt.NDArray[np.uint8]
 LUMA_BGR = np.array([0.114, 0.587, 0.299], np.float32)  # ITU-R BT.601
 
 

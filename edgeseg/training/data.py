@@ -13,8 +13,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from edgeseg.data import Dataset, Sample
 from edgeseg.errors import DataError, InputError
-from edgeseg.preprocess import resize_frame
-from edgeseg.training import processes
+from edgeseg.imaging.preprocess import resize_frame
+from edgeseg.training import distributed
 from edgeseg.training.augment import Augment, paste_classes
 from edgeseg.training.recipe import Recipe
 
@@ -109,7 +109,7 @@ class DriveSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.chance) // processes.place()[1]
+        return len(self.chance) // distributed.rank_and_world_size()[1]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -120,7 +120,7 @@ class DriveSampler(Sampler[tuple[int, int]]):
         drawn = order[np.minimum(np.searchsorted(np.cumsum(self.chance[order]), marks), n - 1)]
         rng.shuffle(drawn)
         first = self.epoch * n
-        rank, world = processes.place()
+        rank, world = distributed.rank_and_world_size()
         pairs = [(int(index), first + place) for place, index in enumerate(drawn)]
         yield from pairs[rank : len(self) * world : world]
 
@@ -138,7 +138,7 @@ class ShareSampler(Sampler[int]):
         yield from range(*self._part())
 
     def _part(self) -> tuple[int, int, int]:
-        rank, world = processes.place()
+        rank, world = distributed.rank_and_world_size()
         return rank, self.count, world
 
 

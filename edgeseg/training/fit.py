@@ -16,14 +16,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from edgeseg.artifact import atomic_path, require_writable, write_bytes, write_json
 from edgeseg.data import Sample, open_dataset
 from edgeseg.errors import DataError, InputError
+from edgeseg.files import atomic_path, require_writable, write_bytes, write_json
+from edgeseg.imaging.preprocess import resize_labels
 from edgeseg.models import architecture
-from edgeseg.preprocess import resize_labels
+from edgeseg.models.checkpoint import load_checkpoint
 from edgeseg.spec import LabelSpace, ModelSpec, check_input_size
-from edgeseg.training import processes
-from edgeseg.training.checkpoint import load_checkpoint
+from edgeseg.training import distributed
 from edgeseg.training.data import Batch, Samples, choose, loaders, needs_counts
 from edgeseg.training.history import History, draw_curves, draw_panel
 from edgeseg.training.loss import class_pixels, class_weights
@@ -86,11 +86,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Any = print, 
     a recipe with stages, each stage's in a folder of its name as well. Under ``torchrun`` every process calls this.
     """
     begun = has_begun(recipe, out)
-    if begun and not resume and processes.is_first():
-        raise InputError(f"{out}: holds a run already", hint="Go on with --resume, or give another folder with --out.")
+    if begun and not resume and distributed.is_first():
+        raise InputError(f"{out}: holds a run already", hint="Go on with `resume`, or give another folder with `out`.")
     if resume and not begun:
-        raise InputError(f"{out}: no run to go on with", expected="last.ckpt in it", hint="Start it without --resume.")
-    if not processes.is_first():
+        raise InputError(f"{out}: no run to go on with", expected="last.ckpt in it", hint="Start it without `resume`.")
+    if not distributed.is_first():
         say = _unsaid
     if recipe.stage:
         return _train_stages(recipe, out, say, progress)
@@ -141,7 +141,7 @@ def _train_stages(recipe: Recipe, out: Path, say: Any, progress: bool) -> Path:
             _train_once(_one_stage(recipe, stage, before), folder, (folder / "last.ckpt").exists(), say, progress)
         before = folder / "best.pt"
     assert before is not None
-    if processes.is_first():
+    if distributed.is_first():
         write_bytes(out / "recipe.json", recipe.model_dump_json(indent=2).encode())
         _gather(out, [out / stage.name for stage in recipe.stage])
     return out / "best.pt"
@@ -232,7 +232,7 @@ def _finish(history: History, out: Path, samples: Sequence[Sample]) -> None:
 
 
 def _predict(net: nn.Module, spec: ModelSpec) -> Any:
-    from edgeseg.preprocess import to_input
+    from edgeseg.imaging.preprocess import to_input
     from edgeseg.training.segmenter import enlarged
 
     def predict(image: Any) -> Any:

@@ -8,14 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from edgeseg.artifact import atomic_path, write_bytes
 from edgeseg.data import Sample
-from edgeseg.metrics import Scores
+from edgeseg.files import atomic_path, write_bytes
+from edgeseg.metrics.confusion import Scores
 from edgeseg.spec import ModelSpec
+from edgeseg.types import Image
 
-Image = npt.NDArray[np.uint8]
 PANEL_ROWS = 4
 
 
@@ -95,7 +94,7 @@ def draw_curves(history: History, path: Path) -> Path:
 
 def draw_panel(predict: Callable[[Image], Image], samples: Sequence[Sample], spec: ModelSpec, path: Path) -> Path:
     """Rows of frame, truth, prediction, evenly spaced over ``samples``."""
-    from edgeseg.postprocess import colourise
+    from edgeseg.imaging.postprocess import colourise
 
     rows: list[Image] = []
     for i in np.linspace(0, len(samples) - 1, min(PANEL_ROWS, len(samples))).astype(int):

@@ -9,8 +9,8 @@ import lightning as L
 import numpy as np
 import torch
 
-from edgeseg.artifact import atomic_path
 from edgeseg.errors import DataError
+from edgeseg.files import atomic_path
 from edgeseg.training.fit import prepare
 from edgeseg.training.optimizer import make_optimizer, parameter_groups
 from edgeseg.training.recipe import Recipe
@@ -72,7 +72,7 @@ def find_lr(
         if progress is not None:
             progress()
     if len(tried) < 5:
-        raise DataError("the loss is lost within a few steps", got=f"{len(tried)} steps", hint="Lower --low.")
+        raise DataError("the loss is lost within a few steps", got=f"{len(tried)} steps", hint="Lower `low`.")
     return RangeTest(tuple(tried), tuple(smooth), suggested(tried, smooth))
 
 

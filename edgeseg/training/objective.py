@@ -5,7 +5,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeseg.training import processes
+from edgeseg.training import distributed
 from edgeseg.training.recipe import LossSection
 
 
@@ -15,7 +15,7 @@ def objective(logits: Tensor, masks: Tensor, weights: Tensor, *, ignore_id: int,
     Weighted cross-entropy, divided by the weights of all pixels of the batch, on all processes: the mean of the
     processes' gradients is then that of the whole batch. ``config`` adds focal weights and a Dice term.
     """
-    if not config.focal_gamma and not config.dice and processes.place()[1] == 1:
+    if not config.focal_gamma and not config.dice and distributed.rank_and_world_size()[1] == 1:
         return cross_entropy(logits, masks, weights, ignore_id=ignore_id, label_smoothing=config.label_smoothing)
     logits, truth = logits.float(), masks.long()
     losses = F.cross_entropy(
@@ -34,11 +34,11 @@ def objective(logits: Tensor, masks: Tensor, weights: Tensor, *, ignore_id: int,
 
 def _over_processes(total: Tensor) -> Tensor:
     """The mean of a number over the processes."""
-    if processes.place()[1] == 1:
+    if distributed.rank_and_world_size()[1] == 1:
         return total
     total = total.detach().clone()
     dist.all_reduce(total)
-    return total / processes.place()[1]
+    return total / distributed.rank_and_world_size()[1]
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor, *, ignore_id: int, label_smoothing: float) -> Tensor:

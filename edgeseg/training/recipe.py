@@ -195,7 +195,7 @@ def with_changes(recipe: Recipe, changes: dict[str, object]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{recipe.name}: not a valid recipe", got=first_problem(error)) from error
+        raise InputError(f"{recipe.name}: not a valid recipe", got=first_problem(error, Recipe)) from error
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -210,4 +210,4 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{path}: not a valid recipe", got=first_problem(error)) from error
+        raise InputError(f"{path}: not a valid recipe", got=first_problem(error, Recipe)) from error

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from edgeseg.errors import InputError
-from edgeseg.metrics import Scores, confusion_matrix, scores
+from edgeseg.imaging.preprocess import coefficients, resize_labels
+from edgeseg.metrics.confusion import Scores, confusion_matrix, scores
 from edgeseg.models import create
+from edgeseg.models.checkpoint import load_checkpoint, save_checkpoint
 from edgeseg.models.pretrained import load_encoder
-from edgeseg.preprocess import coefficients, resize_labels
 from edgeseg.spec import ModelSpec
-from edgeseg.training.checkpoint import load_checkpoint, save_checkpoint
 from edgeseg.training.history import History
 from edgeseg.training.loss import prior_shift
 from edgeseg.training.objective import confusion, objective

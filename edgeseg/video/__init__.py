@@ -1,8 +1,8 @@
-"""Frames in, label maps and pictures out: sources, sinks, and the pipeline between them.
+"""Sources of frames, sinks for label maps and pictures, and the pipeline between them.
 
-Example
--------
->>> from edgeseg.video import VideoSink, open_source, segment  # doctest: +SKIP
+Examples
+--------
+>>> from edgeseg.video import VideoSink, open_source, segment
 >>> with open_source("drive.mp4") as source:  # doctest: +SKIP
 ...     summary = segment(engine, source, [VideoSink("out.mp4", source.info)])
 """
@@ -13,28 +13,56 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeseg.video.frames import Frame, Source, VideoInfo
     from edgeseg.video.pipeline import Summary, segment
-    from edgeseg.video.sinks import ImageFolderSink, Output, PictureSink, Sink, VideoSink, WindowSink
+    from edgeseg.video.sinks import (
+        ImageFolderSink,
+        Output,
+        PictureSink,
+        Sink,
+        VideoSink,
+        WindowSink,
+    )
     from edgeseg.video.sources import open_source
 
 __all__ = [
-    "Frame", "ImageFolderSink", "Output", "PictureSink", "Sink", "Source", "Summary", "VideoInfo", "VideoSink",
-    "WindowSink", "open_source", "segment",
-]  # fmt: skip
+    "Frame",
+    "ImageFolderSink",
+    "Output",
+    "PictureSink",
+    "Sink",
+    "Source",
+    "Summary",
+    "VideoInfo",
+    "VideoSink",
+    "WindowSink",
+    "open_source",
+    "segment",
+]
 
-# PEP 562: OpenCV is loaded by the first use of a name, not by the import of this package.
+# Name -> module that defines it. The first use of a name imports its module (PEP 562), so importing
+# this package does not load OpenCV.
 _HOME = {
-    **dict.fromkeys(("Summary", "segment"), "pipeline"),
-    **dict.fromkeys(("ImageFolderSink", "Output", "PictureSink", "Sink", "VideoSink", "WindowSink"), "sinks"),
-    **dict.fromkeys(("Frame", "Source", "VideoInfo"), "frames"),
+    "Frame": "frames",
+    "ImageFolderSink": "sinks",
+    "Output": "sinks",
+    "PictureSink": "sinks",
+    "Sink": "sinks",
+    "Source": "frames",
+    "Summary": "pipeline",
+    "VideoInfo": "frames",
+    "VideoSink": "sinks",
+    "WindowSink": "sinks",
     "open_source": "sources",
+    "segment": "pipeline",
 }
 
 
 def __getattr__(name: str) -> Any:
+    """Return a public name, and import the module that defines it if needed."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
+    """Return the names of the package, those that are not imported yet included."""
     return sorted({*globals(), *__all__})

@@ -1,10 +1,12 @@
-"""What a video file's container promises, to tell a whole file from one that breaks half-way.
+"""Read what a video file's container promises, to tell a whole file from one that breaks half-way.
 
-OpenCV reports the end of a broken file exactly as the end of a whole one, so the container is asked itself:
+OpenCV reports the end of a broken file exactly as it reports the end of a whole one. So this module
+reads the container's own headers:
 
-- Is the file as long as its own headers say? (ISO base media = mp4, mov; RIFF = avi.)
-- How many frames does it hold? OpenCV's count is the sample table's for mp4, but elsewhere an estimate (duration times
-  mean rate), and an edit list (a clip trimmed on a phone) hides samples that it still counts.
+- Is the file as long as its headers say? (ISO base media = mp4, mov; RIFF = avi.)
+- How many frames does it hold? For mp4, OpenCV's count comes from the sample table. For other
+  containers it is an estimate (duration times mean rate). An edit list (a clip that was trimmed on
+  a phone) hides samples that OpenCV still counts.
 """
 
 import math
@@ -14,93 +16,161 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-_SLACK_FRAMES = 2  # rounding of duration times rate; frames a decoder cannot start from
+# Frames that may be missing: duration times rate is rounded, and a decoder cannot start from some.
+_SLACK_FRAMES = 2
 _SLACK_SHARE = 0.02
+
+_ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 
 @dataclass(frozen=True)
 class Container:
-    """Facts from a file's headers. ``exact_frames`` is None where there is no sample table."""
+    """Hold the facts from a video file's headers.
+
+    Attributes
+    ----------
+    size : bytes of the file.
+    promised_size : bytes that the headers announce; None if they do not say.
+    exact_frames : number of frames in the sample table; None if there is no sample table.
+    shown_share : share of the video track that the edit list shows, 0 to 1.
+    """
 
     size: int
     promised_size: int | None = None
     exact_frames: int | None = None
-    shown_share: float = 1.0  # how much of the video track the edit list shows
+    shown_share: float = 1.0
 
 
 def inspect(path: Path) -> Container:
-    """Read the headers of a video file. What is not understood is left open, never guessed."""
+    """Read the headers of a video file.
+
+    Fields that this function does not understand keep their defaults; it never guesses.
+
+    Parameters
+    ----------
+    path : the video file.
+
+    Raises
+    ------
+    OSError : the file cannot be read.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
+
         if head[:4] == b"RIFF" and len(head) == 12:
-            return Container(size, promised_size=8 + struct.unpack("<I", head[4:8])[0])
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+            (payload_size,) = struct.unpack("<I", head[4:8])
+            return Container(size, promised_size=8 + payload_size)
+
+        if head[4:8] in _ISO_FIRST_BOXES:
             try:
                 return _inspect_iso(file, size)
-            except struct.error:  # a box too short for its fields: the decoder's matter
+            except struct.error:
+                # A box is too short for its fields: the decoder reports that.
                 return Container(size)
+
     return Container(size)
 
 
 def early_end(
-    container: Container, frames_read: int, frames_counted: int | None, fps: float | None, last_s: float, gap_s: float
+    container: Container,
+    frames_read: int,
+    frames_counted: int | None,
+    fps: float | None,
+    last_s: float,
+    gap_s: float,
 ) -> str | None:
-    """Say how a file broke, or None where it ended as it should.
+    """Describe how a file broke, or return None if it ended as it should.
 
-    A file shorter than its headers say is broken. Otherwise frames must be missing, beyond the slack of counting: from
-    a sample table that is enough; where the count is an estimate, the last timestamp must also lie short of the end, by
-    more than twice the longest gap between frames seen (variable frame rates, a held last frame).
+    A file that is shorter than its headers say is broken. Otherwise frames must be missing, more
+    than the slack of counting. If the count comes from a sample table, missing frames are enough.
+    If the count is an estimate, the last timestamp must also lie short of the end, by more than
+    twice the longest gap between two frames (variable frame rates, a last frame that is held).
 
     Parameters
     ----------
-    container : what ``inspect`` found.
-    frames_read, frames_counted : what was decoded; what OpenCV said before.
-    fps : the mean rate OpenCV derived its count from, or None.
-    last_s, gap_s : timestamp of the last frame and longest gap between two, seconds.
+    container : the result of ``inspect``.
+    frames_read : number of frames that were decoded.
+    frames_counted : number of frames that OpenCV announced before; None if unknown.
+    fps : the mean rate from which OpenCV derived its count; None if unknown.
+    last_s : timestamp of the last frame, seconds.
+    gap_s : longest gap between two frames, seconds.
+
+    Examples
+    --------
+    >>> whole = Container(size=5000, promised_size=5000, exact_frames=100)
+    >>> early_end(whole, 100, 100, fps=25.0, last_s=3.96, gap_s=0.04) is None
+    True
+    >>> early_end(whole, 50, 100, fps=25.0, last_s=1.96, gap_s=0.04)
+    'ends after frame 50 of 100'
     """
     total = round(frames_counted * container.shown_share) if frames_counted else None
-    ends = f"ends after frame {frames_read} of {total}" if total else f"ends after frame {frames_read}"
-    if container.promised_size is not None and container.size < container.promised_size:
-        return f"{ends} (the file is cut short: {container.size} of {container.promised_size} bytes)"
+    ends = f"ends after frame {frames_read}"
+    if total:
+        ends = f"{ends} of {total}"
+
+    # Shorter than the headers say?
+    promised = container.promised_size
+    if promised is not None and container.size < promised:
+        return f"{ends} (the file is cut short: {container.size} of {promised} bytes)"
+
+    # Enough frames?
     if total is None or total - frames_read <= max(_SLACK_FRAMES, _SLACK_SHARE * total):
         return None
+
+    # Is the last timestamp short of the end?
     duration_s = total / fps if fps else math.inf
-    short = last_s + max(2 * gap_s, _SLACK_SHARE * duration_s) < duration_s
-    if container.exact_frames == frames_counted and container.shown_share == 1.0:
-        return ends if short else f"only {frames_read} of {total} frames can be decoded"
-    return ends if short else None
+    slack_s = max(2 * gap_s, _SLACK_SHARE * duration_s)
+    short = last_s + slack_s < duration_s
+    if short:
+        return ends
+
+    count_is_exact = container.exact_frames == frames_counted and container.shown_share == 1.0
+    if count_is_exact:
+        return f"only {frames_read} of {total} frames can be decoded"
+    return None
 
 
 def _inspect_iso(file: BinaryIO, size: int) -> Container:
-    end, moov = 0, b""
+    """Read the facts of an ISO base media file (mp4, mov) of ``size`` bytes."""
+    end = 0
+    moov = b""
     for kind, start, stop in _top_boxes(file, size):
         end = stop
         if kind == b"moov" and stop <= size:
             file.seek(start)
             moov = file.read(stop - start)
+
     frames, share = _video_track(moov)
     return Container(size, promised_size=end, exact_frames=frames, shown_share=share)
 
 
 def _top_boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start of payload, end) of every box of the file; the last end may lie beyond the file."""
+    """Yield (kind, start of payload, end) of every box of the file.
+
+    The last end may lie beyond the end of the file.
+    """
     position = 0
     while position + 8 <= size:
         file.seek(position)
         length, kind = struct.unpack(">I4s", file.read(8))
         start = position + 8
-        if length == 1:
-            length, start = struct.unpack(">Q", file.read(8))[0], start + 8
+
+        if length == 1:  # the length follows as 64 bits
+            (length,) = struct.unpack(">Q", file.read(8))
+            start += 8
         elif length == 0:  # "to the end of the file"
             length = size - position
+
         if length < start - position or not kind.isascii():
-            return  # padding behind the last box, no box
+            return  # padding behind the last box, not a box
+
         position += length
         yield kind, start, position
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (kind, payload) of every box in ``data``."""
     position = 0
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -111,47 +181,76 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _find(data: bytes, *path: bytes) -> bytes:
-    """Payload of the first box at ``path``, or nothing."""
+    """Return the payload of the first box at ``path``, or ``b""`` if there is none."""
     for kind in path:
-        data = next((payload for k, payload in _boxes(data) if k == kind), b"")
+        payloads = (payload for found, payload in _boxes(data) if found == kind)
+        data = next(payloads, b"")
     return data
 
 
 def _video_track(moov: bytes) -> tuple[int | None, float]:
-    """Sample count of the first video track (None without one), and the share of it that its edit list shows."""
+    """Return the sample count of the first video track, and the share that its edit list shows.
+
+    The count is None if there is no video track or no sample table.
+    """
     for kind, track in _boxes(moov):
         media = _find(track, b"mdia")
-        if kind == b"trak" and _find(media, b"hdlr")[8:12] == b"vide":
-            table = _find(media, b"minf", b"stbl", b"stsz")
-            frames = struct.unpack_from(">I", table, 8)[0] if table else None
-            whole_s, clock = _length(_find(media, b"mdhd")), _clock(_find(moov, b"mvhd"))
-            shown = _shown(_find(track, b"edts", b"elst"))
-            if not shown or not whole_s or not clock:
-                return frames, 1.0
-            share = shown / clock / whole_s
-            return frames, share if share < 1.0 - _SLACK_SHARE else 1.0
+        is_video = kind == b"trak" and _find(media, b"hdlr")[8:12] == b"vide"
+        if not is_video:
+            continue
+
+        sample_sizes = _find(media, b"minf", b"stbl", b"stsz")
+        frames = struct.unpack_from(">I", sample_sizes, 8)[0] if sample_sizes else None
+        return frames, _track_share(moov, track, media)
     return None, 1.0
 
 
+def _track_share(moov: bytes, track: bytes, media: bytes) -> float:
+    """Return the share of ``track`` that its edit list shows; 1.0 if all, or if unknown."""
+    whole_s = _length(_find(media, b"mdhd"))
+    clock = _clock(_find(moov, b"mvhd"))
+    shown = _shown(_find(track, b"edts", b"elst"))
+    if not shown or not whole_s or not clock:
+        return 1.0
+
+    share = shown / clock / whole_s
+    return share if share < 1.0 - _SLACK_SHARE else 1.0
+
+
 def _clock(header: bytes) -> int:
-    """Units a second of an ``mvhd`` or ``mdhd`` box; 0 where there is none."""
-    return int(struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0]) if header else 0
+    """Return the units per second of an ``mvhd`` or ``mdhd`` box; 0 if the box is missing."""
+    if not header:
+        return 0
+    offset = 20 if header[0] == 1 else 12  # version 1 has 64-bit dates before it
+    return int(struct.unpack_from(">I", header, offset)[0])
 
 
 def _length(header: bytes) -> float:
-    """Duration an ``mdhd`` box states, seconds; 0 where it states none."""
+    """Return the duration that an ``mdhd`` box states, seconds; 0 if it states none."""
     clock = _clock(header)
     if not clock:
         return 0.0
-    duration = struct.unpack_from(">Q", header, 24) if header[0] == 1 else struct.unpack_from(">I", header, 16)
-    return float(duration[0] / clock)
+
+    if header[0] == 1:
+        (duration,) = struct.unpack_from(">Q", header, 24)
+    else:
+        (duration,) = struct.unpack_from(">I", header, 16)
+    return float(duration / clock)
 
 
 def _shown(edits: bytes) -> int:
-    """Units of the movie's clock that an ``elst`` box shows of its track; empty edits only delay it."""
+    """Return how much of its track an ``elst`` box shows, in units of the movie's clock.
+
+    Empty edits (their start is negative) only delay the track, so they do not count.
+    """
     if not edits:
         return 0
+
     entry = struct.Struct(">Qqi" if edits[0] == 1 else ">Iii")
-    count = struct.unpack_from(">I", edits, 4)[0]
-    entries = [entry.unpack_from(edits, 8 + i * entry.size) for i in range(min(count, len(edits) // entry.size))]
-    return sum(length for length, start, _ in entries if start >= 0)
+    announced = struct.unpack_from(">I", edits, 4)[0]
+    shown = 0
+    for number in range(min(announced, len(edits) // entry.size)):
+        length, start, _ = entry.unpack_from(edits, 8 + number * entry.size)
+        if start >= 0:
+            shown += length
+    return int(shown)

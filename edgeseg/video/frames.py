@@ -13,17 +13,33 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edgeseg.nv12 import Nv12
+from edgeseg.imaging.nv12 import Nv12
 
-_READ_AHEAD = 4  # frames: evens out slow key frames; 11 MB at 1280x720
-_JOIN_TIMEOUT_S = 2.0  # a reader stuck inside a driver is left behind (a daemon thread) rather than waited for
+# Frames that are read ahead: this evens out slow key frames, and takes 11 MB at 1280x720.
+_READ_AHEAD = 4
+
+# A reader that is stuck inside a driver is left behind (it is a daemon thread), not waited for.
+_JOIN_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a source says of itself: pixels, frames a second (None: has none), frame count (None: unknown)."""
+    """Describe a source of frames before it is read.
+
+    Attributes
+    ----------
+    width, height : size of the frames, pixels.
+    fps : frames per second; None if the source has no frame rate.
+    frames : number of frames; None if it is unknown.
+    live : True for a camera or a stream, False for something with an end.
+
+    Examples
+    --------
+    >>> VideoInfo(width=1280, height=720, fps=25.0, frames=None, live=True).width
+    1280
+    """
 
     width: int
     height: int
@@ -34,12 +50,24 @@ class VideoInfo:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame.
+    """Hold one frame and the facts about it.
 
-    ``pixels`` is (H, W, 3) uint8 BGR, or, after ``Source.hand_on_nv12``, maybe an ``Nv12``; ``image`` is always BGR.
-    ``index`` counts what the source produced from 0 (where a live source dropped frames it jumps); ``timestamp_s``
-    counts from its start; ``read_ms`` is how long reading and decoding took (for a live source that includes the wait
-    for the camera).
+    Attributes
+    ----------
+    index : number of the frame in the source, from 0. It jumps if a live source dropped frames.
+    pixels : (H, W, 3) uint8 BGR. After ``Source.hand_on_nv12`` it may be an ``Nv12`` instead; the
+        property ``image`` is always BGR.
+    name : name for files that belong to the frame, such as its mask.
+    timestamp_s : seconds since the start of the source.
+    read_ms : milliseconds that reading and decoding took. For a live source this includes the wait
+        for the camera.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> frame = Frame(0, np.zeros((48, 64, 3), np.uint8), "000000", timestamp_s=0.0)
+    >>> frame.size
+    (48, 64)
     """
 
     index: int
@@ -50,52 +78,94 @@ class Frame:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
-        height, width = (self.pixels.luma if isinstance(self.pixels, Nv12) else self.pixels).shape[:2]
+        """Return (H, W)."""
+        plane = self.pixels.luma if isinstance(self.pixels, Nv12) else self.pixels
+        height, width = plane.shape[:2]
         return height, width
 
     @cached_property
     def image(self) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 BGR."""
+        """Return the pixels as (H, W, 3) uint8 BGR."""
         return self.pixels.to_bgr() if isinstance(self.pixels, Nv12) else self.pixels
 
 
 class Channel(Generic[T]):
-    """A bounded queue between two threads that neither side can hang on.
+    """Pass items from one thread to another through a bounded queue on which neither side can hang.
 
-    The producer's ``put`` waits for room (or, with ``keep_newest``, drops the oldest item and counts it). ``finish``
-    ends the stream, or hands the producer's exception to the consumer after the items before it. The consumer's
-    ``close`` wakes both sides: ``put`` then says False.
+    The producer calls ``put`` and then ``finish``. The consumer iterates, and calls ``close`` if it
+    stops early.
+
+    Parameters
+    ----------
+    capacity : number of items that may wait.
+    keep_newest : if the queue is full, drop the oldest item instead of waiting for room.
+
+    Attributes
+    ----------
+    dropped : number of items that were dropped because the queue was full.
+
+    Examples
+    --------
+    >>> channel: Channel[int] = Channel(capacity=2, keep_newest=True)
+    >>> [channel.put(item) for item in (1, 2, 3)]
+    [True, True, True]
+    >>> channel.finish()
+    >>> list(channel), channel.dropped
+    ([2, 3], 1)
     """
 
     def __init__(self, capacity: int, *, keep_newest: bool = False) -> None:
-        self._capacity, self._keep_newest = capacity, keep_newest
+        self._capacity = capacity
+        self._keep_newest = keep_newest
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
-        self._finished = self._closed = False
+        self._finished = False
+        self._closed = False
         self._error: BaseException | None = None
         self.dropped = 0
 
     def put(self, item: T) -> bool:
-        """Add an item; False where the consumer is gone and the producer should stop."""
+        """Add an item.
+
+        Waits for room in the queue. With ``keep_newest`` it does not wait: it drops the oldest item
+        and counts it in ``dropped``.
+
+        Parameters
+        ----------
+        item : the item to add.
+
+        Returns
+        -------
+        False if the consumer is gone, so that the producer should stop.
+        """
         with self._changed:
             while not (self._closed or self._keep_newest) and len(self._items) >= self._capacity:
                 self._changed.wait()
             if self._closed:
                 return False
+
             if len(self._items) >= self._capacity:
                 self._items.popleft()
                 self.dropped += 1
+
             self._items.append(item)
             self._changed.notify_all()
             return True
 
     def finish(self, error: BaseException | None = None) -> None:
+        """End the stream; the producer calls this once.
+
+        Parameters
+        ----------
+        error : the producer's exception. The consumer raises it after the items before it.
+        """
         with self._changed:
-            self._finished, self._error = True, error
+            self._finished = True
+            self._error = error
             self._changed.notify_all()
 
     def close(self) -> None:
+        """Discard all items and wake both sides: ``put`` then returns False."""
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -106,6 +176,7 @@ class Channel(Generic[T]):
             with self._changed:
                 while not (self._items or self._finished or self._closed):
                     self._changed.wait()
+
                 if self._items:
                     item = self._items.popleft()
                     self._changed.notify_all()
@@ -113,20 +184,34 @@ class Channel(Generic[T]):
                     raise self._error
                 else:
                     return
+
+            # Outside the lock: the consumer may take its time.
             yield item
 
 
 class Source:
-    """An iterator over frames, read ahead by a thread of its own; also a context manager.
+    """Iterate over frames that a thread of its own reads ahead; also a context manager.
 
     Parameters
     ----------
-    info : what is known before reading. A live source reads from now on and keeps only the newest frame.
+    info : facts that are known before reading. A live source starts to read at once, and keeps only
+        the newest frame.
     frames : the frames; the reader thread iterates them.
-    path : the file or folder that is read, where there is one.
-    release : frees the device or file; called once, when nobody reads any more.
-    hand_on_nv12 : lets frames be ``Nv12`` from the next one on, where they come so. Call it for a consumer that takes
-        those: the reader then converts nothing.
+    path : the file or folder that is read, if there is one.
+    release : function that frees the device or the file. It is called once, when nobody reads any
+        more.
+    hand_on_nv12 : function that makes the frames ``Nv12`` from the next one on, if the source
+        delivers that format. Call it for a consumer that takes ``Nv12``: the reader then converts
+        nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> black = np.zeros((48, 64, 3), np.uint8)
+    >>> frames = iter([Frame(0, black, "first", 0.0), Frame(1, black, "second", 0.04)])
+    >>> with Source(VideoInfo(64, 48, fps=25.0, frames=2, live=False), frames) as source:
+    ...     [frame.name for frame in source]
+    ['first', 'second']
     """
 
     def __init__(
@@ -137,67 +222,91 @@ class Source:
         release: Callable[[], None] | None = None,
         hand_on_nv12: Callable[[], None] = lambda: None,
     ) -> None:
-        self.info, self.path, self.hand_on_nv12 = info, path, hand_on_nv12
-        self._frames, self._release = frames, release
-        self._channel: Channel[Frame] = Channel(1 if info.live else _READ_AHEAD, keep_newest=info.live)
+        self.info = info
+        self.path = path
+        self.hand_on_nv12 = hand_on_nv12
+        self._frames = frames
+        self._release = release
+
+        capacity = 1 if info.live else _READ_AHEAD
+        self._channel: Channel[Frame] = Channel(capacity, keep_newest=info.live)
         self._items = iter(self._channel)
+
         self._reader: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._dropped_before: int | None = None
+
         if info.live:
-            self._start()  # while the engine loads, a camera's buffers must not fill with old frames
+            # While the engine loads, a camera's buffers must not fill with old frames.
+            self._start()
 
     @property
     def dropped(self) -> int:
-        """Frames of a live source that were never taken, because a newer one came; since the first was asked for."""
+        """Return how many frames a live source replaced by newer ones before anybody took them.
+
+        The count starts when the consumer takes its first frame.
+        """
         return self._channel.dropped - (self._dropped_before or 0)
 
     def __iter__(self) -> Iterator[Frame]:
         return self
 
     def __next__(self) -> Frame:
-        """The next frame. Raises what the reader met: ``InputError`` for a video that breaks half-way."""
+        """Return the next frame.
+
+        Raises
+        ------
+        InputError : a video breaks half-way. Any other exception of the reader is raised here, too.
+        """
         self._start()
         if self._dropped_before is None:
             self._dropped_before = self._channel.dropped
         return next(self._items)
 
     def _start(self) -> None:
+        """Start the reader thread, unless it runs already or the source is closed."""
         with self._lock:
             if self._reader is None and not self._closed:
                 self._reader = threading.Thread(target=self._read, name="edgeseg-read", daemon=True)
                 self._reader.start()
 
     def _read(self) -> None:
+        """Put all frames into the channel; the reader thread runs this."""
         error: BaseException | None = None
         try:
             while (frame := self._timed_next()) is not None:
                 if not self._channel.put(frame):
                     break
-        except BaseException as caught:  # all of it belongs to the consumer
+        except BaseException as caught:  # any exception belongs to the consumer
             error = caught
         finally:
             self._free()
             self._channel.finish(error)
 
     def _timed_next(self) -> Frame | None:
+        """Read the next frame and note how long that took; return None at the end."""
         start = time.perf_counter()
         frame = next(self._frames, None)
         read_ms = (time.perf_counter() - start) * 1e3
         return None if frame is None else replace(frame, read_ms=read_ms)
 
     def _free(self) -> None:
+        """Free the device or the file, at most once."""
         release, self._release = self._release, None
         if release is not None:
             release()
 
     def close(self) -> None:
-        """Stop reading and free the device or file; from any thread, any number of times; never hangs."""
+        """Stop reading and free the device or the file.
+
+        Any thread may call this, any number of times. It never hangs.
+        """
         with self._lock:
             self._closed = True
             reader = self._reader
         self._channel.close()
+
         if reader is None:
             self._free()
         elif reader is not threading.current_thread():
@@ -207,6 +316,9 @@ class Source:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()

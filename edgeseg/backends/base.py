@@ -1,0 +1,261 @@
+"""Define what every target implements: its precisions, its compiler, its checks and its engine."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgeseg.backends.engine import Engine
+from edgeseg.errors import InputError
+from edgeseg.graph.network import Network
+from edgeseg.passport import Passport
+from edgeseg.precision import INT8
+from edgeseg.types import Image
+
+if TYPE_CHECKING:
+    from edgeseg.backends.proof import Reference
+
+ONE_FRAME = (1, 1, 1)
+
+# Values of `PlanOptions.unpool`.
+AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"
+
+# Keys and values of a passport's settings. A plan without the key `outputs` returns labels.
+OUTPUTS = "outputs"
+LABELS, LABELS_AND_SCORES = "labels", "labels, scores"
+SCORES = "scores"  # the only output of a plan that runs between edgeseg's own kernels
+VERSION_COMPATIBLE = "version_compatible"  # "yes", or absent
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Hold the options of a build. All are for TensorRT; ``unpool`` is for the cpu target, too.
+
+    Attributes
+    ----------
+    unpool : ``native`` (standard operators), ``plugin`` (edgeseg's CUDA library; on the CPU its
+        OpenVINO extension) or ``auto``: the plugin if it is built; on the CPU the faster of both.
+    sm : compute capabilities to build for ahead of time, 86 for 8.6; TensorRT-RTX only. Without
+        them the plan is portable from RTX 30 on.
+    workspace_mib : limit of TensorRT's scratch memory, in MiB.
+    level : how long TensorRT searches tactics, 0 to 5.
+    timing_cache : file of measured tactics. It is read if it exists, and written; TensorRT only.
+    scores : add the logits as a second output of the plan.
+    version_compatible : build a plan that later minor versions open, too. The plugin is inside it;
+        it is somewhat slower; TensorRT only.
+    kernels : build a plan that takes the network's input tensor and returns logits. The kernels of
+        edgeseg's CUDA library do the rest: the opened engine takes frames of any size, BGR or NV12,
+        and paints pictures on the device.
+    batch : smallest, best and largest number of frames per call. Kernels are chosen for the best.
+    sizes : smallest, best and largest (H, W). If empty, the plan takes the spec's size only.
+
+    Examples
+    --------
+    >>> PlanOptions(unpool="native", batch=(1, 4, 8)).batch
+    (1, 4, 8)
+    """
+
+    unpool: str = AUTO
+    sm: tuple[int, ...] = ()
+    workspace_mib: int | None = None
+    level: int | None = None
+    timing_cache: Path | None = None
+    scores: bool = False
+    version_compatible: bool = False
+    kernels: bool = False
+    batch: tuple[int, int, int] = ONE_FRAME
+    sizes: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Built:
+    """Hold the bytes of an engine, and the facts about them that go into its passport.
+
+    Attributes
+    ----------
+    data : content of the engine file.
+    library, library_version : the library that compiled the engine.
+    device, device_features : name of the processor or GPU, and features that the engine may need.
+    settings : compile settings of the library.
+    form : the form of the graph that was chosen, and the measurements behind the choice.
+    graph : serialized ONNX graph that was compiled; empty if the backend does not keep it.
+    proof : result of the comparison with the ONNX file; empty if there was none.
+    """
+
+    data: bytes
+    library: str
+    library_version: str
+    device: str
+    device_features: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    form: dict[str, str] = field(default_factory=dict)
+    graph: bytes = b""
+    proof: dict[str, Any] = field(default_factory=dict)
+
+
+def graph_file(engine: Path) -> Path:
+    """Return the path that keeps the graph an engine was built from; the file need not exist.
+
+    Parameters
+    ----------
+    engine : path of the engine file.
+
+    Examples
+    --------
+    >>> graph_file(Path("enet.fp16.engine")).name
+    'enet.fp16.graph.onnx'
+    """
+    return engine.with_suffix(".graph.onnx")
+
+
+class Backend(ABC):
+    """Build, check and open the engines of one target.
+
+    Attributes
+    ----------
+    name : the target's name, such as ``cpu``.
+    floats : the precisions it supports beside INT8.
+    keeps_graph : True if ``compile`` fills ``Built.graph``.
+    unpools : the values of ``PlanOptions.unpool`` it supports.
+    """
+
+    name: ClassVar[str]
+    floats: ClassVar[tuple[str, ...]]
+    keeps_graph: ClassVar[bool] = False
+    unpools: ClassVar[tuple[str, ...]] = (AUTO, NATIVE, PLUGIN)
+
+    @abstractmethod
+    def best_precision(self) -> str:
+        """Return the fastest float precision that is exact enough on this machine."""
+
+    def check_precision(self, precision: str) -> str:
+        """Return the precision to build with, and replace ``auto`` by the best one.
+
+        Parameters
+        ----------
+        precision : ``auto``, ``int8``, or one of ``floats``.
+
+        Raises
+        ------
+        InputError : this target or this machine does not support the precision.
+        """
+        if precision == "auto":
+            return self.best_precision()
+
+        supported = (*self.floats, INT8)
+        if precision not in supported:
+            raise InputError(
+                f"the {self.name} target has no such precision",
+                got=repr(precision),
+                expected=", ".join(supported),
+            )
+        return precision
+
+    def check_unpool(self, options: PlanOptions) -> None:
+        """Raise ``InputError`` if this target does not support ``options.unpool``."""
+        if options.unpool not in self.unpools:
+            expected = " or ".join(self.unpools)
+            raise InputError(f"target {self.name} does not support `unpool={options.unpool}`", expected=expected)
+
+    def check_options(self, options: PlanOptions) -> None:
+        """Raise ``InputError`` if an option is set that this target does not use.
+
+        The base class uses ``unpool`` only; the TensorRT backends override this method.
+        """
+        self.check_unpool(options)
+
+        defaults = vars(PlanOptions())
+        unused: list[str] = []
+        for name, value in vars(options).items():
+            if name != "unpool" and value != defaults[name]:
+                unused.append(f"`{name}`")
+        if unused:
+            raise InputError(
+                f"the {self.name} target has no such option",
+                got=", ".join(unused),
+                hint="Give a TensorRT `target`.",
+            )
+
+    def check_network(self, network: Network, options: PlanOptions) -> None:  # noqa: B027  optional
+        """Raise an error before the build starts if ``network`` cannot be built with ``options``.
+
+        Raises
+        ------
+        InputError : an option does not fit the network.
+        GraphError : this target cannot build the graph.
+        """
+
+    @abstractmethod
+    def compile(
+        self,
+        network: Network,
+        precision: str,
+        final: Path,
+        options: PlanOptions,
+        frames: Iterable[Image] | None,
+        say: Callable[[str], None],
+        known: "Reference | None" = None,
+    ) -> Built:
+        """Compile ``network`` and return the engine's bytes with the facts for its passport.
+
+        Parameters
+        ----------
+        network : a float network or a Q/DQ network.
+        precision : a precision that ``check_precision`` returned.
+        final : path that the engine file will get; this method does not write it.
+        options : options that ``check_options`` accepted.
+        frames : examples of the frames that the engine will see, (H, W, 3) uint8 BGR, or ``None``.
+        say : takes progress messages.
+        known : labels of the ONNX file for a few frames. A target that runs on this machine proves
+            its engine on them. ``None``: no proof.
+
+        Raises
+        ------
+        EdgesegError : the network cannot be compiled, or the engine is proven wrong.
+        """
+
+    def why_unproven(self) -> str:
+        """Return in a few words why this machine cannot run engines it builds; empty if it can."""
+        return ""
+
+    def prove(self, passport: Passport, built: Built, known: "Reference", say: Callable[[str], None]) -> dict[str, Any]:
+        """Return the proof of an engine that was just built.
+
+        Parameters
+        ----------
+        passport : the engine's passport.
+        built : what ``compile`` returned.
+        known : labels of the ONNX file for a few frames.
+        say : takes progress messages.
+
+        Raises
+        ------
+        CheckFailedError : the engine's labels differ too much from the ONNX file's.
+        """
+        return built.proof
+
+    @abstractmethod
+    def fingerprint(self) -> tuple[str, ...]:
+        """Return the facts of this machine that an engine depends on: library and device."""
+
+    @abstractmethod
+    def check(self, path: Path, passport: Passport, rebuild: str) -> None:
+        """Raise ``EngineError`` if an engine does not fit this machine.
+
+        Parameters
+        ----------
+        path : the engine file, for the error.
+        passport : the engine's passport.
+        rebuild : advice how to build the engine again, for the error.
+        """
+
+    @abstractmethod
+    def open(self, passport: Passport, data: bytes) -> Engine:
+        """Return an engine that is ready to run.
+
+        Parameters
+        ----------
+        passport : the engine's passport.
+        data : content of the engine file.
+        """

@@ -1,0 +1,65 @@
+"""Open an engine file. The passport is checked first, so that a misfit gives a clear error."""
+
+from pathlib import Path
+
+from edgeseg.backends.engine import Engine
+from edgeseg.backends.registry import BACKENDS
+from edgeseg.errors import EngineError, InputError
+from edgeseg.files import sha256_bytes
+from edgeseg.graph.onnx_file import digest_onnx
+from edgeseg.passport import Passport
+
+
+def load_engine(path: str | Path) -> Engine:
+    """Open an engine file.
+
+    Parameters
+    ----------
+    path : the engine file; its passport must be beside it.
+
+    Raises
+    ------
+    InputError : there is no such file.
+    EngineError : the engine is damaged, older than its ONNX file, or built for another machine.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such engine", got=repr(str(path)), hint="Build one: `build_engine(NAME.onnx)`.")
+
+    passport = Passport.read(path)
+    blob = path.read_bytes()
+    _check(path, passport, blob)
+    return BACKENDS[passport.target].open(passport, blob)
+
+
+def _check(path: Path, passport: Passport, blob: bytes) -> None:
+    """Raise ``EngineError`` for the first mismatch, with the command that rebuilds the engine."""
+    source = path.with_name(f"{passport.name}.onnx")
+    rebuild = f"Build it again: `build_engine({', '.join(_build_arguments(source, passport))})`."
+
+    if passport.target not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise EngineError(f"{path}: built for target {passport.target}", expected=known, hint="Update edgeseg.")
+
+    if sha256_bytes(blob) != passport.engine_sha256:
+        raise EngineError(
+            f"{path}: is not the engine its passport describes (truncated or replaced)",
+            got=f"{len(blob):,} bytes with another hash",
+            hint=rebuild,
+        )
+
+    BACKENDS[passport.target].check(path, passport, rebuild)
+
+    if source.is_file() and digest_onnx(source) != passport.onnx_sha256:
+        raise EngineError(f"{path}: {source.name} has changed since it was built", hint=rebuild)
+
+
+def _build_arguments(source: Path, passport: Passport) -> list[str]:
+    """Return the arguments of ``build_engine`` that build the engine of ``passport`` again."""
+    arguments = [source.name]
+    if passport.target != "cpu":
+        arguments.append(f"target={passport.target}")
+    arguments.append("precision=int8" if passport.int8 else f"precision={passport.precision}")
+    if "calibration" in passport.int8:
+        arguments.append("calib=SET")
+    return arguments

@@ -1,0 +1,169 @@
+"""Implement the cpu target with OpenVINO.
+
+Precision is a compile hint for the float parts; everything else is in the graph.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from edgeseg.backends.base import NATIVE, Backend, Built, PlanOptions
+from edgeseg.backends.engine import Engine
+from edgeseg.backends.openvino import forms, session
+from edgeseg.backends.openvino.engine import OpenVinoEngine, pack
+from edgeseg.backends.openvino.extension import build as extension
+from edgeseg.backends.proof import Reference
+from edgeseg.errors import EdgesegError, EngineError, InputError
+from edgeseg.graph.network import Network
+from edgeseg.passport import Passport
+from edgeseg.types import Image
+
+TARGET = "cpu"
+LIBRARY = "openvino"
+FORMS = "forms 2"  # increase it when the forms change: engines in the cache are then built again
+
+
+class OpenVinoBackend(Backend):
+    """Build and open engines that run on the processor, with OpenVINO.
+
+    Examples
+    --------
+    >>> OpenVinoBackend().check_precision("fp32")
+    'fp32'
+    """
+
+    name = TARGET
+    floats = session.FLOATS
+
+    def best_precision(self) -> str:
+        """Return ``bf16`` if the processor computes it natively, else ``fp32``."""
+        return session.best_precision()
+
+    def check_precision(self, precision: str) -> str:
+        """Return the precision to build with; raise ``InputError`` if this processor lacks it."""
+        if precision == "bf16" and "BF16" not in session.device()[1]:
+            raise InputError(
+                "this processor does not compute in bf16",
+                got=session.device()[0],
+                expected="AVX512_BF16 or AMX",
+                hint="Build with `precision=fp32`.",
+            )
+        return super().check_precision(precision)
+
+    def compile(
+        self,
+        network: Network,
+        precision: str,
+        final: Path,
+        options: PlanOptions,
+        frames: Iterable[Image] | None,
+        say: Callable[[str], None],
+        known: Reference | None = None,
+    ) -> Built:
+        """Compile ``network`` in the fastest form that labels as the ONNX file does.
+
+        ``Backend.compile`` describes the parameters. The bytes hold one graph that returns labels
+        and, if the network has logits, a second one that returns them.
+        """
+        config = session.settings(precision)
+        if session.INT8_KERNELS in config:
+            say(
+                "INT8 is not exact on this processor (no VNNI), so the quantized net is computed in float: the labels "
+                "of other targets, no faster than `precision=fp32`"
+            )
+
+        chosen = forms.choose(network, precision, options.unpool, known, say)
+        config = session.settings(precision, chosen.form.floats)
+
+        # The same form once more, with logits as its output.
+        scores = None
+        if network.form != "labels":
+            scores = forms.compile_form(forms.named(network), chosen.form, precision, scores=True).blob()
+
+        proof: dict[str, Any] = {}
+        if chosen.verdict is not None and known is not None:
+            proof = known.to_dict() | chosen.verdict.to_dict()
+
+        name, features = session.device()
+        return Built(
+            data=pack(chosen.compiled.blob(), scores),
+            library=LIBRARY,
+            library_version=session.library_version(),
+            device=name,
+            device_features=features,
+            settings=config,
+            form=forms.facts(chosen),
+            proof=proof,
+        )
+
+    def fingerprint(self) -> tuple[str, ...]:
+        """Return the facts of this machine that an engine depends on.
+
+        These are OpenVINO's version, the processor, and the CPU extension.
+        """
+        unpool = NATIVE if extension.why_not() else extension.identity()
+        return (
+            session.library_version(),
+            *session.device()[1],
+            session.device()[0],
+            unpool,
+            f"exact INT8: {session.int8_is_exact()}",
+            f"signed INT8: {session.signed_int8_is_exact()}",
+            FORMS,
+        )
+
+    def check(self, path: Path, passport: Passport, rebuild: str) -> None:
+        """Raise ``EngineError`` if the engine does not fit this OpenVINO or this processor.
+
+        ``Backend.check`` describes the parameters.
+        """
+        version = session.library_version()
+        if passport.library_version != version:
+            raise EngineError(
+                f"{path}: was built with another OpenVINO", got=passport.library_version, expected=version, hint=rebuild
+            )
+
+        name, features = session.device()
+        missing = sorted(set(passport.device_features) - set(features))
+
+        # OpenVINO does not list VNNI, which engines that run INT8 kernels need.
+        is_quantized = passport.precision not in session.FLOATS
+        runs_int8 = is_quantized and session.INT8_KERNELS not in passport.settings
+        if not missing and runs_int8 and not session.int8_is_exact():
+            missing = ["VNNI"]
+
+        if missing:
+            raise EngineError(
+                f"{path}: was built for {passport.device}, and this processor lacks {', '.join(missing)}",
+                got=name,
+                hint=rebuild,
+            )
+
+    def open(self, passport: Passport, data: bytes) -> Engine:
+        """Return an engine that is ready to run, from the content of its file."""
+        prepare_to_open(passport)
+        return OpenVinoEngine(passport, data)
+
+
+def prepare_to_open(passport: Passport) -> None:
+    """Load edgeseg's CPU extension if the engine was built with it.
+
+    Parameters
+    ----------
+    passport : the engine's passport.
+
+    Raises
+    ------
+    EngineError : the engine needs the extension, which cannot be built or loaded here.
+    """
+    if passport.form.get("unpool") != session.EXTENSION:
+        return
+
+    try:
+        extension.load()
+    except EdgesegError as error:
+        raise EngineError(
+            f"{passport.name}: was built with edgeseg's CPU extension, which is not here",
+            got=str(error.got or error),
+            hint="Install a C++ compiler; or build it again: `build_engine(NAME.onnx, unpool=native)`.",
+        ) from error

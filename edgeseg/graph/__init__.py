@@ -1,0 +1,1 @@
+"""ONNX files: read, understood, rewritten and lowered to what a target compiles."""

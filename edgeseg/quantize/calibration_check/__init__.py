@@ -1,0 +1,1 @@
+"""Is a calibration set fit for its net?"""

@@ -1,0 +1,1 @@
+"""Nets handed to NVIDIA servers: Triton and DeepStream."""

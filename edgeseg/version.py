@@ -1,0 +1,3 @@
+"""edgeseg's version, for passports, caches and results."""
+
+__version__ = "0.1.0"
