@@ -48,6 +48,7 @@ from edgeseg.backends.tensorrt.plugin.build import (
     sources_sha256,
 )
 from edgeseg.build.engine_from_onnx import build_engine
+from edgeseg.cli.spelling import as_options
 from edgeseg.data import open_dataset
 from edgeseg.errors import EdgesegError, EngineError
 from edgeseg.files import write_json
@@ -424,7 +425,7 @@ def main(arguments: list[str]) -> int:
         include = find_tensorrt_include(options.tensorrt_include)
         plugin = plugin_on_device(include, console)
     except EdgesegError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        console.print(f"[bold red]error:[/] {escape(as_options(str(error)))}")
         return error.exit_code
     halves = [row for row in plugin["bandwidth"] if row["form"] == "fp16 linear"]
     here = is_installed(TENSORRT)

@@ -1,6 +1,7 @@
 """The commands as functions: from files and addresses to files and results.
 
-``edgeseg.NAME`` gives each of them; the command line parses, calls such a function, and prints.
+``edgeseg.NAME`` gives each of them. They are for programs; the command line calls the same stages below, with progress
+bars between them.
 """
 
 from collections.abc import Sequence
@@ -160,19 +161,17 @@ def compare(
     >>> import edgeseg
     >>> result = edgeseg.compare(["enet-camvid@fp32", "enet-camvid@int8"], "drive.mp4")  # doctest: +SKIP
     """
-    from edgeseg.data import READERS, open_dataset
-    from edgeseg.data.sampling import spread
     from edgeseg.profiling.compare import compare as measure
-    from edgeseg.video import open_source
+    from edgeseg.profiling.frames import open_frames, spread_frames
+    from edgeseg.video import Source
 
-    if data.partition(":")[0] in READERS:
-        dataset = open_dataset(data, split)
-        indices = None if frames is None else spread(len(dataset), frames)
-        return measure(engines, dataset, indices=indices, rounds=rounds)
-
-    with open_source(data) as source:
-        indices = None if frames is None else spread(source.info.frames or frames, frames)
-        return measure(engines, source, indices=indices, name=data, rounds=rounds)
+    opened = open_frames(data, split)
+    try:
+        name = data if isinstance(opened, Source) else None
+        return measure(engines, opened, indices=spread_frames(opened, frames), name=name, rounds=rounds)
+    finally:
+        if isinstance(opened, Source):
+            opened.close()
 
 
 def export_onnx(

@@ -26,6 +26,7 @@ from typing import Any
 
 from board import Board, Sampler, cool_down, full_clocks, power_mode, power_of, sudo_kept
 
+from edgeseg.cli.spelling import as_options
 from edgeseg.errors import EdgesegError, InputError, MissingDependencyError
 from edgeseg.files import require_writable, write_json
 
@@ -285,7 +286,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print(_table(path))
         print(f"wrote {path}")
     except EdgesegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_options(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

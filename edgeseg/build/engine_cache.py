@@ -15,7 +15,8 @@ from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.errors import EngineError, InputError, OutputError, did_you_mean
 from edgeseg.files import cache_folder, sha256_file, write_json
 from edgeseg.graph.network import Overrides
-from edgeseg.graph.onnx_file import digest_onnx
+from edgeseg.graph.onnx_file import digest_onnx, read_onnx
+from edgeseg.graph.ops import QUANTIZED_OPS, is_quantized
 from edgeseg.precision import INT8
 from edgeseg.version import __version__
 from edgeseg.zoo import zoo, zoo_int8
@@ -57,7 +58,7 @@ def resolve_engine(
 
 def _settle(path: Path, precision: str, aim: Backend) -> str:
     """The precision a file is built in: what its graph says, or what was asked for. Raises ``InputError``."""
-    if b"QuantizeLinear" in path.read_bytes():
+    if _is_quantized_file(path):
         if precision not in ("auto", "int8"):
             raise InputError(f"{path}: is quantized, so INT8", got=precision, hint="Leave `precision` out.")
         return "int8"
@@ -67,6 +68,14 @@ def _settle(path: Path, precision: str, aim: Backend) -> str:
             hint=f"Build it: `build_engine({path}, precision=int8, calib=SET)`.",
         )
     return aim.check_precision(precision)
+
+
+def _is_quantized_file(path: Path) -> bool:
+    """Return True if a file has operators of quantization; a file that names none of them is not parsed."""
+    data = path.read_bytes()
+    if not any(name.encode() in data for name in QUANTIZED_OPS):
+        return False
+    return is_quantized(read_onnx(path)[0])
 
 
 def _shipped(name: str, path: Path, aim: Backend, precision: str, overrides: Overrides) -> Engine:

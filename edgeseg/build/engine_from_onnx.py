@@ -14,7 +14,7 @@ from edgeseg.backends.registry import find_backend
 from edgeseg.build.options import Quantization
 from edgeseg.errors import GraphError, InputError
 from edgeseg.files import atomic_path, require_writable, sha256_bytes, write_bytes
-from edgeseg.graph.graph import infer_shapes
+from edgeseg.graph.graph import copied, infer_shapes
 from edgeseg.graph.network import Network, Overrides, load_network
 from edgeseg.passport import Passport
 from edgeseg.precision import INT8
@@ -113,8 +113,7 @@ def _save_onnx(made: _Made, path: Path, aim: Backend) -> None:
 
     if made.precision in aim.floats:
         raise InputError(f"{path}: nothing to write", got=f"a {made.precision} engine, which has no Q/DQ file")
-    model = onnx.ModelProto()
-    model.CopyFrom(made.network.model)
+    model = copied(made.network.model)
     calibration = made.facts.get("calibration", {})
     told_of_set = {key: calibration.get(key) for key in ("source", "split", "choose", "seed", "digest")}
     if calibration:

@@ -73,13 +73,6 @@ def layer_errors(prepared: Prepared, placement: Placement, calibration: Calibrat
     return local_errors(prepared.network.model, placement, steps, inputs, exact=prepared.exact)
 
 
-def label_agreement(one: Network, other: Network, precisions: tuple[str, str], calibration: CalibrationSet) -> float:
-    """The share of pixels two nets label alike on a few frames of the set."""
-    first, second = run_with(one, precisions[0]), run_with(other, precisions[1])
-    same = [float((first(frame) == second(frame)).mean()) for frame in calibration.subset(AGREEMENT_FRAMES).images()]
-    return float(np.mean(same))
-
-
 class FloatLabels:
     """The float net's labels of a few frames, computed once: what INT8 candidates are compared with.
 

@@ -1,6 +1,5 @@
 """``compare``: engines side by side on the same frames, and against a saved comparison."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,18 +8,15 @@ import typer
 
 from edgeseg.cli.app import app
 from edgeseg.cli.console import escape, progress, stdout, tell_assumed, waiting
-from edgeseg.cli.inputs import open_source
 from edgeseg.cli.options import Json, require_json, spec_flags, write_report
 from edgeseg.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edgeseg.data import Dataset
     from edgeseg.graph.network import Overrides
     from edgeseg.profiling.compare import Comparison, EngineResult
     from edgeseg.profiling.entry import Entry
-    from edgeseg.video import Source
 
 MAX_DROP = 0.5  # points of mIoU
 
@@ -89,15 +85,16 @@ def _run(
     engines: Sequence[str], address: str, split: str, frames: int | None, rounds: int, overrides: "Overrides"
 ) -> "Comparison":
     """Open the data and the engines, compare, with a bar."""
-    from edgeseg.data.sampling import spread
     from edgeseg.profiling.compare import compare as run
+    from edgeseg.profiling.frames import open_frames, spread_frames
     from edgeseg.video import Source
 
-    data = open_data(address, split)
+    with waiting(f"opening {address}"):
+        data = open_frames(address, split)
     try:
         entries = _open_all(engines, overrides)
         known = data.info.frames if isinstance(data, Source) else len(data)
-        indices = None if frames is None else spread(known or frames, frames)
+        indices = spread_frames(data, frames)
         count = known if indices is None else len(indices)
         with progress("comparing", None if count is None else count + rounds * len(entries)) as step:
             name = address if isinstance(data, Source) else None
@@ -105,19 +102,6 @@ def _run(
     finally:
         if isinstance(data, Source):
             data.close()
-
-
-def open_data(address: str, split: str) -> "Dataset | Source":
-    """Labelled data where the address names a reader, otherwise a source of frames."""
-    from edgeseg.data import READERS, open_dataset
-
-    scheme, colon, _ = address.partition(":")
-    if colon and scheme in READERS:
-        return open_dataset(address, split)
-    if not (":" in address or "!" in address or address.isdigit() or os.path.exists(os.path.expanduser(address))):
-        known = ", ".join(f"{name}:PATH" for name in READERS)
-        raise InputError("no such data", got=repr(address), expected=f"{known}, a video or a folder of pictures")
-    return open_source(address)
 
 
 def _open_all(engines: Sequence[str], overrides: "Overrides") -> "list[Entry]":

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgeseg.errors import GraphError, InputError
-from edgeseg.graph.graph import infer_shapes
+from edgeseg.graph.graph import copied, infer_shapes
 from edgeseg.graph.passes.canonicalize import two_classes
 from edgeseg.graph.passes.unpool import lower_unpooling
 
@@ -133,8 +133,7 @@ def inferred_shapes(
     ------
     GraphError : the graph has an unpooling that cannot be lowered.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     fix_input(copy, source, channels_last, size)
     try:
         copy = infer_shapes(lower_unpooling(copy))
@@ -185,8 +184,7 @@ def output_shapes(
     dtype = helper.tensor_dtype_to_np_dtype(element_type(model, source))
     frame = np.zeros((1, *size, 3) if channels_last else (1, 3, *size), dtype)
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     fix_input(copy, source, channels_last, size)
     try:
         data = lower_unpooling(copy).SerializeToString()

@@ -17,7 +17,7 @@ _LUMA_OF = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # weights of re
 class Nv12:
     """Hold a frame in NV12.
 
-    Engines built with ``--kernels`` take it as it is, others after ``to_bgr``.
+    Engines built with ``PlanOptions(kernels=True)`` take it as it is, others after ``to_bgr``.
 
     Attributes
     ----------

@@ -4,15 +4,18 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeseg.data import Dataset
+from edgeseg.data import READERS, Dataset, open_dataset
+from edgeseg.data.sampling import spread
 from edgeseg.errors import InputError
 from edgeseg.spec import LabelSpace
 from edgeseg.types import Image
 from edgeseg.video.frames import Source
+from edgeseg.video.sources import open_source
 
 _TIMED_FRAMES = 8  # kept decoded to measure latency: 22 MB at 1280x720
 
@@ -49,6 +52,40 @@ class Frames:
     items: Iterator[Item]
     count: int | None
     labels: LabelSpace | None
+
+
+def open_frames(address: str, split: str = "val") -> Dataset | Source:
+    """Open what engines are compared on: labelled data if the address names a reader, else a source.
+
+    Parameters
+    ----------
+    address : ``camvid:PATH`` and the like; or a video, a folder of pictures, a camera, a stream.
+    split : the split of labelled data.
+
+    Raises
+    ------
+    InputError : there is no such data.
+    """
+    scheme, colon, _ = address.partition(":")
+    if colon and scheme in READERS:
+        return open_dataset(address, split)
+
+    is_address = ":" in address or "!" in address or address.isdigit()
+    if not is_address and not Path(address).expanduser().exists():
+        known = ", ".join(f"{name}:PATH" for name in READERS)
+        raise InputError("no such data", got=repr(address), expected=f"{known}, a video or a folder of pictures")
+    return open_source(address)
+
+
+def spread_frames(data: Dataset | Source, frames: int | None) -> list[int] | None:
+    """Return the indices of ``frames`` evenly spread frames; ``None``, for all of them, unless given.
+
+    Of a source that does not know its length these are the first ones.
+    """
+    if frames is None:
+        return None
+    known = data.info.frames if isinstance(data, Source) else len(data)
+    return spread(known or frames, frames)
 
 
 def frames_of(data: Dataset | Source, indices: Sequence[int] | None = None, name: str | None = None) -> Frames:

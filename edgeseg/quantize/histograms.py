@@ -17,7 +17,7 @@ import onnx
 from onnx import helper
 
 from edgeseg.errors import GraphError, InputError
-from edgeseg.graph.graph import infer_shapes
+from edgeseg.graph.graph import copied, infer_shapes
 from edgeseg.types import Float, Image, Vector
 
 Counts = npt.NDArray[np.int64]
@@ -243,8 +243,7 @@ def _for_shape(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> o
 
 def _sized(model: onnx.ModelProto, source: str, shape: tuple[int, ...]) -> onnx.ModelProto:
     """A copy that takes images of ``shape``."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     dims = next(i for i in copy.graph.input if i.name == source).type.tensor_type.shape.dim
     for dim, length in zip(dims, shape, strict=False):
         dim.dim_value = length
@@ -288,8 +287,7 @@ def _session(model: onnx.ModelProto, outputs: Sequence[str]) -> Any:
     """ONNX Runtime on ``model`` with only ``outputs``: what they do not need is not computed."""
     import onnxruntime
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     options = onnxruntime.SessionOptions()

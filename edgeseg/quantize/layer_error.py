@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import InputError
+from edgeseg.graph.graph import copied
 from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.qdq import output_axis, quantize_weight
 from edgeseg.types import Float
@@ -55,8 +56,7 @@ def local_errors(
 
 def _with_noise(model: ModelProto, placement: Placement, scale: dict[str, float], exact: bool) -> ModelProto:
     """``model`` with a second, rounded copy of each layer, and the ratio of powers as a scalar output for each."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     del copy.graph.output[:]
     twin = _Twin(copy, placement, scale, exact)
     for node in list(copy.graph.node):

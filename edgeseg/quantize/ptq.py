@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto
 
 from edgeseg.errors import InputError
-from edgeseg.graph.graph import Graph
+from edgeseg.graph.graph import Graph, copied
 from edgeseg.graph.network import Network
 from edgeseg.graph.ops import is_quantized
 from edgeseg.graph.outputs import fix_input
@@ -59,8 +59,7 @@ def folded(network: Network) -> Network:
             hint="Build it as it is, without `calib`; or give the float file.",
         )
     model = raise_opset(network.model)
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     raise_scatters(Graph(copy))
     return replace(network, model=fold(copy))
 
@@ -121,7 +120,6 @@ def network_input(frame: Image, network: Network) -> Float:
 
 def sized(network: Network) -> ModelProto:
     """The net's graph with its input's size fixed, so that shapes can be told."""
-    copy = ModelProto()
-    copy.CopyFrom(network.model)
+    copy = copied(network.model)
     fix_input(copy, network.input, network.channels_last, network.spec.input_size)
     return copy

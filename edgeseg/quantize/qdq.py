@@ -19,7 +19,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, helper, numpy_helper, version_converter
 
 from edgeseg.errors import GraphError
-from edgeseg.graph.graph import Graph, attributes, is_op
+from edgeseg.graph.graph import Graph, attributes, copied, is_op
 from edgeseg.graph.ops import MOVES
 from edgeseg.graph.passes.fold_batchnorm import affine_of, drop_unread
 from edgeseg.quantize.placement import Placement
@@ -74,8 +74,7 @@ def write_qdq(model: ModelProto, placement: Placement, scale: dict[str, float], 
     ``exact``: weights' scales are powers of two, biases multiples of their layer's step; ``scale`` has to be of powers
     of two, too (``edgeseg.quantize.placement.scales``).
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     if exact:
         shorten_gains(copy)
     graph = Graph(copy)

@@ -54,7 +54,7 @@ class FrameEngineSlot(Slot):
 
 
 class FrameEngine(PipelinedEngine[FrameEngineSlot]):
-    """A plan built with ``--kernels``, on the GPU.
+    """A plan built with ``PlanOptions(kernels=True)``, on the GPU.
 
     A frame is (H, W, 3) uint8 BGR or an ``Nv12``, of any size up to 32767 a side; labels have its size. ``paint`` gives
     the picture, too. ``stream`` labels many frames with copies and computing overlapped; ``on_device`` takes and gives

@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto
 
 from edgeseg.errors import GraphError, InputError
-from edgeseg.graph.graph import Graph, Int, is_op, number, title
+from edgeseg.graph.graph import Graph, Int, copied, is_op, number, title
 from edgeseg.graph.network import Network
 from edgeseg.graph.outputs import fix_input
 
@@ -212,8 +212,7 @@ def _inferred(model: onnx.ModelProto, network: Network, probe: tuple[int, int, i
     ONNX's own inference finds them, and ``Graph`` those of unpooling.
     """
     # 1. Set the input's shape to the probe.
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     open_dimensions(copy, network, DynamicShapes(batch=True, sizes=(probe[1:],) * 3))
     value = next(i for i in copy.graph.input if i.name == network.input)
     for axis, side in zip(_axes(network), probe, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from edgeseg.graph.graph import attributes, is_op
+from edgeseg.graph.graph import attributes, copied, is_op
 
 
 def quantized_readers(model: ModelProto) -> list[str]:
@@ -35,8 +35,7 @@ def round_in_float(model: ModelProto, names: Collection[str]) -> ModelProto:
     model : a Q/DQ graph with named nodes, before INT8 tensors pass through other operators.
     names : names that ``quantized_readers`` returned; other names are ignored.
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     graph = _Pairs(copy)
     wanted = set(names)
     added: dict[str, list[NodeProto]] = {}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, helper, inliner, numpy_helper
 
-from edgeseg.graph.graph import Graph, attributes, is_op, names_read, subgraphs
+from edgeseg.graph.graph import Graph, attributes, copied, is_op, names_read, subgraphs
 from edgeseg.graph.passes.canonicalize import fill_defaults
 from edgeseg.types import Float
 
@@ -29,8 +29,7 @@ def fold(model: ModelProto) -> ModelProto:
     ----------
     model : a float graph; it is not changed.
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     if copy.functions:
         copy = inliner.inline_local_functions(copy)
 

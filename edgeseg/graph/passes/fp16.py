@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import GraphError
 from edgeseg.graph.append import PREFIX
-from edgeseg.graph.graph import attributes, infer_shapes, is_op, names_read, subgraphs
+from edgeseg.graph.graph import attributes, copied, infer_shapes, is_op, names_read, subgraphs
 from edgeseg.graph.passes.unpool.plugin import is_plugin
 
 LIMIT = 65504.0 / 4  # for values seen on a few frames; other frames reach further
@@ -78,8 +78,7 @@ def to_fp16(model: ModelProto, largest: Mapping[str, float] | None = None) -> Ha
     >>> dict(to_fp16(model, {"x": 60000.0}).floats)
     {'y': '|x| reaches 6e+04; FP16 ends at 65504'}
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     writer = _Writer(copy, largest or {})
     writer.run()
     try:

@@ -6,7 +6,7 @@ The file stays standard ONNX: each weight is an FP16 initializer behind a ``Cast
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from edgeseg.graph.graph import attributes, is_op, names_read, subgraphs
+from edgeseg.graph.graph import attributes, copied, is_op, names_read, subgraphs
 
 _STORED = "/half"
 _LARGEST = float(np.finfo(np.float16).max)
@@ -21,8 +21,7 @@ def store_fp16_weights(model: ModelProto) -> ModelProto:
     ----------
     model : the ONNX graph; it is not changed.
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     casts = []
     for tensor in copy.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:

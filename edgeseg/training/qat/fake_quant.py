@@ -12,7 +12,7 @@ import torch
 from onnx import ModelProto, NodeProto, numpy_helper
 from torch import Tensor, fx, nn
 
-from edgeseg.graph.graph import Graph, is_op
+from edgeseg.graph.graph import Graph, copied, is_op
 from edgeseg.quantize.placement import Placement, scales, tensors_to_calibrate
 from edgeseg.quantize.qdq import DEAD_SCALE, LEVELS, output_axis, write_qdq
 from edgeseg.training.qat.torch_from_onnx import module_from_onnx
@@ -154,8 +154,7 @@ class Quantizer:
                 values[part.name] = part.weight
             elif isinstance(part, ActivationQuantizer):
                 steps[part.name] = float(part.step().detach())
-        copy = ModelProto()
-        copy.CopyFrom(self.model)
+        copy = copied(self.model)
         for tensor in copy.graph.initializer:
             if tensor.name in values:
                 array = np.ascontiguousarray(values[tensor.name].detach().cpu().numpy())
