@@ -1,10 +1,12 @@
-"""INT8 with scales of powers of two against scales of any value: what it costs, and who labels the same pixels alike.
+"""Compare INT8 with scales of powers of two and with scales of any value.
 
     python -m benchmarks.agreement --data camvid:PATH [--frames 21] [--json FILE]
 
-Each net that ships is quantized both ways on the data's ``train`` split and scored on all of ``val``. On some frames of
-``val``, evenly spread, the labels of one file in ONNX Runtime are compared with those of OpenVINO computing in FP32,
-and with those of the engine that edgeseg builds: what is left in float is computed in BF16 where that keeps labels.
+The benchmark shows what the scales cost, and who labels the same pixels alike. Each net that ships
+is quantized both ways on the data's ``train`` split and scored on all of ``val``. On some frames of
+``val``, evenly spread, the labels of one file in ONNX Runtime are compared with those of OpenVINO
+computing in FP32, and with those of the engine that edgeseg builds. The engine computes float parts
+in BF16 if that keeps the labels.
 """
 
 import argparse
@@ -28,14 +30,16 @@ from edgeseg.metrics.evaluate import evaluate
 from edgeseg.precision import INT8
 from edgeseg.profiling.machine import describe_machine
 from edgeseg.quantize.calibration_set import resolve_set
-from edgeseg.quantize.ptq import prepare
+from edgeseg.quantize.ptq import plan_quantization
 from edgeseg.types import Image
 from edgeseg.zoo import zoo
 
 
 def main() -> None:
     """Measure, print, and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True, help="camvid:PATH")
     parser.add_argument("--frames", type=int, default=21, help="frames compared pixel by pixel")
     parser.add_argument("--json", type=Path, help="write the results there")
@@ -45,16 +49,29 @@ def main() -> None:
     for name, path in zoo().items():
         for kind in SCALES:
             with console.status(f"{name}, scales: {kind}"):
-                rows.append({"net": name, "scales": kind} | measure(path, kind, options.data, options.frames))
+                rows.append(
+                    {"net": name, "scales": kind}
+                    | measure(path, kind, options.data, options.frames)
+                )
     console.print(table(rows))
     if options.json:
-        facts = {"benchmark": "agreement", "machine": describe_machine(), "frames": options.frames, "rows": rows}
+        facts = {
+            "benchmark": "agreement",
+            "machine": describe_machine(),
+            "frames": options.frames,
+            "rows": rows,
+        }
         write_json(options.json, facts)
 
 
 def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, Any]:
-    """The mIoU (0..1) of a quantized net on ``val``, and the shares of pixels labelled as ONNX Runtime labels them."""
-    prepared = prepare(load_network(path), resolve_set(data, split="train"), exact=kind == SCALES[0])
+    """Return the mIoU (0..1) of a quantized net on ``val``, and the shares of equal labels.
+
+    A share is that of the pixels which get the same label as in ONNX Runtime.
+    """
+    prepared = plan_quantization(
+        load_network(path), resolve_set(data, split="train"), exact=kind == SCALES[0]
+    )
     network = prepared.quantized(prepared.placement())
     val = open_dataset(data, "val")
     known = reference(network, resolve_set(data, split="train").subset(2).images())
@@ -65,7 +82,10 @@ def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, Any]:
         return resize_labels(np.array(chosen.compiled(fitted), np.uint8), frame.shape[:2])
 
     places = np.linspace(0, len(val) - 1, min(frames, len(val))).astype(int)
-    seen = [np.ascontiguousarray(resize_frame(val[int(p)].image, network.spec.input_size)) for p in places]
+    seen = [
+        np.ascontiguousarray(resize_frame(val[int(p)].image, network.spec.input_size))
+        for p in places
+    ]
     graph = lower(network, LoweringOptions(for_openvino=False)).model
     want = in_onnx_runtime(graph, seen)
     return {
@@ -77,31 +97,39 @@ def measure(path: Path, kind: str, data: str, frames: int) -> dict[str, Any]:
 
 
 def in_onnx_runtime(graph: onnx.ModelProto, frames: list[Image]) -> list[Image]:
-    """Label maps (H, W) by ONNX Runtime, nothing fused."""
+    """Return label maps (H, W) by ONNX Runtime, with nothing fused."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    )
     return [session.run(None, {"frame": frame[None]})[0][0] for frame in frames]
 
 
 def in_openvino(network: Network, graph: onnx.ModelProto, frames: list[Image]) -> list[Image]:
-    """Label maps (H, W) by OpenVINO, what is left in float computed in FP32."""
+    """Return label maps (H, W) by OpenVINO, with float parts computed in FP32."""
     compiled = session.Compiled(graph, network.name, session.settings("fp32"))
     return [np.array(compiled(frame)) for frame in frames]
 
 
 def alike(one: list[Image], other: list[Image]) -> float:
-    """The share of pixels labelled the same."""
+    """Return the share of pixels that are labelled the same."""
     return float(np.mean([(a == b).mean() for a, b in zip(one, other, strict=True)]))
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """The rows, to print."""
+    """Return the rows as a table to print."""
     made = Table(title="INT8, labels against ONNX Runtime's")
-    for heading in ("net", "scales", "mIoU on val", "OpenVINO FP32, same labels", "engine, same labels"):
+    for heading in (
+        "net",
+        "scales",
+        "mIoU on val",
+        "OpenVINO FP32, same labels",
+        "engine, same labels",
+    ):
         made.add_column(heading, justify="left" if heading in ("net", "scales") else "right")
     for row in rows:
         shares = (f"{100 * row[key]:.4f} %" for key in ("openvino_fp32", "engine"))

@@ -1,4 +1,4 @@
-"""Ways to run one net in float: PyTorch, ONNX Runtime, OpenVINO and edgeseg; and the case they all share."""
+"""Run one net in float by PyTorch, ONNX Runtime, OpenVINO and edgeseg, on one common case."""
 
 import contextlib
 import io
@@ -27,16 +27,26 @@ from edgeseg.quantize.calibration_set import CalibrationSet, resolve_set
 from edgeseg.spec import CAMVID_11, ModelSpec
 
 BASELINE = "PyTorch eager FP32"
-DATA = "synthetic://?size=480x360&seed=0"  # calibration frames are of its train split, the timed frame of val
+# Calibration frames are of its train split, the timed frame is of val.
+DATA = "synthetic://?size=480x360&seed=0"
 CALIBRATION_FRAMES = 8
-_TRIAL_TURNS, _TRIAL_SECONDS = 9, 4.0
+_TRIAL_TURNS = 9
+_TRIAL_SECONDS = 4.0
 
 
 @dataclass
 class Candidate:
-    """One way to run the net: ``call()`` runs a frame, ``labels()`` what it said of it.
+    """Hold one way to run the net.
 
-    ``detail`` goes into the JSON line; ``engine`` is the file of an edgeseg row, whose nodes are timed one by one, too.
+    Attributes
+    ----------
+    name : title of the row.
+    ours : True for edgeseg.
+    call : runs one frame.
+    labels : runs one frame and returns its labels.
+    times : seconds of all timed calls.
+    detail : more facts for the JSON line.
+    engine : the engine file of an edgeseg row, whose nodes are timed one by one, too.
     """
 
     name: str
@@ -49,12 +59,22 @@ class Candidate:
 
     @property
     def median_ms(self) -> float:
+        """Return the median time of a call, milliseconds."""
         return statistics.median(self.times) * 1e3
 
 
 @dataclass(frozen=True)
 class Case:
-    """What all candidates of a net are given: the file, the frame, as a tensor too, and the frames to calibrate on."""
+    """Hold what all candidates of a net are given.
+
+    Attributes
+    ----------
+    name : name of the net.
+    standard : its ONNX file.
+    spec : its input and classes.
+    frame : the timed frame, (H, W, 3) uint8 BGR.
+    calibration : the frames to calibrate on.
+    """
 
     name: str
     standard: Path
@@ -64,16 +84,16 @@ class Case:
 
     @property
     def tensor(self) -> Any:
-        """(1, 3, H, W) float32."""
+        """Return the frame as the net takes it, (1, 3, H, W) float32."""
         return to_input(self.frame, self.spec)
 
     def calibration_tensors(self) -> list[Any]:
-        """The calibration frames, each (1, 3, H, W) float32: the same for everyone."""
+        """Return the calibration frames, each (1, 3, H, W) float32, the same for everyone."""
         return [to_input(frame, self.spec) for frame in self.calibration.images()]
 
 
 def make_net(name: str, size: tuple[int, int]) -> torch.nn.Module:
-    """The net with random weights, the same each time."""
+    """Return the net with random weights, the same each time."""
     torch.manual_seed(0)
     net = create(name, len(CAMVID_11))
     _settle(net, size)
@@ -82,14 +102,21 @@ def make_net(name: str, size: tuple[int, int]) -> torch.nn.Module:
 
 def make_case(name: str, net: torch.nn.Module, size: tuple[int, int], folder: Path) -> Case:
     """Export ``net`` to ``folder`` and choose the frames."""
-    spec = ModelSpec(architecture=name, input_size=size, stride=architecture(name).stride, labels=CAMVID_11)
+    spec = ModelSpec(
+        architecture=name, input_size=size, stride=architecture(name).stride, labels=CAMVID_11
+    )
     frame = np.ascontiguousarray(resize_frame(open_dataset(DATA, "val")[0].image, size))
     standard = export_module(net, spec, folder / f"{name}.onnx")
-    return Case(name, standard, spec, frame, resolve_set(DATA, split="train", count=CALIBRATION_FRAMES))
+    return Case(
+        name, standard, spec, frame, resolve_set(DATA, split="train", count=CALIBRATION_FRAMES)
+    )
 
 
 def _settle(net: torch.nn.Module, size: tuple[int, int]) -> None:
-    """Give batch normalisation the statistics of a noise batch, so that activations have a trained net's scale."""
+    """Give batch normalisation the statistics of a noise batch.
+
+    Activations then have the scale of a trained net.
+    """
     net.train()
     with torch.no_grad():
         for _ in range(2):
@@ -99,20 +126,33 @@ def _settle(net: torch.nn.Module, size: tuple[int, int]) -> None:
 
 @contextlib.contextmanager
 def pytorch_pooling(name: str) -> Iterator[None]:
-    """The net with PyTorch's own pooling and unpooling (int64 indices), as anyone else would write it."""
-    module = import_module(architecture(name).factory.split(":")[0])
-    ours = module.max_pool_code, module.max_unpool_code
-    module.max_pool_code = lambda x: F.max_pool2d(x, 2, return_indices=True)  # type: ignore[attr-defined]
-    module.max_unpool_code = lambda v, i, like: F.max_unpool2d(v, i, (2, 2), output_size=list(like.shape[2:]))  # type: ignore[attr-defined]
+    """Let the net use PyTorch's own pooling and unpooling (int64 indices) for a while.
+
+    This is how anyone else would write it.
+    """
+    module: Any = import_module(architecture(name).factory.split(":")[0])
+    pool = module.max_pool_code
+    unpool = module.max_unpool_code
+
+    def torch_pool(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+        return pooled, indices
+
+    def torch_unpool(x: torch.Tensor, indices: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return F.max_unpool2d(x, indices, (2, 2), output_size=list(like.shape[2:]))
+
+    module.max_pool_code = torch_pool
+    module.max_unpool_code = torch_unpool
     try:
         yield
     finally:
-        module.max_pool_code, module.max_unpool_code = ours  # type: ignore[attr-defined]
+        module.max_pool_code = pool
+        module.max_unpool_code = unpool
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Neither warnings, log lines nor progress bars of the libraries that are measured."""
+    """Suppress warnings, log lines and progress bars of the libraries that are measured."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -124,7 +164,7 @@ def quiet() -> Iterator[None]:
 
 
 def torch_candidates(case: Case, net: torch.nn.Module) -> list[Candidate]:
-    """PyTorch as it is and compiled."""
+    """Return PyTorch as it is, and compiled."""
     return [
         _torch(case, net, BASELINE, compiled=False, bf16=False),
         _torch(case, net, "torch.compile FP32", compiled=True, bf16=False),
@@ -132,12 +172,19 @@ def torch_candidates(case: Case, net: torch.nn.Module) -> list[Candidate]:
     ]
 
 
-def _torch(case: Case, net: torch.nn.Module, title: str, *, compiled: bool, bf16: bool) -> Candidate:
+def _torch(
+    case: Case, net: torch.nn.Module, title: str, *, compiled: bool, bf16: bool
+) -> Candidate:
+    """Return PyTorch in one of its forms."""
     run: Any = torch.compile(net) if compiled else net
     x = torch.from_numpy(case.tensor)
 
     def call() -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16), pytorch_pooling(case.name):
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+            pytorch_pooling(case.name),
+        ):
             out: torch.Tensor = run(x)
             return out
 
@@ -145,7 +192,7 @@ def _torch(case: Case, net: torch.nn.Module, title: str, *, compiled: bool, bf16
 
 
 def onnxruntime_candidate(path: Path, x: Any, title: str) -> Candidate:
-    """ONNX Runtime on a file, with its default settings."""
+    """Return ONNX Runtime on a file, with its default settings."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -158,7 +205,10 @@ def onnxruntime_candidate(path: Path, x: Any, title: str) -> Candidate:
 
 
 def openvino_candidate(model: Any, x: Any, title: str) -> Candidate:
-    """OpenVINO on its own model, for latency; its default precision is BF16 where the processor has it."""
+    """Return OpenVINO on its own model, tuned for latency.
+
+    Its default precision is BF16 if the processor has it.
+    """
     model.reshape(list(x.shape))
     compiled = cpu_target.core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     request = compiled.create_infer_request()
@@ -172,32 +222,42 @@ def openvino_candidate(model: Any, x: Any, title: str) -> Candidate:
 
 
 def pytorch_export(case: Case, net: torch.nn.Module) -> Path:
-    """What ``torch.onnx.export`` writes by itself: unpooling as a scatter."""
+    """Write what ``torch.onnx.export`` writes by itself, and return the file.
+
+    It unpools by a scatter.
+    """
     path = case.standard.with_name(f"{case.name}-scatter.onnx")
     with quiet(), pytorch_pooling(case.name):
         torch.onnx.export(
-            net, (torch.from_numpy(case.tensor),), str(path), dynamo=True, external_data=False, verbose=False
+            net,
+            (torch.from_numpy(case.tensor),),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
         )
     return path
 
 
 def engine_candidate(case: Case, engine: Path, title: str) -> Candidate:
-    """An edgeseg engine file, from frame to labels."""
+    """Return an edgeseg engine file, from frame to labels."""
     opened = load_engine(engine)
     facts = opened.passport.int8
-    detail: dict[str, Any] = {"argmax": opened.passport.form["argmax"]}
-    if facts:
+    detail: dict[str, Any] = {"argmax": opened.passport.openvino.argmax}
+    if facts.int8_layers is not None:
         detail |= {
-            "ranges": facts["method"],
-            "int8_layers": facts["int8_layers"],
-            "layers": facts["int8_layers"] + len(facts["float_layers"]),
-            "label_agreement_on_calibration_frames": facts["label_agreement"],
+            "ranges": facts.method,
+            "int8_layers": facts.int8_layers,
+            "layers": facts.int8_layers + len(facts.float_layers),
+            "label_agreement_on_calibration_frames": facts.label_agreement,
         }
-    return Candidate(title, True, lambda: opened(case.frame), lambda: opened(case.frame), [], detail, engine)
+    return Candidate(
+        title, True, lambda: opened(case.frame), lambda: opened(case.frame), [], detail, engine
+    )
 
 
 def float_candidates(case: Case, net: torch.nn.Module) -> list[Candidate]:
-    """Every way in float; the first is what the others are compared to."""
+    """Return every way in float; the others are compared to the first."""
     x = case.tensor
     scatter = cpu_target.core().read_model(pytorch_export(case, net))
     floats = [p for p in cpu_target.FLOATS if p == "fp32" or "BF16" in cpu_target.device()[1]]
@@ -205,12 +265,18 @@ def float_candidates(case: Case, net: torch.nn.Module) -> list[Candidate]:
         *torch_candidates(case, net),
         onnxruntime_candidate(case.standard, x, "ONNX Runtime FP32, standard MaxUnpool"),
         openvino_candidate(scatter, x, "OpenVINO default, PyTorch's own export"),
-        *(engine_candidate(case, build_engine(case.standard, precision=p), f"edgeseg {p.upper()}") for p in floats),
+        *(
+            engine_candidate(case, build_engine(case.standard, precision=p), f"edgeseg {p.upper()}")
+            for p in floats
+        ),
     ]
 
 
 def fastest(variants: dict[str, Candidate]) -> Candidate:
-    """The variant with the lowest median over a few calls in turn; its ``detail`` says which, and what all took."""
+    """Return the variant with the lowest median over a few calls in turn.
+
+    Its ``detail`` gets the name of the variant, and the time of every variant.
+    """
     spent: dict[str, list[float]] = {form: [] for form in variants}
     for candidate in variants.values():
         candidate.call()

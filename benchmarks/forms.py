@@ -1,13 +1,16 @@
-"""INT8 engines in each form that OpenVINO is given: which labels as the file does, and how long a frame takes.
+"""Compare INT8 engines in each form that OpenVINO can run: labels and time per frame.
 
-    python -m benchmarks.forms [NET.onnx ...] [--data camvid:PATH] [--rounds 5] [--on avx512-vnni] [--json FILE]
+    python -m benchmarks.forms [NET.onnx ...] [--data camvid:PATH] [--rounds 5]
+                               [--on avx512-vnni] [--json FILE]
 
-A form is signed or unsigned INT8 activations, with what is left in float computed in BF16 or FP32. ``signed`` with
-the fastest float is what edgeseg built before it proved its engines.
+A form is signed or unsigned INT8 activations, with float parts computed in BF16 or FP32. ``signed``
+with the fastest float is what edgeseg built before it proved its engines.
 
-All forms of a net take turns, so that a machine whose speed drifts slows them alike; ratios of medians last.
-All forms of a net take turns, so that a machine whose speed drifts slows them alike; medians and their ratios last.
-computes without them.
+All forms of a net take turns, so that a machine whose speed drifts slows all of them alike. Compare
+medians and their ratios.
+
+``--on`` hides instruction sets from a process of its own (``tests/other_processor.c``), to see what
+OpenVINO chooses and computes without them.
 """
 
 import argparse
@@ -41,8 +44,12 @@ FRAMES = 6
 
 def main() -> None:
     """Measure, print, and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nets", nargs="*", type=Path, help="Q/DQ files; the nets that ship unless given")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "nets", nargs="*", type=Path, help="Q/DQ files; the nets that ship unless given"
+    )
     parser.add_argument("--data", default=DRIVE, help="frames to label")
     parser.add_argument("--rounds", type=int, default=5, help="trials of all forms")
     parser.add_argument("--on", help="a kind of processor: avx512-vnni, avx512-bf16, avx2-vnni")
@@ -61,11 +68,14 @@ def main() -> None:
     machine = describe_machine()
     console.print(f"{machine['cpu']}, {', '.join(machine['features'])}")
     if options.json:
-        write_json(options.json, {"benchmark": "forms", "machine": machine, "data": options.data, "rows": rows})
+        write_json(
+            options.json,
+            {"benchmark": "forms", "machine": machine, "data": options.data, "rows": rows},
+        )
 
 
 def elsewhere(kind: str, arguments: Sequence[str]) -> int:
-    """Run this benchmark in a process that sees another kind of processor; returns its exit code."""
+    """Run this benchmark in a process that sees another processor; return its exit code."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
     import processors
 
@@ -75,11 +85,16 @@ def elsewhere(kind: str, arguments: Sequence[str]) -> int:
     place = arguments.index("--on")
     rest = [*arguments[:place], *arguments[place + 2 :]]
     environment = {**os.environ, "LD_PRELOAD": str(processors.library()), processors.VARIABLE: kind}
-    return subprocess.run([sys.executable, "-m", "benchmarks.forms", *rest], env=environment).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.forms", *rest], env=environment
+    ).returncode
 
 
 def measure(path: Path, data: str, rounds: int) -> list[dict[str, Any]]:
-    """Return a row a form of one Q/DQ file: milliseconds, and the share of the file's labels."""
+    """Return one row per form of a Q/DQ file.
+
+    A row has milliseconds, and the share of pixels with the label of the file in ONNX Runtime.
+    """
     network = cpu_forms.named(load_network(path))
     dataset = open_dataset(data, "val" if data.startswith("camvid") else "train")
     places = np.linspace(0, len(dataset) - 1, min(FRAMES, len(dataset))).astype(int)
@@ -115,7 +130,7 @@ def before_form() -> str:
 
 
 def forms(has_scores: bool) -> dict[str, Form]:
-    """Return every form by name; the faster argmax of each is what counts."""
+    """Return every form by name, with both ways to compute the argmax."""
     found = {}
     for activations in (SIGNED, UNSIGNED):
         for floats in dict.fromkeys((session.best_precision(), "fp32")):
@@ -138,12 +153,12 @@ def unpoolings() -> tuple[str, ...]:
 
 
 def same_labels(known: Reference, compiled: session.Compiled) -> dict[str, float]:
-    """Return the share of the file's labels."""
+    """Return the share of pixels that are labelled as by the file."""
     return {"same_labels": round(known.agreement(compiled), 6)}
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Return the rows, to print."""
+    """Return the rows as a table to print."""
     made = Table(title="INT8 engines, form by form")
     for heading in ("net", "form", "labels of the file", "ms", "of before"):
         made.add_column(heading, justify="left" if heading in ("net", "form") else "right")

@@ -1,4 +1,4 @@
-"""Ways to run one net in INT8: edgeseg, ONNX Runtime and NNCF with OpenVINO, all calibrated on the same frames."""
+"""Run one net in INT8 by edgeseg, ONNX Runtime, and NNCF with OpenVINO, on the same frames."""
 
 import os
 from importlib import import_module
@@ -17,9 +17,11 @@ from edgeseg.backends.openvino import session as cpu_target
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.mixed_precision import paying_layers
 from edgeseg.build.options import Quantization
+from edgeseg.graph.graph import Graph
 from edgeseg.graph.network import load_network
+from edgeseg.graph.passes import PassContext
 from edgeseg.graph.passes.unpool import lower_unpooling
-from edgeseg.quantize.ptq import prepare
+from edgeseg.quantize.ptq import plan_quantization
 
 MIXED = "edgeseg mixed"
 NNCF = "NNCF + OpenVINO INT8, edgeseg's unpooling"
@@ -27,7 +29,13 @@ ORT = "ONNX Runtime INT8 Q/DQ, standard MaxUnpool"
 
 
 class LeftOutError(Exception):
-    """A row that is not there: which, and why."""
+    """Report a row that is left out.
+
+    Parameters
+    ----------
+    row : title of the row.
+    why : the reason.
+    """
 
     def __init__(self, row: str, why: str) -> None:
         super().__init__(why)
@@ -35,35 +43,43 @@ class LeftOutError(Exception):
 
 
 def edgeseg_int8(case: Case) -> Candidate:
-    """INT8 in every layer where it can be."""
+    """Return edgeseg with INT8 in every layer that allows it."""
     return _edgeseg(case, "edgeseg INT8")
 
 
 def edgeseg_mixed(case: Case) -> Candidate:
-    """INT8 only in the layers where a profile on this machine says that it saves time."""
-    prepared = prepare(load_network(case.standard), case.calibration)
+    """Return edgeseg with INT8 only in the layers where a profile shows that it saves time."""
+    prepared = plan_quantization(load_network(case.standard), case.calibration)
     placement = prepared.placement()
     saved = paying_layers(prepared.network, prepared.quantized(placement), placement)
     costly = tuple(layer for layer, milliseconds in saved.items() if milliseconds <= 0)
     if not costly:
-        raise LeftOutError(MIXED, f"INT8 saves time in each of the {len(saved)} layers: the same as edgeseg INT8")
+        raise LeftOutError(
+            MIXED, f"INT8 saves time in each of the {len(saved)} layers: the same as edgeseg INT8"
+        )
     if len(costly) == len(saved):
-        raise LeftOutError(MIXED, f"INT8 saves time in none of the {len(saved)} layers: a float row")
+        raise LeftOutError(
+            MIXED, f"INT8 saves time in none of the {len(saved)} layers: a float row"
+        )
     return _edgeseg(case, MIXED, costly)
 
 
 def _edgeseg(case: Case, title: str, keep_float: tuple[str, ...] = ()) -> Candidate:
+    """Build and return an INT8 engine."""
     # The weights are random: how many labels INT8 changes is told, and stops nothing.
     options = Quantization(keep_float=keep_float, least_agreement=0)
-    engine = build_engine(case.standard, precision="int8", calib=case.calibration, quantization=options)
+    engine = build_engine(
+        case.standard, precision="int8", calib=case.calibration, quantization=options
+    )
     return engine_candidate(case, engine, title)
 
 
 def onnxruntime_int8(case: Case) -> Candidate:
-    """ONNX Runtime's own static quantization, in the faster of two forms.
+    """Return ONNX Runtime's own static quantization, in the faster of two forms.
 
-    S8S8 is symmetric with float biases, which TensorRT reads too. U8S8 is what ONNX Runtime advises for x86 with VNNI,
-    all else at its defaults, a scale a channel in both. Its pre-processing changes nothing in these files.
+    S8S8 is symmetric with float biases, which TensorRT reads too. U8S8 is what ONNX Runtime advises
+    for x86 with VNNI, with defaults for all else. Both have one scale per channel. Its
+    pre-processing changes nothing in these files.
     """
     from onnxruntime.quantization import QuantType
 
@@ -73,14 +89,24 @@ def onnxruntime_int8(case: Case) -> Candidate:
         "QuantizeBias": False,
         "OpTypesToExcludeOutputQuantization": ["Conv", "Relu", "Add"],
     }
-    return fastest({
-        "S8S8": _onnxruntime(case, "S8S8", activation_type=QuantType.QInt8, extra_options=symmetric),
-        "U8S8": _onnxruntime(case, "U8S8", activation_type=QuantType.QUInt8),
-    })  # fmt: skip
+    return fastest(
+        {
+            "S8S8": _onnxruntime(
+                case, "S8S8", activation_type=QuantType.QInt8, extra_options=symmetric
+            ),
+            "U8S8": _onnxruntime(case, "U8S8", activation_type=QuantType.QUInt8),
+        }
+    )
 
 
 def _onnxruntime(case: Case, form: str, **options: Any) -> Candidate:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    """Quantize with ONNX Runtime in one form."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     source = load_network(case.standard).input
 
@@ -107,10 +133,10 @@ def _onnxruntime(case: Case, form: str, **options: Any) -> Candidate:
 
 
 def nncf_int8(case: Case) -> Candidate:
-    """NNCF's quantization in the faster of its presets, run by OpenVINO, which computes the float parts in BF16.
+    """Return NNCF's quantization in the faster of its presets, run by OpenVINO.
 
-    It is given edgeseg's lowered graph: OpenVINO has no ``MaxUnpool``, and PyTorch's scatter export would take seconds
-    a frame.
+    OpenVINO computes the float parts in BF16. It gets edgeseg's lowered graph: OpenVINO has no
+    ``MaxUnpool``, and PyTorch's scatter export would take seconds per frame.
     """
     os.environ.setdefault("NNCF_CI", "1")  # no telemetry
     try:
@@ -119,22 +145,31 @@ def nncf_int8(case: Case) -> Candidate:
     except ImportError as error:
         raise LeftOutError(NNCF, "nncf is not installed (pip install nncf)") from error
     presets = nncf.QuantizationPreset
-    best = fastest({
-        "preset mixed": _nncf(case, nncf, presets.MIXED),
-        "preset performance": _nncf(case, nncf, presets.PERFORMANCE),
-    })  # fmt: skip
-    best.detail["about"] = "Its graph is edgeseg's, unpooling lowered: OpenVINO has no MaxUnpool, and a scatter is slow"
+    best = fastest(
+        {
+            "preset mixed": _nncf(case, nncf, presets.MIXED),
+            "preset performance": _nncf(case, nncf, presets.PERFORMANCE),
+        }
+    )
+    best.detail["about"] = (
+        "Its graph is edgeseg's, unpooling lowered: OpenVINO has no MaxUnpool, and a scatter is "
+        "slow"
+    )
     return best
 
 
 def _nncf(case: Case, nncf: Any, preset: Any) -> Candidate:
+    """Quantize with NNCF in one preset."""
     x = case.tensor
-    lowered = lower_unpooling(load_network(case.standard).model)
-    model = cpu_target.core().read_model(lowered.SerializeToString())
+    graph = Graph(load_network(case.standard).model)
+    lower_unpooling(graph, PassContext())
+    model = cpu_target.core().read_model(graph.model.SerializeToString())
     model.reshape(list(x.shape))
     frames = case.calibration_tensors()
     with quiet():
-        quantized = nncf.quantize(model, nncf.Dataset(frames), preset=preset, subset_size=len(frames))
+        quantized = nncf.quantize(
+            model, nncf.Dataset(frames), preset=preset, subset_size=len(frames)
+        )
     return openvino_candidate(quantized, x, NNCF)
 
 

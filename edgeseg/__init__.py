@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeseg.build.engine_from_onnx import build_engine
     from edgeseg.build.options import Quantization
     from edgeseg.commands import calibrate, compare, export_onnx, load_engine, qat, sensitivity, train
-    from edgeseg.graph.network import Overrides
+    from edgeseg.graph.network import Overrides, load_network
     from edgeseg.imaging.nv12 import Nv12
     from edgeseg.metrics.evaluate import evaluate
     from edgeseg.spec import LabelSpace, ModelSpec
@@ -36,6 +36,7 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "load_engine",
+    "load_network",
     "open_source",
     "qat",
     "segment",
@@ -54,6 +55,7 @@ _HOME = {
     "Quantization": "build.options",
     "build_engine": "build.engine_from_onnx",
     "evaluate": "metrics.evaluate",
+    "load_network": "graph.network",
     "open_source": "video",
     "segment": "video",
     **dict.fromkeys(("calibrate", "compare", "export_onnx", "load_engine", "qat", "sensitivity", "train"), "commands"),

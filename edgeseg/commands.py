@@ -1,14 +1,15 @@
 """The commands as functions: from files and addresses to files and results.
 
-``edgeseg.NAME`` gives each of them. They are for programs; the command line calls the same stages below, with progress
-bars between them.
+``edgeseg.NAME`` is each of them. They are for programs; the command line calls the same stages,
+with progress bars.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeseg.graph.network import Overrides
+from edgeseg.graph.network import Network, Overrides, load_network
+from edgeseg.reporter import LINES, SILENT, Reporter
 
 if TYPE_CHECKING:
     from edgeseg.backends.engine import Engine
@@ -26,16 +27,19 @@ def load_engine(
     precision: str = "auto",
     target: str = "auto",
     overrides: Overrides | None = None,
+    reporter: Reporter = SILENT,
 ) -> "Engine":
     """Open an engine: a file, an ONNX file, or a model that ships.
 
     Parameters
     ----------
-    engine : an ``.engine`` file, an ``.onnx`` file (built once and kept in the cache), or a name such as
-        ``enet-camvid``.
-    precision : of an ONNX file or a model that ships; ``auto`` is the fastest here that keeps the accuracy.
+    engine : an ``.engine`` file, an ``.onnx`` file (built once and kept in the cache), or the name
+        of a model that ships, such as ``enet-camvid``.
+    precision : precision of an ONNX file or of a model that ships; ``auto`` is the fastest on this
+        machine that keeps the accuracy.
     target : ``cpu``, ``tensorrt``, ``tensorrt-rtx``, or ``auto``.
     overrides : facts about an ONNX file that has no edgeseg spec: size, mean, std, labels, ...
+    reporter : receives messages, and the progress of a build.
 
     Raises
     ------
@@ -51,26 +55,30 @@ def load_engine(
     """
     from edgeseg.build.engine_cache import resolve_engine
 
-    return resolve_engine(engine, precision=precision, target=target, overrides=overrides)
+    return resolve_engine(engine, precision=precision, target=target, overrides=overrides, reporter=reporter)
 
 
 def calibrate(
-    onnx: str | Path,
+    onnx: str | Path | Network,
     calib: "str | CalibrationSet",
     out: str | Path | None = None,
     *,
     method: str = "mse",
-    overrides: Overrides | None = None,
+    reporter: Reporter = SILENT,
 ) -> "Ranges":
     """Find the ranges that INT8 needs, on a calibration set.
 
     Parameters
     ----------
-    onnx : a float ONNX file.
-    calib : a calibration set, or its address: ``camvid:PATH``, a folder, a video, ``synthetic://``, a ``.toml``.
-    out : the file to write the ranges to, ``NAME.ranges.json``; ``Quantization(ranges=...)`` takes it.
-    method : how a range is taken from a histogram: ``minmax``, ``percentile``, ``entropy``, ``mse``.
-    overrides : facts about an ONNX file that has no edgeseg spec.
+    onnx : a float ONNX file; or a network from ``edgeseg.load_network``, which takes the facts of a
+        file that has no edgeseg spec.
+    calib : a calibration set, or its address: ``camvid:PATH``, a folder, a video, ``synthetic://``
+        or a ``.toml``.
+    out : file for the ranges, ``NAME.ranges.json``; ``Quantization(ranges=...)`` takes it. None to
+        write no file.
+    method : how a range is chosen from a histogram: ``minmax``, ``percentile``, ``entropy`` or
+        ``mse``.
+    reporter : receives messages and progress.
 
     Raises
     ------
@@ -83,23 +91,22 @@ def calibrate(
     >>> found.amax["image"]  # doctest: +SKIP
     2.64
     """
-    from edgeseg.graph.network import load_network
     from edgeseg.quantize.calibration_set import CalibrationSet, resolve_set
-    from edgeseg.quantize.ptq import prepare
+    from edgeseg.quantize.ptq import plan_quantization
     from edgeseg.quantize.ranges import require_method, write_ranges
 
     require_method(method)
-    network = load_network(onnx, overrides)
-    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib)
+    network = onnx if isinstance(onnx, Network) else load_network(onnx)
+    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib, reporter=reporter)
 
-    found = prepare(network, calibration, method).ranges
+    found = plan_quantization(network, calibration, method, reporter=reporter).ranges
     if out is not None:
         write_ranges(Path(out), found)
     return found
 
 
 def sensitivity(
-    onnx: str | Path,
+    onnx: str | Path | Network,
     calib: "str | CalibrationSet",
     *,
     data: str | None = None,
@@ -107,33 +114,39 @@ def sensitivity(
     frames: int = 12,
     layers: int = 16,
     method: str = "mse",
-    overrides: Overrides | None = None,
+    reporter: Reporter = SILENT,
 ) -> "Sensitivity":
     """Measure what INT8 does to each layer alone: error, cost in mIoU or labels, time saved.
 
     Parameters
     ----------
-    onnx : a float ONNX file.
+    onnx : a float ONNX file; or a network from ``edgeseg.load_network``, which takes the facts of a
+        file that has no edgeseg spec.
     calib : a calibration set, or its address.
-    data : labelled data, such as ``camvid:PATH``; without it, labels of the float model are the truth.
+    data : labelled data, such as ``camvid:PATH``; without it, the labels of the float model are the
+        truth.
     split : the split of ``data``.
-    frames : how many frames to score on, evenly spread.
-    layers : how many of the layers with the largest error to score one by one; 0 scores all.
-    method : how a range is taken from a histogram.
-    overrides : facts about an ONNX file that has no edgeseg spec.
+    frames : number of frames to score on, evenly spread.
+    layers : number of layers to score one by one, those with the largest error; 0 scores all.
+    method : how a range is chosen from a histogram.
+    reporter : receives messages and progress.
+
+    Raises
+    ------
+    InputError : the file is quantized already, or there is no such set, data or method.
+    DataError : the data has other classes than the model.
     """
     from edgeseg.data import open_dataset
-    from edgeseg.graph.network import load_network
     from edgeseg.profiling.sensitivity import sensitivity as measure
     from edgeseg.quantize.calibration_set import CalibrationSet, resolve_set
-    from edgeseg.quantize.ptq import prepare
+    from edgeseg.quantize.ptq import plan_quantization
 
-    network = load_network(onnx, overrides)
+    network = onnx if isinstance(onnx, Network) else load_network(onnx)
     dataset = open_dataset(data, split) if data else None
-    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib)
+    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib, reporter=reporter)
 
-    prepared = prepare(network, calibration, method)
-    return measure(prepared, calibration, dataset, frames=frames, layers=layers)
+    plan = plan_quantization(network, calibration, method, reporter=reporter)
+    return measure(plan, calibration, dataset, frames=frames, layers=layers, reporter=reporter)
 
 
 def compare(
@@ -143,23 +156,31 @@ def compare(
     split: str = "val",
     frames: int | None = None,
     rounds: int = 3,
+    reporter: Reporter = SILENT,
 ) -> "Comparison":
     """Compare engines on the same frames: scores, boundaries, equal labels, latency, size.
 
     Parameters
     ----------
-    engines : engines, engine files, ONNX files or models that ship, each name with ``@PRECISION`` if wanted. The first
-        is the reference.
-    data : labelled data, such as ``camvid:PATH``; or a video, a folder, a camera: then the labels of the first engine
-        are the truth.
+    engines : engines, engine files, ONNX files or models that ship; a name may end in
+        ``@PRECISION``. The first one is the reference.
+    data : labelled data, such as ``camvid:PATH``. Or a video, a folder or a camera: then the labels
+        of the first engine are the truth.
     split : the split of labelled data.
-    frames : how many frames, evenly spread; all unless given.
-    rounds : how often each engine takes a turn while it is timed.
+    frames : number of frames, evenly spread; None for all.
+    rounds : how often each engine is timed; the engines take turns.
+    reporter : receives messages and progress.
+
+    Raises
+    ------
+    InputError : there is no such engine or data.
+    DataError : the engines or the data have different classes.
 
     Examples
     --------
     >>> import edgeseg
-    >>> result = edgeseg.compare(["enet-camvid@fp32", "enet-camvid@int8"], "drive.mp4")  # doctest: +SKIP
+    >>> engines = ["enet-camvid@fp32", "enet-camvid@int8"]
+    >>> result = edgeseg.compare(engines, "drive.mp4")  # doctest: +SKIP
     """
     from edgeseg.profiling.compare import compare as measure
     from edgeseg.profiling.frames import open_frames, spread_frames
@@ -168,7 +189,9 @@ def compare(
     opened = open_frames(data, split)
     try:
         name = data if isinstance(opened, Source) else None
-        return measure(engines, opened, indices=spread_frames(opened, frames), name=name, rounds=rounds)
+        return measure(
+            engines, opened, indices=spread_frames(opened, frames), name=name, rounds=rounds, reporter=reporter
+        )
     finally:
         if isinstance(opened, Source):
             opened.close()
@@ -181,45 +204,51 @@ def export_onnx(
     size: tuple[int, int] | None = None,
     half: bool = False,
 ) -> Path:
-    """Write a checkpoint as an ONNX file with its spec inside, checked against PyTorch.
+    """Write a checkpoint as an ONNX file with its spec inside, and check it against PyTorch.
 
     Parameters
     ----------
     checkpoint : ``best.pt`` of a run.
-    out : the file to write; the run's name with ``.onnx`` unless given.
-    size : input size (H, W), instead of the one it was trained at.
-    half : store the weights in FP16: half the file.
+    out : the file to write; by default the run's name with ``.onnx``.
+    size : input size (H, W); by default the size of the training.
+    half : store the weights in FP16: half the file size.
     """
     from edgeseg.export.onnx_from_torch import export_checkpoint
 
     return export_checkpoint(checkpoint, out, size, half=half)
 
 
-def train(recipe: "Recipe | str | Path", out: str | Path, *, resume: bool = False) -> Path:
-    """Train a model by a recipe; return the checkpoint ``best.pt`` in the folder ``out``.
+def train(recipe: "Recipe | str | Path", out: str | Path, *, resume: bool = False, reporter: Reporter = LINES) -> Path:
+    """Train a model with a recipe; return the checkpoint ``best.pt`` in the folder ``out``.
 
     Parameters
     ----------
     recipe : a recipe, or its TOML file.
     out : the folder of the run.
-    resume : go on with a run that was stopped.
+    resume : continue a run that was stopped.
+    reporter : receives a line per validation, and the progress of each epoch; by default the lines
+        are printed.
     """
     from edgeseg.training.fit import train as fit
     from edgeseg.training.recipe import Recipe, load_recipe
 
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
-    return fit(plan, Path(out), resume=resume)
+    return fit(plan, Path(out), resume=resume, reporter=reporter)
 
 
-def qat(checkpoint: str | Path, out: str | Path | None = None, tuning: "Tuning | None" = None) -> "Tuned":
-    """Fine-tune a checkpoint while it rounds as INT8 does; write a Q/DQ ONNX file to build engines from.
+def qat(
+    checkpoint: str | Path, out: str | Path | None = None, tuning: "Tuning | None" = None, *, reporter: Reporter = LINES
+) -> "Tuned":
+    """Fine-tune a checkpoint for INT8; write an ONNX file with Q/DQ nodes to build engines from.
 
     Parameters
     ----------
     checkpoint : ``best.pt`` of a run.
-    out : the ONNX file; ``NAME.qat.onnx`` beside the checkpoint unless given.
+    out : the ONNX file; by default ``NAME.qat.onnx`` beside the checkpoint.
     tuning : epochs, learning rate, batch, distillation, data.
+    reporter : receives a line per epoch, and the progress of each epoch; by default the lines are
+        printed.
     """
     from edgeseg.training.qat.fine_tune import tune
 
-    return tune(checkpoint, out, tuning)
+    return tune(checkpoint, out, tuning, reporter=reporter)

@@ -46,7 +46,7 @@ def _version(*packages: str) -> str | None:
 
 
 def _package(part: str, packages: tuple[str, ...], install: str, *, needed: bool = False) -> Finding:
-    """Check that one of these packages is installed; ``install`` is what pip installs."""
+    """Check that one of these packages is installed; pip installs the requirement ``install``."""
     version = _version(*packages)
     hint = "" if version else f'pip install "{install}"'
     return Finding(part, version is not None, version or "not installed", hint, needed)
@@ -59,16 +59,21 @@ def _cpu() -> list[Finding]:
     try:
         name, features = session.device()
     except (ImportError, RuntimeError) as error:
-        return [Finding("cpu target", False, str(error).splitlines()[0], 'pip install "openvino>=2025.0"', needed=True)]
+        problem = str(error).splitlines()[0]
+        hint = 'pip install "openvino>=2025.0"'
+        return [Finding("cpu target", False, problem, hint, needed=True)]
 
     precisions: list[str] = []
     for precision in session.PRECISIONS:
         if precision == "fp32" or precision.upper() in features:
             precisions.append(precision)
-    processor = f"{name}, {os.cpu_count()} cores, {', '.join(precisions)} (auto: {session.best_precision()})"
+    found = (
+        f"OpenVINO {_version('openvino')} on {name}, {os.cpu_count()} cores, "
+        f"{', '.join(precisions)} (auto: {session.best_precision()})"
+    )
     if not session.int8_is_exact():
-        processor += "; no VNNI: INT8 nets are computed in float"
-    return [Finding("cpu target", True, f"OpenVINO {_version('openvino')} on {processor}", needed=True)]
+        found += "; no VNNI: INT8 models are computed in float"
+    return [Finding("cpu target", True, found, needed=True)]
 
 
 def _extension() -> Finding:
@@ -83,8 +88,10 @@ def _extension() -> Finding:
         there = False
 
     if missing:
-        return Finding("CPU extension", False, missing, "nets that unpool run in INT8 without it, slower")
-    return Finding("CPU extension", True, "built" if there else "built with the first net that unpools in INT8")
+        hint = "not needed: models that unpool are only slower in INT8 without it"
+        return Finding("CPU extension", False, missing, hint)
+    found = "built" if there else "will be built with the first INT8 model that unpools"
+    return Finding("CPU extension", True, found)
 
 
 def _opencv() -> Finding:
@@ -99,7 +106,8 @@ def _opencv() -> Finding:
     for decoder in ("FFMPEG", "GStreamer"):
         if any(line.startswith(f"{decoder}:") and "YES" in line for line in lines):
             decoders.append(decoder)
-    return Finding("video", True, f"OpenCV {cv2.__version__} with {', '.join(decoders) or 'no decoder'}", needed=True)
+    found = f"OpenCV {cv2.__version__} with {', '.join(decoders) or 'no decoder'}"
+    return Finding("video", True, found, needed=True)
 
 
 def _display() -> Finding:
@@ -111,13 +119,13 @@ def _display() -> Finding:
 
 
 def _cameras() -> Finding:
-    """List the cameras; only Linux names them."""
+    """List the cameras; they are only found on Linux."""
     devices: list[str] = []
     if sys.platform == "linux":
         devices = sorted(str(path) for path in Path("/dev").glob("video*"))
 
     if not devices:
-        return Finding("camera", False, "none", "plug one in, or use a video file")
+        return Finding("camera", False, "none", "connect a camera, or use a video file")
     return Finding("camera", True, ", ".join(devices))
 
 
@@ -126,7 +134,7 @@ def _gpu() -> Finding:
     from edgeseg.backends.tensorrt import cuda
 
     if not cuda.has_gpu():
-        return Finding("NVIDIA GPU", False, cuda.why_no_gpu(), "the cpu target needs none")
+        return Finding("NVIDIA GPU", False, cuda.why_no_gpu(), "not needed for the cpu target")
 
     name, capability = cuda.device()
     shares = ", shares the processor's memory" if cuda.is_integrated() else ""
@@ -148,10 +156,11 @@ def _plugin() -> Finding:
     from edgeseg.backends.tensorrt.plugin.build import plugin_library
 
     try:
-        return Finding("plugin", True, str(plugin_library()))
+        return Finding("TensorRT plugin", True, str(plugin_library()))
     except EdgesegError as error:
         found = "not built" if isinstance(error, MissingDependencyError) else str(error.what)
-        return Finding("plugin", False, found, "`build_plugin()`; tensorrt unpools by standard operators without it")
+        hint = "`build_plugin()`; without it, TensorRT unpools with standard operators"
+        return Finding("TensorRT plugin", False, found, hint)
 
 
 def examine() -> list[Finding]:
@@ -160,11 +169,12 @@ def examine() -> list[Finding]:
     from edgeseg.zoo import zoo
 
     is_new_enough = sys.version_info >= (3, 10)
-    python = Finding("python", is_new_enough, platform.python_version(), "Python 3.10 or newer", needed=True)
+    hint = "" if is_new_enough else "install Python 3.10 or newer"
+    python = Finding("python", is_new_enough, platform.python_version(), hint, needed=True)
 
     names = ", ".join(zoo())
     hint = "" if names else "install edgeseg again"
-    shipped = Finding("shipped nets", bool(names), names or "none", hint, needed=True)
+    shipped = Finding("shipped models", bool(names), names or "none", hint, needed=True)
 
     return [
         python,
@@ -175,6 +185,7 @@ def examine() -> list[Finding]:
         shipped,
         Finding("engine cache", True, str(cache_folder())),
         _package("training", ("lightning",), "edgeseg[train]"),
+        _package("plots", ("matplotlib",), "edgeseg[train]"),
         _package("torch", ("torch",), "edgeseg[train]"),
         _gpu(),
         _tensorrt("tensorrt", "TensorRT"),

@@ -62,7 +62,9 @@ def require_writable(path: Path) -> None:
     folder = path.parent
     try:
         if path.is_dir():
-            raise OutputError(f"{path}: is a folder", expected="a file name", hint="Give another output.")
+            raise OutputError(
+                f"{path}: is a folder", expected="a file name", hint="Give another output."
+            )
         folder.mkdir(parents=True, exist_ok=True)
 
         # Permissions and full disks show only on trying.
@@ -71,7 +73,9 @@ def require_writable(path: Path) -> None:
         os.unlink(probe)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written", got=error.strerror or str(error), hint="Give another output."
+            f"{path}: cannot be written",
+            got=error.strerror or str(error),
+            hint="Give another output.",
         ) from error
 
 
@@ -89,7 +93,9 @@ def require_json_output(path: Path, *others: Path | None) -> None:
         the ``others``.
     """
     if path.suffix.lower() != ".json":
-        raise OutputError(f"{path}: not the name of a JSON file", expected="a name that ends in .json")
+        raise OutputError(
+            f"{path}: not the name of a JSON file", expected="a name that ends in .json"
+        )
     require_writable(path)
 
     for other in others:
@@ -118,7 +124,9 @@ def atomic_path(final: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, final)
     except OSError as error:
-        raise OutputError(f"{final}: cannot be written", got=error.strerror or str(error)) from error
+        raise OutputError(
+            f"{final}: cannot be written", got=error.strerror or str(error)
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -210,5 +218,6 @@ def cache_folder() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg"
     except RuntimeError as error:
         raise OutputError(
-            "no home folder to keep engines in", hint="Set EDGESEG_CACHE to a folder that can be written."
+            "no home folder to keep engines in",
+            hint="Set EDGESEG_CACHE to a folder that can be written.",
         ) from error

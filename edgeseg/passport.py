@@ -7,10 +7,158 @@ for. With it, edgeseg refuses an engine that is out of date or from another mach
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from edgeseg.errors import EngineError
 from edgeseg.spec import ModelSpec, first_problem
+
+FORMAT = 2
+
+# Values of `TensorRTFacts.outputs`.
+LABELS = "labels"
+LABELS_AND_SCORES = "labels, scores"
+SCORES = "scores"  # of a plan that runs between edgeseg's own kernels
+
+
+class Facts(BaseModel):
+    """Hold facts about an engine; facts that are ``None`` or empty are left out of the JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the facts that are known."""
+        return {key: value for key, value in to_dict(self).items() if value not in (None, {}, [], ())}
+
+
+class Budget(Facts):
+    """Describe how layers were kept in float until INT8 lost no more than a budget.
+
+    Attributes
+    ----------
+    data, split, frames : the labelled data, its split and the number of frames that were scored.
+    max_miou_drop : most points of mIoU that INT8 may lose.
+    reference_miou, miou : mIoU of the float network and of the engine, 0 to 1.
+    candidates : what was timed: precision, layers in float, mIoU, milliseconds, within the budget.
+    pareto : the candidates that no other beats in both mIoU and time.
+    scored : everything that was scored.
+    rounding_noise : noise power over signal power of each layer in INT8.
+    """
+
+    data: str
+    split: str
+    frames: int
+    max_miou_drop: float
+    reference_miou: float
+    miou: float
+    candidates: tuple[dict[str, Any], ...] = ()
+    pareto: tuple[dict[str, Any], ...] = ()
+    scored: tuple[dict[str, Any], ...] = ()
+    rounding_noise: dict[str, float] = {}
+
+
+class Int8Facts(Facts):
+    """Describe how an INT8 engine was made. All facts are empty for a float engine.
+
+    Attributes
+    ----------
+    origin : how the Q/DQ nodes came into the file, if the file had them already.
+    method : how ranges were taken from histograms.
+    scales : kind of scales, ``power-of-two`` or ``any``.
+    calibration : the calibration set: source, split, choice, digest, and each frame's name and hash.
+    ranges_from_cache : True if no frame had to be run for the ranges.
+    int8_layers, layers : number of layers in INT8, and of all layers.
+    float_layers : the layers in float, with the reason.
+    label_agreement : share of labels that equal the float network's, 0 to 1.
+    label_change : what changed in each class.
+    budget : the budget that was kept, if there was one.
+    frames_shared_with_data : number of calibration frames that are in the scored data too.
+    """
+
+    origin: str | None = None
+    method: str | None = None
+    scales: str | None = None
+    calibration: dict[str, Any] = {}
+    ranges_from_cache: bool | None = None
+    int8_layers: int | None = None
+    layers: int | None = None
+    float_layers: dict[str, str] = {}
+    label_agreement: float | None = None
+    label_change: dict[str, Any] = {}
+    budget: Budget | None = None
+    frames_shared_with_data: int | None = None
+
+
+class OpenVinoFacts(Facts):
+    """Describe how OpenVINO compiled an engine.
+
+    Attributes
+    ----------
+    config : compile settings of OpenVINO; the engine is opened with the same.
+    argmax : how the argmax is found, ``search`` or ``compare``.
+    unpool : ``native`` (standard operators) or ``extension`` (edgeseg's own).
+    activations : how INT8 activations are stored, ``signed`` or ``unsigned``.
+    floats : precision of everything that is not INT8, ``fp32`` or ``bf16``.
+    rounded_in_float : nodes that are computed in float and rounded as the file rounds, because
+        OpenVINO computes them wrongly in INT8.
+    latency_ms : median milliseconds per frame of the forms that were timed.
+    """
+
+    config: dict[str, str]
+    argmax: str = ""
+    unpool: str = "native"
+    activations: str = ""
+    floats: str = ""
+    rounded_in_float: tuple[str, ...] = ()
+    latency_ms: dict[str, float] = {}
+
+
+class TensorRTFacts(Facts):
+    """Describe how TensorRT or TensorRT-RTX compiled a plan.
+
+    Attributes
+    ----------
+    outputs : outputs of the plan, ``LABELS``, ``LABELS_AND_SCORES`` or ``SCORES``.
+    unpool : ``native`` (standard operators) or ``plugin`` (edgeseg's CUDA library).
+    batch : smallest, best and largest number of frames per run.
+    sizes : smallest, best and largest (H, W); empty if the plan takes the spec's size only.
+    size_step : heights and widths are multiples of it.
+    version_compatible : True if later minor versions of TensorRT open the plan.
+    plugin : file name of the plugin's library; empty without it.
+    plugin_sources_sha256 : hash of the plugin's sources.
+    workspace_mib, level : the limits that were set, in MiB and from 0 to 5.
+    layers : number of layers of the plan.
+    warnings : what TensorRT warned of.
+    trtexec_build, trtexec_run : commands that build and run the same plan.
+    graph_sha256 : hash of the ONNX graph that TensorRT was given.
+    fp16_seen : the frames that showed which values FP16 cannot hold.
+    fp32_nodes : nodes that stay in FP32.
+    """
+
+    outputs: str = LABELS
+    unpool: str = "native"
+    batch: tuple[int, int, int] = (1, 1, 1)
+    sizes: tuple[tuple[int, int], ...] = ()
+    size_step: int = 1
+    version_compatible: bool = False
+    plugin: str = ""
+    plugin_sources_sha256: str = ""
+    workspace_mib: int | None = None
+    level: int | None = None
+    layers: int | None = None
+    warnings: tuple[str, ...] = ()
+    trtexec_build: str = ""
+    trtexec_run: str = ""
+    graph_sha256: str = ""
+    fp16_seen: str = ""
+    fp32_nodes: tuple[str, ...] = ()
 
 
 class Passport(BaseModel):
@@ -29,10 +177,8 @@ class Passport(BaseModel):
     library, library_version : the inference library; must be the same where the engine runs.
     device : the device; must be the same where the engine runs.
     device_features : features of the device that the engine depends on.
-    settings : settings of the build.
-    form : which of several equal forms of the graph was built, and what was measured to choose it.
-    int8 : how a quantized engine was made: the calibration set with the hashes of its frames, the
-        method, the layers in float and why. Empty for other engines.
+    facts : how the library compiled it.
+    int8 : how an INT8 engine was made.
     proof : how the engine was compared with its ONNX file when it was built.
     assumed : facts of the spec that were assumed, since the ONNX file did not have them.
     build_seconds : duration of the build.
@@ -41,7 +187,7 @@ class Passport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: int = FORMAT
     name: str
     target: str
     precision: str
@@ -53,13 +199,38 @@ class Passport(BaseModel):
     library_version: str
     device: str
     device_features: tuple[str, ...] = ()
-    settings: dict[str, str] = {}
-    form: dict[str, str] = {}
-    int8: dict[str, Any] = {}
+    facts: OpenVinoFacts | TensorRTFacts = TensorRTFacts()
+    int8: Int8Facts = Int8Facts()
     proof: dict[str, Any] = {}
     assumed: tuple[str, ...] = ()
     build_seconds: float
     built_at: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgraded(cls, values: Any) -> Any:
+        """Return the values of an older passport as they are written today."""
+        if not isinstance(values, dict):
+            return values
+
+        version = values.get("format", FORMAT)
+        if isinstance(version, int) and version > FORMAT:
+            raise ValueError("was written by a newer edgeseg")
+        return _from_format_1(values) if version == 1 else values
+
+    @property
+    def openvino(self) -> OpenVinoFacts:
+        """Return how OpenVINO compiled the engine; raise ``EngineError`` if it did not."""
+        if not isinstance(self.facts, OpenVinoFacts):
+            raise EngineError(f"{self.name}: is not an OpenVINO engine", got=self.target)
+        return self.facts
+
+    @property
+    def tensorrt(self) -> TensorRTFacts:
+        """Return how TensorRT compiled the plan; raise ``EngineError`` if it did not."""
+        if not isinstance(self.facts, TensorRTFacts):
+            raise EngineError(f"{self.name}: is not a TensorRT plan", got=self.target)
+        return self.facts
 
     @staticmethod
     def path_for(engine: Path) -> Path:
@@ -97,3 +268,43 @@ class Passport(BaseModel):
         except (OSError, ValidationError) as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise EngineError(f"{path}: the passport cannot be read", got=problem, hint=rebuild) from error
+
+
+def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a passport of format 1 in format 2.
+
+    Format 1 had texts only, in two dictionaries: ``settings`` and ``form``.
+    """
+    upgraded = {key: value for key, value in values.items() if key not in ("settings", "form")}
+    upgraded["format"] = FORMAT
+    settings = values.get("settings", {})
+    form = values.get("form", {})
+    if not isinstance(settings, dict) or not isinstance(form, dict):
+        raise ValueError("settings and form are not tables of texts")
+
+    if values.get("target") == "cpu":
+        prefix = "latency_ms_"
+        times = {key.removeprefix(prefix): value for key, value in form.items() if key.startswith(prefix)}
+        upgraded["facts"] = {
+            **{key: value for key, value in form.items() if not key.startswith(prefix)},
+            "config": settings,
+            "rounded_in_float": _split(form.get("rounded_in_float", ""), ", "),
+            "latency_ms": times,
+        }
+        return upgraded
+
+    facts = {key: value for key, value in {**settings, **form}.items() if value != ""}
+    facts["version_compatible"] = settings.get("version_compatible") == "yes"
+    facts["warnings"] = _split(settings.get("warnings", ""), "; ")
+    facts["fp32_nodes"] = _split(form.get("fp32_nodes", ""), ", ")
+    if "batch" in facts:
+        facts["batch"] = facts["batch"].split(":")
+    if "sizes" in facts:
+        facts["sizes"] = [size.split("x") for size in facts["sizes"].split(":")]
+    upgraded["facts"] = facts
+    return upgraded
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Return the parts of a text; none if it is empty."""
+    return text.split(separator) if text else []

@@ -16,6 +16,7 @@ from edgeseg.data.sampling import spread
 from edgeseg.errors import InputError
 from edgeseg.files import sha256_file, write_json
 from edgeseg.quantize.calibration_set import frame_digest
+from edgeseg.reporter import LINES, Reporter
 from edgeseg.training.recipe import Recipe
 from edgeseg.version import __version__
 
@@ -61,16 +62,16 @@ class Chain:
     Parameters
     ----------
     folder : the folder of ``make.json``.
-    say : takes progress messages.
+    reporter : receives messages.
 
     Raises
     ------
     InputError : ``make.json`` cannot be read.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, reporter: Reporter) -> None:
         self.folder = folder
-        self.say = say
+        self.reporter = reporter
         self._path = folder / STATE
         self._state: dict[str, Any] = {}
         if self._path.is_file():
@@ -78,11 +79,17 @@ class Chain:
                 self._state = json.loads(self._path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise InputError(
-                    f"{self._path}: cannot be read", hint="Delete it; every step is then done again."
+                    f"{self._path}: cannot be read",
+                    hint="Delete it; every step is then done again.",
                 ) from error
 
     def is_done(self, step: Step) -> bool:
-        """Return True if neither the step's key nor the files it wrote have changed."""
+        """Return True if neither the step's key nor the files it wrote have changed.
+
+        Parameters
+        ----------
+        step : the step.
+        """
         kept = self._state.get(step.name)
         if not isinstance(kept, dict) or kept.get("key") != _digest(step.key):
             return False
@@ -90,13 +97,29 @@ class Chain:
         present = {path.name: sha256_file(path) for path in step.outputs if path.is_file()}
         return kept.get("outputs") == present
 
+    def made_from(self, name: str) -> Mapping[str, Any]:
+        """Return what a finished step depended on; empty if it was never finished.
+
+        Parameters
+        ----------
+        name : the step's name.
+        """
+        kept = self._state.get(name)
+        depends_on = kept.get("depends_on") if isinstance(kept, dict) else None
+        return depends_on if isinstance(depends_on, dict) else {}
+
     def do(self, step: Step) -> None:
-        """Run a step unless it is up to date, and record it."""
+        """Run a step unless it is up to date, and record it.
+
+        Parameters
+        ----------
+        step : the step.
+        """
         if self.is_done(step):
-            self.say(f"{step.name}: up to date")
+            self.reporter.info(f"{step.name}: up to date")
             return
 
-        self.say(f"{step.name} ...")
+        self.reporter.info(f"{step.name} ...")
         step.run()
 
         self._state[step.name] = {
@@ -139,8 +162,7 @@ def make(
     folder: Path,
     options: Options | None = None,
     *,
-    say: Callable[[str], None] = print,
-    progress: bool = False,
+    reporter: Reporter = LINES,
 ) -> Path:
     """Train, export, fine-tune for INT8, build one engine per precision, and compare them.
 
@@ -151,25 +173,32 @@ def make(
     recipe : the recipe.
     folder : folder for everything that is made.
     options : the options; the defaults of ``Options`` if not given.
-    say : takes progress messages.
-    progress : show a progress bar during training.
+    reporter : receives messages and progress.
 
     Returns
     -------
     The file of the comparison, ``compare.json``.
-    """
-    from edgeseg.backends.openvino import session
 
+    Raises
+    ------
+    InputError : the folder holds a run of another recipe or on other data, or its ``make.json``
+        cannot be read.
+    """
     options = options or Options()
-    chain = Chain(folder, say)
+    chain = Chain(folder, reporter)
     splits = dict.fromkeys((recipe.data.train, recipe.data.val))
     data = {split: data_digest(recipe.data.address, split) for split in splits}
     key: dict[str, Any]
 
-    # Train.
+    # Train. A finished run cannot go on with other data.
+    if chain.made_from("train").get("data", data) != data:
+        raise InputError(
+            f"{folder}: holds a run on other data, or on this data before it changed",
+            hint="Give another folder with `out`, or delete that one.",
+        )
     best = folder / "best.pt"
     key = {"recipe": recipe.model_dump(mode="json"), "data": data}
-    chain.do(Step("train", key, (best,), lambda: _train(recipe, folder, say, progress)))
+    chain.do(Step("train", key, (best,), lambda: _train(recipe, folder, reporter)))
     weights = sha256_file(best)
 
     # Export.
@@ -180,27 +209,14 @@ def make(
     int8_file = folder / f"{recipe.name}.int8.onnx"
     if options.qat_epochs:
         key = {"weights": weights, "data": data, "epochs": options.qat_epochs}
-        run_qat = partial(_qat, best, int8_file, recipe, options, say, progress)
+        run_qat = partial(_qat, best, int8_file, recipe, options, reporter)
         chain.do(Step("qat", key, (int8_file,), run_qat))
 
-    # Build one engine per precision that this processor computes natively.
-    engines: list[Path] = []
-    for precision in ("fp32", "bf16", "int8"):
-        if precision == "bf16" and "BF16" not in session.device()[1]:
-            continue
-        source = int8_file if precision == "int8" and options.qat_epochs else float_file
-        engine = folder / f"{recipe.name}.{precision}.cpu.engine"
-        key = {
-            "net": sha256_file(source),
-            "machine": session.device()[0],
-            "openvino": session.library_version(),
-        }
-        if source is float_file and precision == "int8":
-            key["set"] = data[recipe.data.train]
-        outputs = (engine, engine.with_name(f"{engine.name}.json"))
-        run_build = partial(_build, source, engine, precision, recipe, say)
-        chain.do(Step(f"build {precision}", key, outputs, run_build))
-        engines.append(engine)
+    # Build the engines.
+    sources = {"fp32": float_file, "bf16": float_file, "int8": float_file}
+    if options.qat_epochs:
+        sources["int8"] = int8_file
+    engines = _do_builds(chain, recipe, sources, data[recipe.data.train], reporter)
 
     # Compare them.
     result = folder / "compare.json"
@@ -213,18 +229,53 @@ def make(
     return result
 
 
-def _train(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: bool) -> None:
-    """Train the recipe, or continue its training; raise ``InputError`` if the folder is another recipe's."""
+def _do_builds(
+    chain: Chain, recipe: Recipe, sources: Mapping[str, Path], calibration: str, reporter: Reporter
+) -> list[Path]:
+    """Build one engine per precision that this processor computes natively.
+
+    ``sources`` are the ONNX files by precision. ``calibration`` is the hash of the frames that INT8
+    is calibrated on, if its file has no ranges yet.
+    """
+    from edgeseg.backends.openvino import session
+
+    engines: list[Path] = []
+    for precision, source in sources.items():
+        if precision == "bf16" and "BF16" not in session.device()[1]:
+            continue
+
+        key: dict[str, Any] = {
+            "net": sha256_file(source),
+            "machine": session.device()[0],
+            "openvino": session.library_version(),
+        }
+        if precision == "int8" and source == sources["fp32"]:
+            key["set"] = calibration
+        engine = chain.folder / f"{recipe.name}.{precision}.cpu.engine"
+        outputs = (engine, engine.with_name(f"{engine.name}.json"))
+        run_build = partial(_build, source, engine, precision, recipe, reporter)
+        chain.do(Step(f"build {precision}", key, outputs, run_build))
+        engines.append(engine)
+    return engines
+
+
+def _train(recipe: Recipe, folder: Path, reporter: Reporter) -> None:
+    """Train the recipe, or continue its training.
+
+    Raise ``InputError`` if the folder holds a run of another recipe.
+    """
     from edgeseg.training.fit import has_begun, train
 
     kept = folder / "recipe.json"
-    if kept.is_file() and json.loads(kept.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+    if kept.is_file() and json.loads(kept.read_text(encoding="utf-8")) != recipe.model_dump(
+        mode="json"
+    ):
         raise InputError(
             f"{folder}: holds a run of another recipe, or of this one before it changed",
             hint="Give another folder with `out`, or delete that one.",
         )
 
-    train(recipe, folder, resume=has_begun(recipe, folder), say=say, progress=progress)
+    train(recipe, folder, resume=has_begun(recipe, folder), reporter=reporter)
 
 
 def _export(best: Path, net: Path) -> None:
@@ -234,16 +285,19 @@ def _export(best: Path, net: Path) -> None:
     export_checkpoint(best, net)
 
 
-def _qat(best: Path, out: Path, recipe: Recipe, options: Options, say: Callable[[str], None], progress: bool) -> None:
+def _qat(best: Path, out: Path, recipe: Recipe, options: Options, reporter: Reporter) -> None:
     """Fine-tune the checkpoint for INT8, and write its Q/DQ file."""
     from edgeseg.training.qat.fine_tune import Tuning, tune
 
     tuning = Tuning(epochs=options.qat_epochs, data=recipe.data.address)
-    tuned = tune(best, out, tuning, say=say, progress=progress)
-    say(f"val mIoU {tuned.miou:.4f} in INT8 after epoch {tuned.epoch}, {tuned.float_miou:.4f} in float")
+    tuned = tune(best, out, tuning, reporter=reporter)
+    reporter.info(
+        f"val mIoU {tuned.miou:.4f} in INT8 after epoch {tuned.epoch}, {tuned.float_miou:.4f} in "
+        "float"
+    )
 
 
-def _build(source: Path, engine: Path, precision: str, recipe: Recipe, say: Callable[[str], None]) -> None:
+def _build(source: Path, engine: Path, precision: str, recipe: Recipe, reporter: Reporter) -> None:
     """Build an engine; calibrate on the training split if INT8 is wanted from a float file."""
     from edgeseg.build.engine_from_onnx import build_engine
     from edgeseg.graph.network import load_network
@@ -253,7 +307,7 @@ def _build(source: Path, engine: Path, precision: str, recipe: Recipe, say: Call
     calib = None
     if precision == "int8" and not is_quantized(load_network(source).model):
         calib = resolve_set(recipe.data.address, split=recipe.data.train)
-    build_engine(source, precision=precision, out=engine, calib=calib, say=say)
+    build_engine(source, precision=precision, out=engine, calib=calib, reporter=reporter)
 
 
 def _compare(engines: list[Path], out: Path, recipe: Recipe, options: Options) -> None:

@@ -14,7 +14,9 @@ from edgeseg.errors import InputError, did_you_mean
 METADATA_KEY = "edgeseg.spec"
 
 Colour = tuple[
-    Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
+    Annotated[int, Field(ge=0, le=255)],
+    Annotated[int, Field(ge=0, le=255)],
+    Annotated[int, Field(ge=0, le=255)],
 ]
 Triple = tuple[float, float, float]
 
@@ -132,7 +134,9 @@ class ModelSpec(_Contract):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise InputError(f"{source}: its edgeseg spec cannot be read", got=first_problem(error)) from error
+            raise InputError(
+                f"{source}: its edgeseg spec cannot be read", got=first_problem(error)
+            ) from error
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON, as ``parse`` reads it."""
@@ -229,48 +233,131 @@ def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 def _space(name: str, ignore_id: int, classes: dict[str, Colour]) -> LabelSpace:
     """Build a label space from classes in the order of their ids."""
-    return LabelSpace(name=name, names=tuple(classes), palette=tuple(classes.values()), ignore_id=ignore_id)
+    names = tuple(classes)
+    palette = tuple(classes.values())
+    return LabelSpace(name=name, names=names, palette=palette, ignore_id=ignore_id)
 
 
-# The eleven classes of the SegNet tutorial (Kendall, Badrinarayanan, Cipolla), in its id order, its colours.
-CAMVID_11 = _space("camvid-11", 11, {
-    "Sky": (128, 128, 128), "Building": (128, 0, 0), "Pole": (192, 192, 128), "Road": (128, 64, 128),
-    "Pavement": (60, 40, 222), "Tree": (128, 128, 0), "SignSymbol": (192, 128, 128), "Fence": (64, 64, 128),
-    "Car": (64, 0, 128), "Pedestrian": (64, 64, 0), "Bicyclist": (0, 128, 192),
-})  # fmt: skip
+# The eleven classes of the SegNet tutorial (Kendall, Badrinarayanan, Cipolla), with its ids and
+# its colours.
+CAMVID_11 = _space(
+    "camvid-11",
+    11,
+    {
+        "Sky": (128, 128, 128),
+        "Building": (128, 0, 0),
+        "Pole": (192, 192, 128),
+        "Road": (128, 64, 128),
+        "Pavement": (60, 40, 222),
+        "Tree": (128, 128, 0),
+        "SignSymbol": (192, 128, 128),
+        "Fence": (64, 64, 128),
+        "Car": (64, 0, 128),
+        "Pedestrian": (64, 64, 0),
+        "Bicyclist": (0, 128, 192),
+    },
+)
 
-# CamVid's label_colors.txt (Brostow, Fauqueur, Cipolla 2009): 32 names in alphabetical order; Void is among them.
-CAMVID_32 = _space("camvid-32", 30, {
-    "Animal": (64, 128, 64), "Archway": (192, 0, 128), "Bicyclist": (0, 128, 192), "Bridge": (0, 128, 64),
-    "Building": (128, 0, 0), "Car": (64, 0, 128), "CartLuggagePram": (64, 0, 192), "Child": (192, 128, 64),
-    "Column_Pole": (192, 192, 128), "Fence": (64, 64, 128), "LaneMkgsDriv": (128, 0, 192),
-    "LaneMkgsNonDriv": (192, 0, 64), "Misc_Text": (128, 128, 64), "MotorcycleScooter": (192, 0, 192),
-    "OtherMoving": (128, 64, 64), "ParkingBlock": (64, 192, 128), "Pedestrian": (64, 64, 0), "Road": (128, 64, 128),
-    "RoadShoulder": (128, 128, 192), "Sidewalk": (0, 0, 192), "SignSymbol": (192, 128, 128),
-    "Sky": (128, 128, 128), "SUVPickupTruck": (64, 128, 192), "TrafficCone": (0, 0, 64),
-    "TrafficLight": (0, 64, 64), "Train": (192, 64, 128), "Tree": (128, 128, 0), "Truck_Bus": (192, 128, 192),
-    "Tunnel": (64, 0, 64), "VegetationMisc": (192, 192, 0), "Void": (0, 0, 0), "Wall": (64, 192, 0),
-})  # fmt: skip
+# CamVid's label_colors.txt (Brostow, Fauqueur, Cipolla 2009): 32 names in alphabetical order. Void
+# is among them.
+CAMVID_32 = _space(
+    "camvid-32",
+    30,
+    {
+        "Animal": (64, 128, 64),
+        "Archway": (192, 0, 128),
+        "Bicyclist": (0, 128, 192),
+        "Bridge": (0, 128, 64),
+        "Building": (128, 0, 0),
+        "Car": (64, 0, 128),
+        "CartLuggagePram": (64, 0, 192),
+        "Child": (192, 128, 64),
+        "Column_Pole": (192, 192, 128),
+        "Fence": (64, 64, 128),
+        "LaneMkgsDriv": (128, 0, 192),
+        "LaneMkgsNonDriv": (192, 0, 64),
+        "Misc_Text": (128, 128, 64),
+        "MotorcycleScooter": (192, 0, 192),
+        "OtherMoving": (128, 64, 64),
+        "ParkingBlock": (64, 192, 128),
+        "Pedestrian": (64, 64, 0),
+        "Road": (128, 64, 128),
+        "RoadShoulder": (128, 128, 192),
+        "Sidewalk": (0, 0, 192),
+        "SignSymbol": (192, 128, 128),
+        "Sky": (128, 128, 128),
+        "SUVPickupTruck": (64, 128, 192),
+        "TrafficCone": (0, 0, 64),
+        "TrafficLight": (0, 64, 64),
+        "Train": (192, 64, 128),
+        "Tree": (128, 128, 0),
+        "Truck_Bus": (192, 128, 192),
+        "Tunnel": (64, 0, 64),
+        "VegetationMisc": (192, 192, 0),
+        "Void": (0, 0, 0),
+        "Wall": (64, 192, 0),
+    },
+)
 
 # cityscapesScripts, helpers/labels.py: the nineteen classes with a train id, in that order.
-CITYSCAPES_19 = _space("cityscapes-19", 255, {
-    "road": (128, 64, 128), "sidewalk": (244, 35, 232), "building": (70, 70, 70), "wall": (102, 102, 156),
-    "fence": (190, 153, 153), "pole": (153, 153, 153), "traffic light": (250, 170, 30),
-    "traffic sign": (220, 220, 0), "vegetation": (107, 142, 35), "terrain": (152, 251, 152), "sky": (70, 130, 180),
-    "person": (220, 20, 60), "rider": (255, 0, 0), "car": (0, 0, 142), "truck": (0, 0, 70), "bus": (0, 60, 100),
-    "train": (0, 80, 100), "motorcycle": (0, 0, 230), "bicycle": (119, 11, 32),
-})  # fmt: skip
+CITYSCAPES_19 = _space(
+    "cityscapes-19",
+    255,
+    {
+        "road": (128, 64, 128),
+        "sidewalk": (244, 35, 232),
+        "building": (70, 70, 70),
+        "wall": (102, 102, 156),
+        "fence": (190, 153, 153),
+        "pole": (153, 153, 153),
+        "traffic light": (250, 170, 30),
+        "traffic sign": (220, 220, 0),
+        "vegetation": (107, 142, 35),
+        "terrain": (152, 251, 152),
+        "sky": (70, 130, 180),
+        "person": (220, 20, 60),
+        "rider": (255, 0, 0),
+        "car": (0, 0, 142),
+        "truck": (0, 0, 70),
+        "bus": (0, 60, 100),
+        "train": (0, 80, 100),
+        "motorcycle": (0, 0, 230),
+        "bicycle": (119, 11, 32),
+    },
+)
 
 # PASCAL VOC 2012 development kit; colours by its VOClabelcolormap.
-VOC_21 = _space("voc-21", 255, {
-    "background": (0, 0, 0), "aeroplane": (128, 0, 0), "bicycle": (0, 128, 0), "bird": (128, 128, 0),
-    "boat": (0, 0, 128), "bottle": (128, 0, 128), "bus": (0, 128, 128), "car": (128, 128, 128), "cat": (64, 0, 0),
-    "chair": (192, 0, 0), "cow": (64, 128, 0), "diningtable": (192, 128, 0), "dog": (64, 0, 128),
-    "horse": (192, 0, 128), "motorbike": (64, 128, 128), "person": (192, 128, 128), "pottedplant": (0, 64, 0),
-    "sheep": (128, 64, 0), "sofa": (0, 192, 0), "train": (128, 192, 0), "tvmonitor": (0, 64, 128),
-})  # fmt: skip
+VOC_21 = _space(
+    "voc-21",
+    255,
+    {
+        "background": (0, 0, 0),
+        "aeroplane": (128, 0, 0),
+        "bicycle": (0, 128, 0),
+        "bird": (128, 128, 0),
+        "boat": (0, 0, 128),
+        "bottle": (128, 0, 128),
+        "bus": (0, 128, 128),
+        "car": (128, 128, 128),
+        "cat": (64, 0, 0),
+        "chair": (192, 0, 0),
+        "cow": (64, 128, 0),
+        "diningtable": (192, 128, 0),
+        "dog": (64, 0, 128),
+        "horse": (192, 0, 128),
+        "motorbike": (64, 128, 128),
+        "person": (192, 128, 128),
+        "pottedplant": (0, 64, 0),
+        "sheep": (128, 64, 0),
+        "sofa": (0, 192, 0),
+        "train": (128, 192, 0),
+        "tvmonitor": (0, 64, 128),
+    },
+)
 
-LABEL_SPACES: dict[str, LabelSpace] = {space.name: space for space in (CAMVID_11, CAMVID_32, CITYSCAPES_19, VOC_21)}
+LABEL_SPACES: dict[str, LabelSpace] = {
+    space.name: space for space in (CAMVID_11, CAMVID_32, CITYSCAPES_19, VOC_21)
+}
 
 
 def label_space(name: str) -> LabelSpace:
@@ -345,11 +432,17 @@ def generic_space(classes: int, names: Sequence[str] = (), name: str | None = No
     ('class0', 'class1')
     """
     if len(names) > 255 or classes > 255:
-        raise InputError("too many classes for a uint8 label map", got=max(classes, len(names)), expected="at most 255")
+        raise InputError(
+            "too many classes for a uint8 label map",
+            got=max(classes, len(names)),
+            expected="at most 255",
+        )
 
     titles = tuple(names) or tuple(f"class{i}" for i in range(classes))
     palette = tuple(voc_colour(i) for i in range(len(titles)))
     try:
-        return LabelSpace(name=name or f"generic-{classes}", names=titles, palette=palette, ignore_id=255)
+        return LabelSpace(
+            name=name or f"generic-{classes}", names=titles, palette=palette, ignore_id=255
+        )
     except ValidationError as error:
         raise InputError("the class names make no label space", got=first_problem(error)) from error

@@ -1,8 +1,9 @@
-"""Measure engines on a Jetson by one protocol: power mode and clocks fixed, a cool start, several runs, watts.
+"""Measure engines on a Jetson by one protocol: fixed power mode and clocks, several runs, watts.
 
-Every run cools down, warms up, and takes the medians of ``edgeseg compare`` (engines in turns, on the same frames).
-``compare`` mixes engines, and decoding and scoring with them, so power a frame is taken apart from it: each engine
-alone, over and over on decoded frames for some seconds, while ``tegrastats`` tells the power of the rails.
+Every run cools down, warms up, and takes the medians of ``edgeseg compare`` (engines in turns, on
+the same frames). ``compare`` mixes engines, and decoding and scoring with them, so power per frame
+is measured apart from it: each engine runs alone on decoded frames for some seconds, while
+``tegrastats`` reports the power of the rails.
 """
 
 import argparse
@@ -30,17 +31,21 @@ from edgeseg.cli.spelling import as_options
 from edgeseg.errors import EdgesegError, InputError, MissingDependencyError
 from edgeseg.files import require_writable, write_json
 
-KIND, FORMAT = "edgeseg jetson measurement", 1
+KIND = "edgeseg jetson measurement"
+FORMAT = 1
 RESULTS = Path(__file__).resolve().parent / "results"
 INTERVAL_MS = 100  # between samples of tegrastats
 LOOP_FRAMES = 8
 
 
-# -- one engine alone ------------------------------------------------------------------------------------------------
+# -- one engine alone ------------------------------------------------------------------------------
 
 
 def loop(engine: str, source: str, seconds: float) -> dict[str, float]:
-    """Call an engine over and over on the first frames of a source: from when to when, and how many frames."""
+    """Call an engine again and again on the first frames of a source.
+
+    Return the time of the start and of the end, and the number of frames.
+    """
     from edgeseg.profiling.entry import open_entry
     from edgeseg.video import open_source
 
@@ -49,7 +54,8 @@ def loop(engine: str, source: str, seconds: float) -> dict[str, float]:
     call = open_entry(engine).engine
     for image in frames:
         call(image)
-    count, start = 0, time.monotonic()
+    count = 0
+    start = time.monotonic()
     while (now := time.monotonic()) - start < seconds or not count:
         call(frames[count % len(frames)])
         count += 1
@@ -57,27 +63,55 @@ def loop(engine: str, source: str, seconds: float) -> dict[str, float]:
 
 
 def _loop_apart(engine: str, source: str, seconds: float) -> dict[str, float]:
-    """``loop`` in a process of its own, so that one engine's memory is not another's."""
-    command = [sys.executable, __file__, "--loop", engine, "--data", source, "--seconds", str(seconds)]
+    """Run ``loop`` in a process of its own, so that engines do not share memory."""
+    command = [
+        sys.executable,
+        __file__,
+        "--loop",
+        engine,
+        "--data",
+        source,
+        "--seconds",
+        str(seconds),
+    ]
     found: dict[str, float] = json.loads(_checked(command, f"{engine}: cannot be run"))
     return found
 
 
 def _checked(command: list[str], what: str) -> str:
-    """The output of a part of ours; its error is told on, in its own words."""
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    """Run a part of this program and return its output.
+
+    Raise ``EdgesegError`` with the message of its error.
+    """
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
-        raise EdgesegError(what, got=lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}")
+        raise EdgesegError(
+            what, got=lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
+        )
     return done.stdout
 
 
-# -- runs ------------------------------------------------------------------------------------------------------------
+# -- runs ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: ``engines`` on ``data``; ``runs`` of ``rounds``; seconds and degrees of the protocol."""
+    """Hold what to measure, and the numbers of the protocol.
+
+    Attributes
+    ----------
+    engines : the engines.
+    data : address of the frames.
+    runs : number of runs.
+    rounds : rounds of timing per run.
+    seconds : seconds that each engine runs alone.
+    warm_up_s : seconds of warm-up.
+    cool_to_c : temperature to cool down to before a run, degrees Celsius.
+    cool_patience_s : seconds to wait for that, at most.
+    """
 
     engines: tuple[str, ...]
     data: str
@@ -89,12 +123,17 @@ class Plan:
     cool_patience_s: float
 
 
-def measure(plan: Plan, board: Board, sampler: Sampler | None, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """All runs, in order."""
+def measure(
+    plan: Plan, board: Board, sampler: Sampler | None, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Return the results of all runs, in order."""
     return [_run(plan, board, sampler, number, say) for number in range(1, plan.runs + 1)]
 
 
-def _run(plan: Plan, board: Board, sampler: Sampler | None, number: int, say: Callable[[str], None]) -> dict[str, Any]:
+def _run(
+    plan: Plan, board: Board, sampler: Sampler | None, number: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the results of one run."""
     say(f"run {number} of {plan.runs}: cooling to {plan.cool_to_c:g} C")
     cooled = cool_down(board.hottest_c, plan.cool_to_c, plan.cool_patience_s)
     before = board.temperatures_c()
@@ -108,20 +147,34 @@ def _run(plan: Plan, board: Board, sampler: Sampler | None, number: int, say: Ca
     engines = []
     for given, result in zip(plan.engines, compared["engines"], strict=True):
         say(f"run {number} of {plan.runs}: {result['id']} alone for {plan.seconds:g} s")
-        kept = ("id", "precision", "target", "engine_sha256", "latency_ms_p50", "latency_ms_p95", "latency_ms_p99")
-        engines.append({**{key: result[key] for key in kept}, "alone": _alone(given, plan, sampler)})
+        kept = (
+            "id",
+            "precision",
+            "target",
+            "engine_sha256",
+            "latency_ms_p50",
+            "latency_ms_p95",
+            "latency_ms_p99",
+        )
+        engines.append(
+            {**{key: result[key] for key in kept}, "alone": _alone(given, plan, sampler)}
+        )
     return {
         "cool_down": cooled,
         "temperatures_c_before": before,
         "temperatures_c_after": board.temperatures_c(),
         "idle": idle,
-        "compare": {"power": power, "frames": compared["data"]["frames"], "protocol": compared["protocol"]},
+        "compare": {
+            "power": power,
+            "frames": compared["data"]["frames"],
+            "protocol": compared["protocol"],
+        },
         "engines": engines,
     }
 
 
 def _idle(sampler: Sampler | None, seconds: float = 3.0) -> dict[str, Any] | None:
-    """Power before the work."""
+    """Return the power before the work."""
     if sampler is None:
         return None
     start = time.monotonic()
@@ -130,18 +183,22 @@ def _idle(sampler: Sampler | None, seconds: float = 3.0) -> dict[str, Any] | Non
 
 
 def _compare(plan: Plan) -> dict[str, Any]:
+    """Return the figures of ``edgeseg compare`` for the engines."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "compare.json"
         command = [sys.executable, "-m", "edgeseg", "compare", *plan.engines, "--data", plan.data]
-        _checked([*command, "--rounds", str(plan.rounds), "--json", str(path)], "edgeseg compare failed")
+        _checked(
+            [*command, "--rounds", str(plan.rounds), "--json", str(path)], "edgeseg compare failed"
+        )
         found: dict[str, Any] = json.loads(path.read_bytes())
         return found
 
 
 def _alone(engine: str, plan: Plan, sampler: Sampler | None) -> dict[str, Any]:
-    """One engine without a pause: frames a second, and what each costs."""
+    """Run one engine without a pause; return frames per second, and the energy per frame."""
     done = _loop_apart(engine, plan.data, plan.seconds)
-    seconds, frames = done["end_s"] - done["start_s"], int(done["frames"])
+    seconds = done["end_s"] - done["start_s"]
+    frames = int(done["frames"])
     power = power_of(sampler.samples, done["start_s"], done["end_s"]) if sampler else None
     energy = round(power["power_w_mean"] * seconds / frames * 1e3, 4) if power else None
     return {
@@ -154,7 +211,10 @@ def _alone(engine: str, plan: Plan, sampler: Sampler | None) -> dict[str, Any]:
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The median over the runs, an engine; ``None`` where a figure is missing in a run."""
+    """Return the medians over the runs, one entry per engine.
+
+    A figure is ``None`` if it is missing in a run.
+    """
 
     def median(values: list[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -176,50 +236,75 @@ def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
-# -- the command -----------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="jetson/bench.sh", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("engines", nargs="*", metavar="ENGINE", help="engine files, ONNX files or shipped nets")
-    parser.add_argument("--data", required=True, metavar="SOURCE", help="frames: a video, a folder, synthetic://")
-    parser.add_argument("--name", help="of the result: jetson/results/NAME.json (default: board and power mode)")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="instead of jetson/results")
-    parser.add_argument("--mode", type=int, metavar="N", help="set this power mode of nvpmodel; undone at the end")
-    parser.add_argument("--clocks", choices=("on", "off"), default="on", help="jetson_clocks; undone at the end")
+    parser = argparse.ArgumentParser(
+        prog="jetson/bench.sh", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "engines", nargs="*", metavar="ENGINE", help="engine files, ONNX files or shipped nets"
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="SOURCE", help="frames: a video, a folder, synthetic://"
+    )
+    parser.add_argument(
+        "--name", help="of the result: jetson/results/NAME.json (default: board and power mode)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, metavar="FOLDER", help="instead of jetson/results"
+    )
+    parser.add_argument(
+        "--mode", type=int, metavar="N", help="set this power mode of nvpmodel; undone at the end"
+    )
+    parser.add_argument(
+        "--clocks", choices=("on", "off"), default="on", help="jetson_clocks; undone at the end"
+    )
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=5, help="turns an engine in each edgeseg compare")
-    parser.add_argument("--seconds", type=float, default=10.0, help="each engine alone, for its power")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns an engine in each edgeseg compare"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="each engine alone, for its power"
+    )
     parser.add_argument("--warm-up", type=float, default=5.0, metavar="SECONDS")
-    parser.add_argument("--cool-to", type=float, default=50.0, metavar="CELSIUS", help="before each run")
+    parser.add_argument(
+        "--cool-to", type=float, default=50.0, metavar="CELSIUS", help="before each run"
+    )
     parser.add_argument("--cool-patience", type=float, default=300.0, metavar="SECONDS")
-    parser.add_argument("--anywhere", action="store_true", help="run off a Jetson, too: latency without power")
+    parser.add_argument(
+        "--anywhere", action="store_true", help="run off a Jetson, too: latency without power"
+    )
     parser.add_argument("--loop", metavar="ENGINE", help=argparse.SUPPRESS)
     return parser.parse_args(given)
 
 
 def bench(given: argparse.Namespace, say: Callable[[str], None] = print) -> Path:
-    """Measure, write the result, and return its path. Raises ``EdgesegError``."""
+    """Measure, write the result, and return its path.
+
+    Raise ``EdgesegError`` if the options do not fit the machine, or something cannot be measured.
+    """
     board = Board()
-    if not given.engines:
-        raise InputError("nothing to measure", expected="at least one ENGINE", hint="See: jetson/bench.sh --help")
-    if given.runs < 1 or given.rounds < 1 or given.seconds <= 0:
-        raise InputError("no measurement", got=f"{given.runs} runs, {given.rounds} rounds, {given.seconds:g} s")
-    if not board.jetson and not given.anywhere:
-        raise InputError(
-            f"this is no Jetson: {board.root / 'etc' / 'nv_tegra_release'} is not there",
-            hint="--anywhere measures latency without power.",
-        )
-    if not board.jetson and given.mode is not None:
-        raise InputError("power modes are a Jetson's", got=f"--mode {given.mode}", hint="Leave it out.")
+    _require_measurable(given, board)
     tegrastats = shutil.which("tegrastats") if board.jetson else None
     if board.jetson and tegrastats is None:
-        raise MissingDependencyError("no tegrastats", hint="It comes with JetPack: sudo apt install nvidia-l4t-tools.")
+        raise MissingDependencyError(
+            "no tegrastats", hint="It comes with JetPack: sudo apt install nvidia-l4t-tools."
+        )
     plan = Plan(
-        tuple(given.engines), given.data, given.runs, given.rounds, given.seconds, given.warm_up, given.cool_to,
+        tuple(given.engines),
+        given.data,
+        given.runs,
+        given.rounds,
+        given.seconds,
+        given.warm_up,
+        given.cool_to,
         given.cool_patience,
-    )  # fmt: skip
+    )
+
+    # Measure at the wanted power mode and clocks.
     clocks = board.jetson and given.clocks == "on"
     with sudo_kept(board.jetson), power_mode(board, given.mode), full_clocks(clocks):
         mode = board.power_mode()
@@ -233,34 +318,69 @@ def bench(given: argparse.Namespace, say: Callable[[str], None] = print) -> Path
             "power_mode": mode,
             "clocks": {"jetson_clocks": clocks, "shown": board.clocks()},
             "power": "tegrastats" if tegrastats else "absent: not a Jetson (--anywhere)",
-            "protocol": {
-                "engines": list(plan.engines), "data": plan.data, "runs": plan.runs, "rounds": plan.rounds,
-                "alone_s": plan.seconds, "warm_up_s": plan.warm_up_s, "tegrastats_interval_ms": INTERVAL_MS,
-            },
-        }  # fmt: skip
+            "protocol": _protocol(plan),
+        }
         sampler = Sampler([tegrastats, "--interval", str(INTERVAL_MS)]) if tegrastats else None
         try:
             runs = measure(plan, board, sampler, say)
         finally:
             if sampler:
                 sampler.stop()
+
     write_json(path, {**facts, "runs": runs, "summary": summarise(runs)})
     return path
 
 
+def _require_measurable(given: argparse.Namespace, board: Board) -> None:
+    """Raise ``InputError`` if the options do not fit together, or not the machine."""
+    if not given.engines:
+        raise InputError(
+            "nothing to measure", expected="at least one ENGINE", hint="See: jetson/bench.sh --help"
+        )
+    if given.runs < 1 or given.rounds < 1 or given.seconds <= 0:
+        raise InputError(
+            "no measurement", got=f"{given.runs} runs, {given.rounds} rounds, {given.seconds:g} s"
+        )
+    if not board.jetson and not given.anywhere:
+        raise InputError(
+            f"this is no Jetson: {board.root / 'etc' / 'nv_tegra_release'} is not there",
+            hint="--anywhere measures latency without power.",
+        )
+    if not board.jetson and given.mode is not None:
+        raise InputError(
+            "power modes are a Jetson's", got=f"--mode {given.mode}", hint="Leave it out."
+        )
+
+
+def _protocol(plan: Plan) -> dict[str, Any]:
+    """Return the numbers of the protocol, for the result."""
+    return {
+        "engines": list(plan.engines),
+        "data": plan.data,
+        "runs": plan.runs,
+        "rounds": plan.rounds,
+        "alone_s": plan.seconds,
+        "warm_up_s": plan.warm_up_s,
+        "tegrastats_interval_ms": INTERVAL_MS,
+    }
+
+
 def _edgeseg_facts() -> dict[str, Any]:
+    """Return the facts of the machine and of the libraries."""
     from edgeseg.profiling.machine import describe_machine
 
     return describe_machine()
 
 
 def _slug(board: Board, mode: dict[str, Any] | None) -> str:
+    """Return the name of the result's file: the machine and its power mode."""
     model = board.describe()["model"] or os.uname().nodename
     text = f"{model} {mode['name'] if mode else ''}".lower().replace("nvidia", "")
     return "-".join(re.findall(r"[a-z0-9]+", text)) or "machine"
 
 
 def _table(path: Path) -> str:
+    """Return the summary of a result as a table to print."""
     lines = [f"{'engine':<32} {'ms':>9} {'FPS':>9} {'W':>8} {'mJ/frame':>10}"]
     for row in json.loads(path.read_bytes())["summary"]:
         keys = ("latency_ms_p50", "frames_per_s", "power_w_mean", "energy_mj_per_frame")
@@ -270,7 +390,7 @@ def _table(path: Path) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run; the exit code."""
+    """Run, and return the exit code."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -20,18 +20,30 @@ from edgeseg.errors import EdgesegError, MissingDependencyError
 
 _COLDEST_C = -200.0  # tegrastats and the kernel say -256 for a sensor whose block is off
 
-# What measures the whole board or module, best first: Thor's developer kit has VIN, Orin NX and Nano VDD_IN.
+# Rails that measure the whole board or module, best first: Thor's developer kit has VIN, Orin NX
+# and Nano have VDD_IN.
 TOTALS = ("VIN", "VDD_IN")
-# Where none of those is: the supplies of the module that have a sensor (AGX Orin; Thor modules on other carriers).
-SUPPLIES = (("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"))
+# Without those: the supplies of the module that have a sensor (AGX Orin; Thor modules on other
+# carriers).
+SUPPLIES = (
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),
+)
 
 
-# -- tegrastats ------------------------------------------------------------------------------------------------------
+# -- tegrastats ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of tegrastats: milliwatts a rail and degrees Celsius a sensor, now; ``at_s`` is of a monotonic clock."""
+    """Hold one line of tegrastats.
+
+    Attributes
+    ----------
+    at_s : time of a monotonic clock, seconds.
+    rails_mw : power per rail at that time, milliwatts.
+    temperatures_c : temperature per sensor at that time, degrees Celsius.
+    """
 
     at_s: float
     rails_mw: dict[str, int]
@@ -39,9 +51,11 @@ class Sample:
 
 
 def parse_tegrastats(line: str, at_s: float = 0.0) -> Sample:
-    """Read ``VDD_IN 4900mW/5000mW`` (now/average, a third of late) and ``tj@46.4C``; what is switched off is left out.
+    """Read a line of tegrastats.
 
-    Averages are over tegrastats' own life, so they are not used. A rail may be a little below zero when idle.
+    It has items such as ``VDD_IN 4900mW/5000mW`` (now/average; newer versions have a third number)
+    and ``tj@46.4C``. Rails and sensors that are switched off are left out. Averages are over
+    tegrastats' own life, so they are not used. A rail may be a little below zero when idle.
     """
     rails = {
         name: int(now)
@@ -49,12 +63,17 @@ def parse_tegrastats(line: str, at_s: float = 0.0) -> Sample:
         if name != "NC"  # a channel that is not connected
     }
     found = re.findall(r"(?<!\S)([A-Za-z]\w*)@(-?\d+(?:\.\d+)?)C", line)
-    temperatures = {name.lower(): float(value) for name, value in found if float(value) > _COLDEST_C}
+    temperatures = {
+        name.lower(): float(value) for name, value in found if float(value) > _COLDEST_C
+    }
     return Sample(at_s, rails, temperatures)
 
 
 def total_of(rails_mw: dict[str, float]) -> tuple[float, str] | None:
-    """Milliwatts of the whole and which rails that is: the board's or module's input, or the sum of the supplies."""
+    """Return the milliwatts of the whole, and the names of the rails that they come from.
+
+    The whole is the input of the board or the module, or the sum of the supplies.
+    """
     for name in TOTALS:
         if name in rails_mw:
             return rails_mw[name], name
@@ -65,12 +84,17 @@ def total_of(rails_mw: dict[str, float]) -> tuple[float, str] | None:
 
 
 def power_of(samples: Sequence[Sample], start_s: float, end_s: float) -> dict[str, Any] | None:
-    """Mean watts between two moments, whole and a rail; ``None`` where no sample or no known rail is there."""
+    """Return the mean watts between two moments, of the whole and per rail.
+
+    Return ``None`` if there is no sample or no known rail.
+    """
     within = [s for s in samples if start_s <= s.at_s <= end_s and s.rails_mw]
     if not within:
         return None
     names = sorted(set.intersection(*(set(s.rails_mw) for s in within)))
-    means: dict[str, float] = {name: statistics.fmean(s.rails_mw[name] for s in within) for name in names}
+    means: dict[str, float] = {
+        name: statistics.fmean(s.rails_mw[name] for s in within) for name in names
+    }
     total = total_of(means)
     if total is None:
         return None
@@ -83,20 +107,29 @@ def power_of(samples: Sequence[Sample], start_s: float, end_s: float) -> dict[st
 
 
 class Sampler:
-    """tegrastats in the background; ``samples`` grows until ``stop``."""
+    """Run tegrastats in the background; ``samples`` grows until ``stop``.
+
+    Parameters
+    ----------
+    command : the program and its arguments.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         self.samples: list[Sample] = []
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
+        """Read lines until the program ends."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.samples.append(parse_tegrastats(line, time.monotonic()))
 
     def stop(self) -> None:
+        """End the program."""
         self._process.terminate()
         self._process.wait()
         self._thread.join()
@@ -104,10 +137,11 @@ class Sampler:
             self._process.stdout.close()
 
 
-# -- the board -------------------------------------------------------------------------------------------------------
+# -- the board -------------------------------------------------------------------------------------
 
 
 def _text(path: Path) -> str | None:
+    """Return the text of a file; None if it is empty or not there."""
     try:
         return path.read_bytes().decode(errors="replace").strip("\0 \n") or None
     except OSError:
@@ -116,16 +150,25 @@ def _text(path: Path) -> str | None:
 
 @dataclass
 class Board:
-    """The machine: what it is, its temperature, its power mode and clocks. ``jetson`` is false on any other."""
+    """Read the machine: what it is, its temperature, its power mode and clocks.
+
+    Attributes
+    ----------
+    root : folder of the file system; tests give another than ``/``.
+    """
 
     root: Path = field(default_factory=lambda: Path(os.environ.get("EDGESEG_ROOT") or "/"))
 
     @property
     def jetson(self) -> bool:
+        """Return True on a Jetson."""
         return (self.root / "etc" / "nv_tegra_release").is_file()
 
     def describe(self) -> dict[str, Any]:
-        """Model, L4T and kernel, plain values for JSON; ``None`` for what is not there."""
+        """Return model, L4T and kernel as plain values for JSON.
+
+        A value is ``None`` if it is not known.
+        """
         line = _text(self.root / "etc" / "nv_tegra_release") or ""
         release = re.search(r"R(\d+).*?REVISION: *([\d.]+)", line)
         return {
@@ -136,39 +179,50 @@ class Board:
         }
 
     def temperatures_c(self) -> dict[str, float]:
-        """Degrees a thermal zone, by its type; zones that are off do not answer and are left out."""
+        """Return the degrees Celsius per thermal zone, by its type.
+
+        Zones that are off do not answer and are left out.
+        """
         found = {}
         for zone in sorted((self.root / "sys" / "class" / "thermal").glob("thermal_zone*")):
-            name, value = _text(zone / "type"), _text(zone / "temp")
+            name = _text(zone / "type")
+            value = _text(zone / "temp")
             if name and value and re.fullmatch(r"-?\d+", value) and int(value) / 1e3 > _COLDEST_C:
                 found[name] = int(value) / 1e3
         return found
 
     def hottest_c(self) -> float | None:
-        """The junction temperature (``tj-thermal``, the greatest of the chip's), or the greatest there is."""
+        """Return the junction temperature, or the highest of all if there is none.
+
+        The junction temperature, ``tj-thermal``, is the highest on the chip.
+        """
         found = self.temperatures_c()
         return found.get("tj-thermal", max(found.values(), default=None))
 
     def power_mode(self) -> dict[str, Any] | None:
-        """Name and number, as ``nvpmodel -q`` says them."""
+        """Return name and number as ``nvpmodel -q`` prints them."""
         said = _output(["nvpmodel", "-q"]) or ""
-        name, number = re.search(r"NV Power Mode: *(\S+)", said), re.search(r"^(\d+)$", said, re.M)
+        name = re.search(r"NV Power Mode: *(\S+)", said)
+        number = re.search(r"^(\d+)$", said, re.M)
         return {"name": name[1], "id": int(number[1])} if name and number else None
 
     def clocks(self) -> list[str] | None:
-        """What ``jetson_clocks --show`` says, a line an item; it wants root."""
+        """Return the lines that ``jetson_clocks --show`` prints; it needs root."""
         said = _output(_as_root(["jetson_clocks", "--show"]))
         return said.splitlines() if said else None
 
 
 def _as_root(command: list[str]) -> list[str]:
+    """Return a command that runs as root."""
     return command if os.geteuid() == 0 else ["sudo", "-n", *command]
 
 
 def _output(command: list[str]) -> str | None:
-    """What a program prints; ``None`` where it is not there or fails."""
+    """Return what a program prints; ``None`` if it is not there or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
     except OSError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
@@ -177,17 +231,27 @@ def _output(command: list[str]) -> str | None:
 def _do(command: list[str], what: str, hint: str) -> None:
     """Run a program that changes the board. Raises ``EdgesegError`` with ``hint``."""
     try:
-        done = subprocess.run(_as_root(command), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            _as_root(command), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
     except OSError as error:
-        raise MissingDependencyError(f"{what}: {error.strerror}", got=command[0], hint=hint) from error
+        raise MissingDependencyError(
+            f"{what}: {error.strerror}", got=command[0], hint=hint
+        ) from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise EdgesegError(what, got=said[-1] if said else f"exit code {done.returncode}", hint=hint)
+        raise EdgesegError(
+            what, got=said[-1] if said else f"exit code {done.returncode}", hint=hint
+        )
 
 
 @contextlib.contextmanager
 def sudo_kept(wanted: bool, every_s: float = 60.0) -> Iterator[None]:
-    """Keep sudo's permission alive: a measurement takes longer than it lasts, and the clocks want it at the end."""
+    """Keep sudo's permission alive.
+
+    A measurement takes longer than the permission lasts, and restoring the clocks at the end needs
+    it.
+    """
     over = threading.Event()
 
     def keep() -> None:
@@ -205,12 +269,15 @@ def sudo_kept(wanted: bool, every_s: float = 60.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def power_mode(board: Board, mode: int | None) -> Iterator[None]:
-    """Set a power mode, and the one before when it is over."""
+    """Set a power mode, and restore the one before at the end."""
     before = board.power_mode()
     if mode is None or (before is not None and before["id"] == mode):
         yield
         return
-    hint = "Run it with sudo; /etc/nvpmodel.conf lists the modes. Some need a reboot: set those by hand first."
+    hint = (
+        "Run it with sudo; /etc/nvpmodel.conf lists the modes. "
+        "Some need a reboot: set those by hand first."
+    )
     try:
         _do(["nvpmodel", "-m", str(mode)], f"power mode {mode} cannot be set", hint)
         now = board.power_mode()
@@ -219,12 +286,16 @@ def power_mode(board: Board, mode: int | None) -> Iterator[None]:
         yield
     finally:
         if before is not None and board.power_mode() != before:
-            _do(["nvpmodel", "-m", str(before["id"])], f"power mode {before['id']} cannot be restored", hint)
+            _do(
+                ["nvpmodel", "-m", str(before["id"])],
+                f"power mode {before['id']} cannot be restored",
+                hint,
+            )
 
 
 @contextlib.contextmanager
 def full_clocks(wanted: bool) -> Iterator[None]:
-    """``jetson_clocks``, and the clocks before when it is over."""
+    """Run ``jetson_clocks``, and restore the clocks at the end."""
     if not wanted:
         yield
         return
@@ -236,7 +307,11 @@ def full_clocks(wanted: bool) -> Iterator[None]:
             _do(["jetson_clocks"], "the clocks cannot be set", hint)
             yield
         finally:
-            _do(["jetson_clocks", "--restore", saved], "the clocks cannot be restored", "A reboot restores them.")
+            _do(
+                ["jetson_clocks", "--restore", saved],
+                "the clocks cannot be restored",
+                "A reboot restores them.",
+            )
 
 
 def cool_down(
@@ -247,9 +322,17 @@ def cool_down(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Wait until ``read_c`` is at most ``limit_c``, for at most ``patience_s``; what was reached, and when."""
+    """Wait until ``read_c`` is at most ``limit_c``, for at most ``patience_s`` seconds.
+
+    Return the temperature that was reached, and when.
+    """
     start = clock()
     while (now := read_c()) is not None and now > limit_c and clock() - start < patience_s:
         sleep(1.0)
     reached = None if now is None else now <= limit_c
-    return {"limit_c": limit_c, "reached": reached, "temperature_c": now, "waited_s": round(clock() - start, 1)}
+    return {
+        "limit_c": limit_c,
+        "reached": reached,
+        "temperature_c": now,
+        "waited_s": round(clock() - start, 1),
+    }

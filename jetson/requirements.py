@@ -1,7 +1,8 @@
-"""What edgeseg needs beside what a Jetson's system brings, a requirement a line: for ``jetson/setup.sh``, and pip.
+"""Print what edgeseg needs beside what a Jetson's system brings, one requirement per line.
 
-edgeseg itself is installed without its dependencies first; this reads them from its metadata. Left out: TensorRT, which
-is JetPack's, and opencv-python where the system has its own cv2.
+``jetson/setup.sh`` gives the lines to pip. edgeseg itself is installed without its dependencies
+first; this program reads them from its metadata. It leaves out TensorRT, which comes with JetPack,
+and opencv-python if the system has its own cv2.
 """
 
 import argparse
@@ -14,24 +15,33 @@ from collections.abc import Iterable
 
 from pip._vendor.packaging.requirements import Requirement
 
-# Distribution and other packages made before NumPy 2 cannot be loaded beside it: JetPack's cv2 is one.
+# Packages made before NumPy 2 cannot be loaded beside it: JetPack's cv2 is one.
 NUMPY_OF_SYSTEM_CV2 = "numpy<2"
 CUDA_BINDINGS = ("cuda-python", "cuda-bindings", "cuda-core")
 
 
 def requirements(declared: Iterable[str], *, extra: str, cuda: str, system_cv2: bool) -> list[str]:
-    """Of the ``declared`` requirements, those to install: the base's and the ``extra``'s, on this Python.
+    """Return those of the ``declared`` requirements that are to be installed.
 
-    CUDA's bindings are held to the version ``cuda`` of the system's toolkit, such as ``12.6``: newer ones bring a newer
-    runtime along, which a board's driver may refuse.
+    They are those of the base and of the ``extra``, on this Python. CUDA's bindings are held to the
+    version ``cuda`` of the system's toolkit, such as ``12.6``: newer ones bring a newer runtime,
+    which a board's driver may refuse.
     """
     major, minor = map(int, cuda.split("."))
     chosen = []
     for text in declared:
         requirement = Requirement(text)
-        wanted = any(requirement.marker.evaluate({"extra": e}) for e in ("", extra)) if requirement.marker else True
+        wanted = (
+            any(requirement.marker.evaluate({"extra": e}) for e in ("", extra))
+            if requirement.marker
+            else True
+        )
         name = requirement.name.lower().replace("_", "-")
-        if not wanted or name.startswith("tensorrt") or (system_cv2 and name.startswith("opencv-python")):
+        if (
+            not wanted
+            or name.startswith("tensorrt")
+            or (system_cv2 and name.startswith("opencv-python"))
+        ):
             continue
         requirement.marker = None
         if name in CUDA_BINDINGS[:2]:
@@ -41,7 +51,9 @@ def requirements(declared: Iterable[str], *, extra: str, cuda: str, system_cv2: 
 
 
 def has_system_cv2() -> bool:
-    """Whether the system's Python has an OpenCV of its own, looked for outside this environment."""
+    """Return True if the system's Python has an OpenCV of its own, looked for outside this
+    environment.
+    """
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('cv2') is None)"
     base = getattr(sys, "_base_executable", sys.executable)
     return subprocess.run([base, "-I", "-c", code], check=False).returncode == 0
@@ -54,9 +66,10 @@ def main() -> None:
     parser.add_argument("--extra", default="tensorrt")
     given = parser.parse_args()
     declared = importlib.metadata.requires("edgeseg") or []
-    known = {match for text in declared for match in re.findall(r"extra == ['\"]([\w-]+)", text)}
+    known = set(re.findall(r"extra == ['\"]([\w-]+)", "\n".join(declared)))
     extra = given.extra if given.extra in known else ""
-    print("\n".join(requirements(declared, extra=extra, cuda=given.cuda, system_cv2=has_system_cv2())))
+    chosen = requirements(declared, extra=extra, cuda=given.cuda, system_cv2=has_system_cv2())
+    print("\n".join(chosen))
 
 
 if __name__ == "__main__":

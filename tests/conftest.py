@@ -5,8 +5,9 @@ import os
 from paths import SHARED
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    # Several processes at a time, each on cores of its own: most libraries here take every core they see, and threads
-    # that wait for each other then take turns spinning. Before anything is imported that asks how many there are.
+    # Several processes at a time, each on cores of its own: most libraries here take every core
+    # they see, and threads that wait for each other then take turns spinning. Before anything is
+    # imported that asks how many there are.
     _cores = sorted(os.sched_getaffinity(0))
     _share = max(1, len(_cores) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     _first = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) * _share % len(_cores)
@@ -23,12 +24,16 @@ import pytest
 from paths import TESTS
 
 os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-os.environ.setdefault("EDGESEG_TARGET", "cpu")  # what the tests are about where they name no target, GPU or not
-# The same for all, whether they have a compiler or not; tests/backends/openvino/test_extension.py switches it on.
+os.environ.setdefault(
+    "EDGESEG_TARGET", "cpu"
+)  # what the tests are about where they name no target, GPU or not
+# The same for all, whether they have a compiler or not; tests/backends/openvino/test_extension.py
+# switches it on.
 os.environ.setdefault("EDGESEG_CPU_EXTENSION", "0")
 
 
-# Files that take longest, first: several processes then end at about the same time (with --no-loadscope-reorder).
+# Files that take longest, first: several processes then end at about the same time (with
+# --no-loadscope-reorder).
 LONGEST = (
     "integration/test_every_net",
     "integration/test_without_amx",
@@ -68,7 +73,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Engines built on the fly by a test belong to the test run, not to the user's cache."""
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
@@ -116,8 +123,14 @@ def fragile_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tensorrt_rtx() -> ModuleType:
-    """TensorRT-RTX's builder: it needs no GPU. Its two base wheels alone are imported under another name."""
+    """TensorRT-RTX's builder: it needs no GPU.
+
+    Its two base wheels alone are imported under another name.
+    """
     for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
-    pytest.skip("TensorRT-RTX's wheels are not installed (tensorrt-rtx-cu13-libs, tensorrt-rtx-cu13-bindings)")
+    pytest.skip(
+        "TensorRT-RTX's wheels are not installed (tensorrt-rtx-cu13-libs, "
+        "tensorrt-rtx-cu13-bindings)"
+    )

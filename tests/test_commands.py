@@ -34,7 +34,7 @@ def test_ranges_are_found_and_build_an_engine(small_onnx: Path, tmp_path: Path) 
         out=tmp_path / "n.engine",
         quantization=edgeseg.Quantization(ranges=tmp_path / "n.ranges.json", least_agreement=0),
     )
-    assert edgeseg.load_engine(engine).passport.int8["ranges_from_cache"]
+    assert edgeseg.load_engine(engine).passport.int8.ranges_from_cache
 
 
 def test_an_unknown_method_is_refused_before_work(small_onnx: Path) -> None:
@@ -49,7 +49,9 @@ def test_sensitivity_ranks_layers(small_onnx: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [DRIVE, "video"])
-def test_engines_are_compared_on_labels_or_without(data: str, small_onnx: Path, tmp_path: Path) -> None:
+def test_engines_are_compared_on_labels_or_without(
+    data: str, small_onnx: Path, tmp_path: Path
+) -> None:
     if data == "video":
         from edgeseg.data import open_dataset
         from edgeseg.imaging.postprocess import indexed_png
@@ -60,7 +62,9 @@ def test_engines_are_compared_on_labels_or_without(data: str, small_onnx: Path, 
             png = indexed_png(drive[index].mask, drive.labels)
             (tmp_path / "frames" / f"{index}.png").write_bytes(png)
         data = str(tmp_path / "frames")
-    result = edgeseg.compare([f"{small_onnx}@fp32", f"{small_onnx}@fp32"], data, split="train", frames=2, rounds=1)
+    result = edgeseg.compare(
+        [f"{small_onnx}@fp32", f"{small_onnx}@fp32"], data, split="train", frames=2, rounds=1
+    )
     facts = result.to_dict()
     assert facts["data"]["frames"] == 2
     assert len(facts["engines"]) == 2

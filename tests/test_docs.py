@@ -1,4 +1,6 @@
-"""Every example in a docstring runs, and every public name of the package's face can be learnt from `help()`."""
+"""Every example in a docstring runs, and every public name of the package's face can be learnt from
+`help()`.
+"""
 
 import doctest
 import importlib
@@ -12,14 +14,20 @@ from paths import ROOT
 import edgeseg
 
 NEEDS_TORCH = ("edgeseg.models", "edgeseg.training", "edgeseg.export")
-MODULES = [found.name for found in pkgutil.walk_packages(edgeseg.__path__, "edgeseg.") if "__main__" not in found.name]
+MODULES = [
+    found.name
+    for found in pkgutil.walk_packages(edgeseg.__path__, "edgeseg.")
+    if "__main__" not in found.name
+]
 
 
 @pytest.mark.parametrize("name", ["edgeseg", *MODULES])
 def test_the_examples_run(name: str) -> None:
     if name.startswith(NEEDS_TORCH):
         pytest.importorskip("torch")
-    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    result = doctest.testmod(
+        importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE
+    )
     assert result.failed == 0
 
 

@@ -12,13 +12,19 @@ BUDGET_S = 0.15
 
 
 def run(code: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=True)
+    return subprocess.run(
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, check=True
+    )
 
 
 def test_import_edgeseg_is_fast() -> None:
     """Cumulative import time as -X importtime reports it; the best of three, for noisy machines."""
     best = min(
-        int(re.findall(r"\|\s+(\d+) \|\s+edgeseg$", run("import edgeseg", "-X", "importtime").stderr, re.M)[-1])
+        int(
+            re.findall(
+                r"\|\s+(\d+) \|\s+edgeseg$", run("import edgeseg", "-X", "importtime").stderr, re.M
+            )[-1]
+        )
         for _ in range(3)
     )
     assert best < BUDGET_S * 1e6
@@ -54,7 +60,8 @@ def test_import_edgeseg_is_fast() -> None:
     ],
 )
 def test_runtime_side_imports_no_torch(module: str) -> None:
-    code = f"import sys, {module}; print(*[m for m in ('torch', 'lightning', 'tensorrt') if m in sys.modules])"
+    heavy = "torch", "lightning", "tensorrt"
+    code = f"import sys, {module}; print(*[m for m in {heavy} if m in sys.modules])"
     assert run(code).stdout.strip() == ""
 
 
@@ -93,11 +100,14 @@ def test_commands_import_no_torch(command: str, small_onnx: object, tmp_path: ob
     ],
     ids=lambda a: a[0],
 )
-def test_training_without_torch_says_how_to_install_it(arguments: list[str], tmp_path: Path) -> None:
+def test_training_without_torch_says_how_to_install_it(
+    arguments: list[str], tmp_path: Path
+) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(
         'name = "r"\n[model]\narchitecture = "enet"\ninput_size = [64, 96]\n'
-        '[data]\naddress = "synthetic://?length=9"\n[optim]\nlr = 1e-3\n[fit]\nepochs = 1\nbatch = 2\n'
+        '[data]\naddress = "synthetic://?length=9"\n[optim]\nlr = 1e-3\n'
+        "[fit]\nepochs = 1\nbatch = 2\n"
     )
     known = {"RECIPE": str(recipe), "CHECKPOINT": str(ROOT / "engines" / "enet-camvid.pt")}
     given = [known.get(word, word.replace("FOLDER", str(tmp_path / "new"))) for word in arguments]

@@ -1,7 +1,7 @@
 """Which room of the house may import which: every arrow goes down, lazy imports counted.
 
-The rooms are those of `docs/architecture.md`. A room that is not in the table, an import that goes up or sideways, and
-two files that import each other are each an error here, with the names.
+The rooms are those of `docs/architecture.md`. A room that is not in the table, an import that goes
+up or sideways, and two files that import each other are each an error here, with the names.
 """
 
 import ast
@@ -14,7 +14,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "edgeseg"
 
 # Contracts: files beside the package's folders that import no stage.
-CONTRACTS = ("version", "errors", "types", "precision", "spec", "files", "passport")
+CONTRACTS = (
+    "version",
+    "errors",
+    "types",
+    "precision",
+    "spec",
+    "files",
+    "passport",
+    "reporter",
+    "capabilities",
+)
 
 # Each room, and the rooms it stands on. Contracts are open to all.
 STANDS_ON: dict[str, tuple[str, ...]] = {
@@ -57,7 +67,9 @@ MODULES = modules()
 
 
 def imports(name: str) -> Iterator[str]:
-    """Yield the modules of the package that a module imports: at its top, inside functions, and for types alone."""
+    """Yield the modules of the package that a module imports: at its top, inside functions, and for
+    types alone.
+    """
     for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == FACE)
@@ -85,20 +97,30 @@ def test_every_room_is_in_the_table() -> None:
 @pytest.mark.parametrize("upper", STANDS_ON)
 def test_a_room_imports_only_what_it_stands_on(upper: str) -> None:
     allowed = {upper, *CONTRACTS, *STANDS_ON[upper]}
-    wrong = [f"{name} -> {target}" for name, target in ARROWS if room(name) == upper and room(target) not in allowed]
+    wrong = [
+        f"{name} -> {target}"
+        for name, target in ARROWS
+        if room(name) == upper and room(target) not in allowed
+    ]
     assert wrong == []
 
 
 def test_contracts_import_contracts_alone() -> None:
     wrong = [
-        f"{name} -> {target}" for name, target in ARROWS if room(name) in CONTRACTS and room(target) not in CONTRACTS
+        f"{name} -> {target}"
+        for name, target in ARROWS
+        if room(name) in CONTRACTS and room(target) not in CONTRACTS
     ]
     assert wrong == []
 
 
 def test_only_the_command_line_and_the_face_import_programs() -> None:
     above = {FACE, *PROGRAMS}
-    wrong = [f"{name} -> {target}" for name, target in ARROWS if room(target) in PROGRAMS and room(name) not in above]
+    wrong = [
+        f"{name} -> {target}"
+        for name, target in ARROWS
+        if room(target) in PROGRAMS and room(name) not in above
+    ]
     assert wrong == []
 
 
@@ -146,7 +168,10 @@ def circles(arrows: list[tuple[str, str]]) -> list[list[str]]:
 
 
 def test_no_files_import_each_other() -> None:
-    """Lazy imports counted: one that only breaks a circle hides it. The package's face is left out: it imports none."""
+    """Lazy imports counted: one that only breaks a circle hides it.
+
+    The package's face is left out: it imports none.
+    """
     arrows = [(name, target) for name, target in ARROWS if name != FACE]
     assert circles(arrows) == []
 
@@ -165,7 +190,11 @@ def messages() -> Iterator[tuple[str, int, str]]:
             and isinstance(node.body[0], ast.Expr)
         }
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in docstrings
+            ):
                 yield name, node.lineno, node.value
 
 
@@ -179,7 +208,10 @@ OTHER_PROGRAMS = re.compile(
 
 
 def test_messages_below_the_command_line_name_no_options() -> None:
-    """A library's error names parameters, in backticks; `edgeseg/cli/spelling.py` makes options of them."""
+    """A library's error names parameters, in backticks.
+
+    `edgeseg/cli/spelling.py` makes options of them.
+    """
     wrong = [
         f"{name}:{line}: {text}"
         for name, line, text in messages()

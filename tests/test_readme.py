@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def commands() -> list[str]:
     """Every ``edgeseg ...`` line of the README's code blocks, comments off."""
     blocks = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    lines = [line.split("#")[0].strip() for line in "\n".join(blocks).splitlines()]
     return [line for line in lines if line.startswith("edgeseg ")]
 
 
@@ -32,7 +32,9 @@ def test_commands_and_flags_exist(line: str) -> None:
     shown = CliRunner().invoke(app, [words[0], "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert shown.exit_code == 0
     for flag in (w for w in words if re.fullmatch(r"--?[a-z][a-z-]*", w)):
-        assert re.search(rf"(?<![\w-]){flag}(?![\w-])", shown.output), f"{flag} is not in edgeseg {words[0]} --help"
+        assert re.search(rf"(?<![\w-]){flag}(?![\w-])", shown.output), (
+            f"{flag} is not in edgeseg {words[0]} --help"
+        )
 
 
 def test_speed_tables_are_the_saved_runs() -> None:
@@ -57,7 +59,9 @@ def test_paths_named_exist() -> None:
         assert (ROOT / name).exists(), name
 
 
-def test_python_example_runs(small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_example_runs(
+    small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import cv2
     import numpy as np
 

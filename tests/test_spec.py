@@ -28,7 +28,10 @@ from edgeseg.spec import (
     ],
 )
 def test_official_label_spaces(
-    space: LabelSpace, classes: int, ignore: int, sample: dict[str, tuple[int, tuple[int, int, int]]]
+    space: LabelSpace,
+    classes: int,
+    ignore: int,
+    sample: dict[str, tuple[int, tuple[int, int, int]]],
 ) -> None:
     assert len(space) == classes
     assert space.ignore_id == ignore
@@ -45,13 +48,22 @@ def test_voc_colours_follow_the_kits_formula() -> None:
 
 
 def test_spec_round_trip() -> None:
-    spec = ModelSpec(architecture="enet", arguments={"x": 1}, input_size=(360, 480), stride=8, labels=CAMVID_11)
+    spec = ModelSpec(
+        architecture="enet", arguments={"x": 1}, input_size=(360, 480), stride=8, labels=CAMVID_11
+    )
     assert ModelSpec.parse(spec.to_json(), "here") == spec
     assert spec.replace(input_size=(64, 64)).input_size == (64, 64)
 
 
 @pytest.mark.parametrize(
-    "change", [{"std": (0.0, 1.0, 1.0)}, {"input_size": (0, 5)}, {"colour": "hsv"}, {"scale": 0.0}, {"unknown": 1}]
+    "change",
+    [
+        {"std": (0.0, 1.0, 1.0)},
+        {"input_size": (0, 5)},
+        {"colour": "hsv"},
+        {"scale": 0.0},
+        {"unknown": 1},
+    ],
 )
 def test_impossible_specs_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -1,7 +1,7 @@
 """Define what every target implements: its precisions, its compiler, its checks and its engine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgeseg.backends.engine import Engine
 from edgeseg.errors import InputError
 from edgeseg.graph.network import Network
-from edgeseg.passport import Passport
+from edgeseg.passport import OpenVinoFacts, Passport, TensorRTFacts
 from edgeseg.precision import INT8
+from edgeseg.reporter import Reporter
 from edgeseg.types import Image
 
 if TYPE_CHECKING:
@@ -21,16 +22,10 @@ ONE_FRAME = (1, 1, 1)
 # Values of `PlanOptions.unpool`.
 AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"
 
-# Keys and values of a passport's settings. A plan without the key `outputs` returns labels.
-OUTPUTS = "outputs"
-LABELS, LABELS_AND_SCORES = "labels", "labels, scores"
-SCORES = "scores"  # the only output of a plan that runs between edgeseg's own kernels
-VERSION_COMPATIBLE = "version_compatible"  # "yes", or absent
-
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Hold the options of a build. All are for TensorRT; ``unpool`` is for the cpu target, too.
+    """Hold the options of a build. The cpu target uses ``unpool`` and ``prove``; the others are for TensorRT.
 
     Attributes
     ----------
@@ -49,6 +44,9 @@ class PlanOptions:
         and paints pictures on the device.
     batch : smallest, best and largest number of frames per call. Kernels are chosen for the best.
     sizes : smallest, best and largest (H, W). If empty, the plan takes the spec's size only.
+    save_graph : keep the ONNX graph that TensorRT is given, beside the engine, for trtexec.
+    prove : label a few frames with the ONNX file in ONNX Runtime and with the engine, if it can run
+        on this machine, and refuse an engine whose labels differ.
 
     Examples
     --------
@@ -66,6 +64,8 @@ class PlanOptions:
     kernels: bool = False
     batch: tuple[int, int, int] = ONE_FRAME
     sizes: tuple[tuple[int, int], ...] = ()
+    save_graph: bool = False
+    prove: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ class Built:
     data : content of the engine file.
     library, library_version : the library that compiled the engine.
     device, device_features : name of the processor or GPU, and features that the engine may need.
-    settings : compile settings of the library.
-    form : the form of the graph that was chosen, and the measurements behind the choice.
+    facts : how the library compiled it.
     graph : serialized ONNX graph that was compiled; empty if the backend does not keep it.
     proof : result of the comparison with the ONNX file; empty if there was none.
     """
@@ -88,8 +87,7 @@ class Built:
     library_version: str
     device: str
     device_features: tuple[str, ...] = ()
-    settings: dict[str, str] = field(default_factory=dict)
-    form: dict[str, str] = field(default_factory=dict)
+    facts: OpenVinoFacts | TensorRTFacts = field(default_factory=TensorRTFacts)
     graph: bytes = b""
     proof: dict[str, Any] = field(default_factory=dict)
 
@@ -161,14 +159,14 @@ class Backend(ABC):
     def check_options(self, options: PlanOptions) -> None:
         """Raise ``InputError`` if an option is set that this target does not use.
 
-        The base class uses ``unpool`` only; the TensorRT backends override this method.
+        The base class uses ``unpool`` and ``prove`` only; the TensorRT backends override this method.
         """
         self.check_unpool(options)
 
         defaults = vars(PlanOptions())
         unused: list[str] = []
         for name, value in vars(options).items():
-            if name != "unpool" and value != defaults[name]:
+            if name not in ("unpool", "prove") and value != defaults[name]:
                 unused.append(f"`{name}`")
         if unused:
             raise InputError(
@@ -194,7 +192,7 @@ class Backend(ABC):
         final: Path,
         options: PlanOptions,
         frames: Iterable[Image] | None,
-        say: Callable[[str], None],
+        reporter: Reporter,
         known: "Reference | None" = None,
     ) -> Built:
         """Compile ``network`` and return the engine's bytes with the facts for its passport.
@@ -206,7 +204,7 @@ class Backend(ABC):
         final : path that the engine file will get; this method does not write it.
         options : options that ``check_options`` accepted.
         frames : examples of the frames that the engine will see, (H, W, 3) uint8 BGR, or ``None``.
-        say : takes progress messages.
+        reporter : receives messages and progress.
         known : labels of the ONNX file for a few frames. A target that runs on this machine proves
             its engine on them. ``None``: no proof.
 
@@ -219,7 +217,7 @@ class Backend(ABC):
         """Return in a few words why this machine cannot run engines it builds; empty if it can."""
         return ""
 
-    def prove(self, passport: Passport, built: Built, known: "Reference", say: Callable[[str], None]) -> dict[str, Any]:
+    def prove(self, passport: Passport, built: Built, known: "Reference", reporter: Reporter) -> dict[str, Any]:
         """Return the proof of an engine that was just built.
 
         Parameters
@@ -227,7 +225,7 @@ class Backend(ABC):
         passport : the engine's passport.
         built : what ``compile`` returned.
         known : labels of the ONNX file for a few frames.
-        say : takes progress messages.
+        reporter : receives messages and progress.
 
         Raises
         ------

@@ -1,4 +1,7 @@
-"""Open an engine file. The passport is checked first, so that a misfit gives a clear error."""
+"""Open an engine file.
+
+The passport is checked first, so that an engine that does not fit this machine gives a clear error.
+"""
 
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from edgeseg.errors import EngineError, InputError
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.onnx_file import digest_onnx
 from edgeseg.passport import Passport
+from edgeseg.precision import INT8, MIXED
 
 
 def load_engine(path: str | Path) -> Engine:
@@ -17,6 +21,10 @@ def load_engine(path: str | Path) -> Engine:
     ----------
     path : the engine file; its passport must be beside it.
 
+    Returns
+    -------
+    The engine, ready to run. The caller closes it, best by ``with``.
+
     Raises
     ------
     InputError : there is no such file.
@@ -24,7 +32,8 @@ def load_engine(path: str | Path) -> Engine:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError("no such engine", got=repr(str(path)), hint="Build one: `build_engine(NAME.onnx)`.")
+        hint = "Build one: `build_engine(NAME.onnx)`."
+        raise InputError("no such engine", got=repr(str(path)), hint=hint)
 
     passport = Passport.read(path)
     blob = path.read_bytes()
@@ -38,8 +47,11 @@ def _check(path: Path, passport: Passport, blob: bytes) -> None:
     rebuild = f"Build it again: `build_engine({', '.join(_build_arguments(source, passport))})`."
 
     if passport.target not in BACKENDS:
-        known = ", ".join(BACKENDS)
-        raise EngineError(f"{path}: built for target {passport.target}", expected=known, hint="Update edgeseg.")
+        raise EngineError(
+            f"{path}: built for target {passport.target}",
+            expected=", ".join(BACKENDS),
+            hint="Update edgeseg.",
+        )
 
     if sha256_bytes(blob) != passport.engine_sha256:
         raise EngineError(
@@ -59,7 +71,8 @@ def _build_arguments(source: Path, passport: Passport) -> list[str]:
     arguments = [source.name]
     if passport.target != "cpu":
         arguments.append(f"target={passport.target}")
-    arguments.append("precision=int8" if passport.int8 else f"precision={passport.precision}")
-    if "calibration" in passport.int8:
+    is_quantized = passport.precision in (INT8, MIXED)
+    arguments.append("precision=int8" if is_quantized else f"precision={passport.precision}")
+    if passport.int8.calibration:
         arguments.append("calib=SET")
     return arguments

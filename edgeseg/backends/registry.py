@@ -3,16 +3,16 @@
 import os
 
 from edgeseg.backends.base import Backend
-from edgeseg.backends.openvino import backend
+from edgeseg.backends.openvino.backend import TARGET, OpenVinoBackend
 from edgeseg.backends.tensorrt import backend as tensorrt
 from edgeseg.backends.tensorrt.bindings import is_installed
 from edgeseg.backends.tensorrt.cuda import has_gpu
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, did_you_mean
 
 CHOICE = "EDGESEG_TARGET"  # environment variable that decides what `auto` means
 
-_ALL: tuple[Backend, ...] = (backend.OpenVinoBackend(), *tensorrt.BACKENDS)
-BACKENDS: dict[str, Backend] = {one.name: one for one in _ALL}
+_ALL: tuple[Backend, ...] = (OpenVinoBackend(), *tensorrt.BACKENDS)
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
 
 
 def find_backend(name: str) -> Backend:
@@ -38,14 +38,16 @@ def find_backend(name: str) -> Backend:
         return BACKENDS[_best_target()]
 
     if name not in BACKENDS:
-        hint = f"${CHOICE} says so." if name == os.environ.get(CHOICE) else None
-        raise InputError("unknown target", got=repr(name), expected=f"auto or {', '.join(BACKENDS)}", hint=hint)
+        suggestion = did_you_mean(name, BACKENDS)
+        hint = f"${CHOICE} says so." if name == os.environ.get(CHOICE) else suggestion
+        expected = f"auto or {', '.join(BACKENDS)}"
+        raise InputError("unknown target", got=repr(name), expected=expected, hint=hint)
     return BACKENDS[name]
 
 
 def _best_target() -> str:
     """Return the first installed GPU target if there is a GPU, else the CPU target."""
     if not has_gpu():
-        return backend.TARGET
-    installed = [name for name in BACKENDS if name != backend.TARGET and is_installed(name)]
-    return installed[0] if installed else backend.TARGET
+        return TARGET
+    installed = [name for name in BACKENDS if name != TARGET and is_installed(name)]
+    return installed[0] if installed else TARGET

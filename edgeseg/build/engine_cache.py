@@ -1,8 +1,9 @@
-"""Opening an engine: its passport is checked first, so that what does not fit is said in plain words."""
+"""Open an engine by name: an engine file, an ONNX file that is built once, or a model that ships."""
 
 import hashlib
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +13,60 @@ from edgeseg.backends.engine import Engine
 from edgeseg.backends.load import load_engine
 from edgeseg.backends.registry import find_backend
 from edgeseg.build.engine_from_onnx import build_engine
-from edgeseg.errors import EngineError, InputError, OutputError, did_you_mean
+from edgeseg.errors import (
+    CheckFailedError,
+    EngineError,
+    GraphError,
+    InputError,
+    MissingDependencyError,
+    OutputError,
+    did_you_mean,
+)
 from edgeseg.files import cache_folder, sha256_file, write_json
-from edgeseg.graph.network import Overrides
+from edgeseg.graph.network import Overrides, load_network
 from edgeseg.graph.onnx_file import digest_onnx, read_onnx
 from edgeseg.graph.ops import QUANTIZED_OPS, is_quantized
 from edgeseg.precision import INT8
+from edgeseg.reporter import SILENT, Reporter
 from edgeseg.version import __version__
 from edgeseg.zoo import zoo, zoo_int8
 
 _SET_CACHE = "Set EDGESEG_CACHE to a folder that can be written."
-
-
-_RACE_CALLS = 12
+_RACE_CALLS = 12  # per engine
+_RACE_WARMUP_CALLS = 2
 
 
 def resolve_engine(
-    name: str | Path, *, precision: str = "auto", target: str = "auto", overrides: Overrides | None = None
+    name: str | Path,
+    *,
+    precision: str = "auto",
+    target: str = "auto",
+    overrides: Overrides | None = None,
+    reporter: Reporter = SILENT,
 ) -> Engine:
-    """Open what a command calls ENGINE: an engine file, an ONNX file (built once into a cache), or a zoo name."""
+    """Open what a command calls ENGINE.
+
+    Parameters
+    ----------
+    name : an engine file; an ONNX file, which is built once into the cache; or a model that ships.
+    precision : the precision, or ``auto``. An engine file has one already.
+    target : the target, or ``auto``. An engine file has one already.
+    overrides : facts about an ONNX file that has no edgeseg spec.
+    reporter : receives messages, and the progress of a build.
+
+    Raises
+    ------
+    InputError : there is no such engine, or it has another precision or target.
+    EngineError : the engine is damaged, out of date, or another machine's.
+    """
     path = Path(name)
     if path.suffix.lower() == ".engine":
-        if overrides is not None and (overrides.given() or overrides.labels or overrides.head):
-            raise InputError(f"{path}: an engine has its spec compiled in", hint="Give those flags to build-engine.")
-        engine = load_engine(path)
-        for asked, is_built in ((precision, engine.passport.precision), (target, engine.passport.target)):
-            if asked not in ("auto", is_built):
-                raise InputError(
-                    f"{path}: is a {is_built} engine", got=asked, hint="Leave the flag out, or build another engine."
-                )
-        return engine
+        return _open_file(path, precision, target, overrides)
+
     shipped = zoo()
     if not path.is_file() and str(name) in shipped:
-        return _shipped(str(name), shipped[str(name)], find_backend(target), precision, overrides or Overrides())
+        cache = _Cache(find_backend(target), overrides or Overrides(), reporter)
+        return _open_shipped(str(name), shipped[str(name)], cache, precision)
     if not path.is_file():
         raise InputError(
             "no such engine",
@@ -52,95 +74,188 @@ def resolve_engine(
             expected=f"an .engine file, an .onnx file or a net that ships ({', '.join(shipped) or 'none'})",
             hint=did_you_mean(str(name), shipped),
         )
-    aim = find_backend(target)
-    return _cached(path, aim, _settle(path, precision, aim), overrides or Overrides())
+
+    cache = _Cache(find_backend(target), overrides or Overrides(), reporter)
+    return cache.open(path, _precision_of(path, precision, cache.backend))
 
 
-def _settle(path: Path, precision: str, aim: Backend) -> str:
-    """The precision a file is built in: what its graph says, or what was asked for. Raises ``InputError``."""
+def _open_file(path: Path, precision: str, target: str, overrides: Overrides | None) -> Engine:
+    """Open an engine file; raise ``InputError`` if something else is wanted than it is."""
+    if overrides is not None and (overrides.given() or overrides.labels or overrides.head):
+        raise InputError(f"{path}: an engine has its spec compiled in", hint="Give those facts to `build_engine`.")
+
+    engine = load_engine(path)
+    passport = engine.passport
+    for wanted, found in ((precision, passport.precision), (target, passport.target)):
+        if wanted not in ("auto", found):
+            engine.close()
+            raise InputError(
+                f"{path}: is a {found} engine",
+                got=wanted,
+                hint="Leave `precision` and `target` out, or build another engine.",
+            )
+    return engine
+
+
+def _precision_of(path: Path, precision: str, backend: Backend) -> str:
+    """Return the precision in which an ONNX file is built; raise ``InputError`` if it cannot be."""
     if _is_quantized_file(path):
-        if precision not in ("auto", "int8"):
+        if precision not in ("auto", INT8):
             raise InputError(f"{path}: is quantized, so INT8", got=precision, hint="Leave `precision` out.")
-        return "int8"
-    if precision == "int8":
+        return INT8
+
+    if precision == INT8:
         raise InputError(
             f"{path}: an INT8 engine needs a calibration set",
             hint=f"Build it: `build_engine({path}, precision=int8, calib=SET)`.",
         )
-    return aim.check_precision(precision)
+    return backend.check_precision(precision)
 
 
 def _is_quantized_file(path: Path) -> bool:
-    """Return True if a file has operators of quantization; a file that names none of them is not parsed."""
+    """Return True if a file has operators of quantization.
+
+    A file in whose bytes none of them is named is not parsed.
+    """
     data = path.read_bytes()
     if not any(name.encode() in data for name in QUANTIZED_OPS):
         return False
     return is_quantized(read_onnx(path)[0])
 
 
-def _shipped(name: str, path: Path, aim: Backend, precision: str, overrides: Overrides) -> Engine:
-    """A net that ships: in INT8 from its quantized file; ``auto`` is the faster of float and INT8 on this machine."""
+def _open_shipped(name: str, path: Path, cache: "_Cache", precision: str) -> Engine:
+    """Open a model that ships, in INT8 from its quantized file.
+
+    ``auto`` is the faster of float and INT8 on this machine. If INT8 cannot be built here, it is the
+    float engine, and the failure is remembered.
+    """
     quantized = zoo_int8(name)
-    if precision == "int8":
+    if precision == INT8:
         if quantized is None:
-            raise InputError(f"{name} does not ship in INT8", expected=", ".join(aim.floats))
-        return _cached(quantized, aim, INT8, overrides)
-    floating = _cached(path, aim, aim.check_precision(precision), overrides)
-    if precision != "auto" or quantized is None or overrides.given():
-        return floating
-    return _faster(floating, _cached(quantized, aim, INT8, overrides))
+            raise InputError(f"{name} does not ship in INT8", expected=", ".join(cache.backend.floats))
+        return cache.open(quantized, INT8)
+
+    in_float = cache.open(path, cache.backend.check_precision(precision))
+    if precision != "auto" or quantized is None or cache.overrides.given():
+        return in_float
+
+    in_int8 = cache.try_to_open(quantized, INT8)
+    return in_float if in_int8 is None else _faster(in_float, in_int8)
 
 
 def _faster(one: Engine, other: Engine) -> Engine:
-    """The faster of two engines, measured in turn once and remembered in the cache."""
-    key = hashlib.sha256((one.passport.engine_sha256 + other.passport.engine_sha256).encode()).hexdigest()[:16]
+    """Return the faster of two engines and close the other; it is measured once and remembered."""
+    engines = {one.passport.precision: one, other.passport.precision: other}
+    hashes = one.passport.engine_sha256 + other.passport.engine_sha256
+    key = hashlib.sha256(hashes.encode()).hexdigest()[:16]
     known = cache_folder() / f"{one.passport.name}-{key}.race.json"
+
+    winner = _remembered(known, "faster")
+    if winner not in engines:
+        medians_ms = _race(engines)
+        winner = min(medians_ms, key=lambda precision: medians_ms[precision])
+        write_json(known, {"faster": winner, "latency_ms": medians_ms})
+
+    for precision, engine in engines.items():
+        if precision != winner:
+            engine.close()
+    return engines[winner]
+
+
+def _remembered(path: Path, key: str) -> str:
+    """Return a text of a JSON file in the cache; empty if the file is missing or damaged."""
     try:
-        winner = json.loads(known.read_bytes())["faster"]
-        return {one.passport.precision: one, other.passport.precision: other}[winner]
+        return str(json.loads(path.read_bytes())[key])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not measured yet, or damaged: measured again
-    frame = np.random.default_rng(0).integers(0, 256, (*one.spec.input_size, 3), np.uint8)
-    spent: dict[str, list[float]] = {one.passport.precision: [], other.passport.precision: []}
+        return ""
+
+
+def _race(engines: dict[str, Engine]) -> dict[str, float]:
+    """Time engines in turn on noise; return the median milliseconds per frame of each."""
+    size = next(iter(engines.values())).spec.input_size
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+
+    spent_ms: dict[str, list[float]] = {precision: [] for precision in engines}
     for turn in range(_RACE_CALLS):
-        for engine in (one, other):
+        for precision, engine in engines.items():
             start = time.perf_counter()
             engine(frame)
-            if turn > 1:
-                spent[engine.passport.precision].append(time.perf_counter() - start)
-    medians = {precision: float(np.median(seconds)) * 1e3 for precision, seconds in spent.items()}
-    winner = min(medians, key=lambda precision: medians[precision])
-    write_json(known, {"faster": winner, "latency_ms": medians})
-    return one if winner == one.passport.precision else other
+            if turn >= _RACE_WARMUP_CALLS:
+                spent_ms[precision].append(1e3 * (time.perf_counter() - start))
+    return {precision: float(np.median(times)) for precision, times in spent_ms.items()}
 
 
-def _cached(path: Path, aim: Backend, precision: str, overrides: Overrides) -> Engine:
-    """An engine from the cache, keyed by everything it depends on; built where it is not there or does not open."""
-    facts = "\n".join(
-        [
-            digest_onnx(path),
-            aim.name,
-            precision,
-            repr(overrides),
-            _labels_content(overrides),
-            __version__,
-            *aim.fingerprint(),
-        ]
-    )
-    key = hashlib.sha256(facts.encode()).hexdigest()[:16]
-    engine = cache_folder() / f"{path.stem}-{key}.{precision}.{aim.name}.engine"
-    if engine.is_file():
+@dataclass(frozen=True)
+class _Cache:
+    """Build engines once, and keep them in the user's cache.
+
+    Attributes
+    ----------
+    backend : the backend that builds.
+    overrides : facts about a file that has no edgeseg spec.
+    reporter : receives messages, and the progress of a build.
+    """
+
+    backend: Backend
+    overrides: Overrides
+    reporter: Reporter
+
+    def open(self, path: Path, precision: str) -> Engine:
+        """Open the engine of an ONNX file; build it if it is missing or does not open."""
+        engine = self._path_of(path, precision)
+        if engine.is_file():
+            try:
+                return load_engine(engine)
+            except (EngineError, MissingDependencyError):
+                pass  # damaged, or its plugin is gone: built again below
+
+        task = f"compile {path.name} for {self.backend.name}, once"
+        self.reporter.progress(task, 0, None)
+        network = load_network(path, self.overrides)
         try:
-            return load_engine(engine)
-        except EngineError:
-            pass  # damaged in the cache: made again below
-    try:
-        return load_engine(build_engine(path, precision=precision, target=aim.name, out=engine, overrides=overrides))
-    except OutputError as error:
-        raise OutputError(error.what, got=error.got, expected=error.expected, hint=_SET_CACHE) from error
+            build_engine(network, precision=precision, target=self.backend.name, out=engine, reporter=self.reporter)
+        except OutputError as error:
+            raise OutputError(error.what, got=error.got, expected=error.expected, hint=_SET_CACHE) from error
+        self.reporter.progress(task, 1, 1)
+        return load_engine(engine)
+
+    def try_to_open(self, path: Path, precision: str) -> Engine | None:
+        """Open the engine of an ONNX file; ``None`` if it cannot be built on this machine.
+
+        A failure is remembered until the file, the library or the device changes: the next start
+        does not try again.
+        """
+        known = self._path_of(path, precision).with_suffix(".failed.json")
+        reason = _remembered(known, "reason")
+        if reason:
+            self.reporter.info(f"{path.name}: not built in {precision}, which failed before: {reason}")
+            return None
+
+        try:
+            return self.open(path, precision)
+        except (CheckFailedError, EngineError, GraphError) as error:
+            write_json(known, {"reason": str(error)})
+            self.reporter.warning(f"{path.name}: cannot be built in {precision} here: {error}")
+            return None
+
+    def _path_of(self, path: Path, precision: str) -> Path:
+        """Return the path of an engine in the cache; its name has a hash of all it depends on."""
+        facts = [
+            digest_onnx(path),
+            self.backend.name,
+            precision,
+            repr(self.overrides),
+            _labels_digest(self.overrides),
+            __version__,
+            *self.backend.fingerprint(),
+        ]
+        key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+        return cache_folder() / f"{path.stem}-{key}.{precision}.{self.backend.name}.engine"
 
 
-def _labels_content(overrides: Overrides) -> str:
-    """The hash of a label file that was named, so that editing it is noticed."""
+def _labels_digest(overrides: Overrides) -> str:
+    """Return the hash of the file of labels, if one was given, so that a change of it is noticed."""
     path = Path(overrides.labels) if overrides.labels else None
-    return sha256_file(path) if path is not None and path.is_file() else ""
+    if path is None or not path.is_file():
+        return ""
+    return sha256_file(path)

@@ -1,231 +1,238 @@
-"""An ONNX file to an engine and its passport, for one target."""
+"""Build an engine and its passport from an ONNX file, for one target."""
 
 import contextlib
-import json
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgeseg.backends.base import Backend, PlanOptions, graph_file
-from edgeseg.backends.proof import reference
+from edgeseg.backends.base import Backend, Built, PlanOptions, graph_file
+from edgeseg.backends.proof import Reference, reference
 from edgeseg.backends.registry import find_backend
 from edgeseg.build.options import Quantization
-from edgeseg.errors import GraphError, InputError
-from edgeseg.files import atomic_path, require_writable, sha256_bytes, write_bytes
-from edgeseg.graph.graph import copied, infer_shapes
-from edgeseg.graph.network import Network, Overrides, load_network
-from edgeseg.passport import Passport
+from edgeseg.errors import InputError
+from edgeseg.files import atomic_path, require_writable, sha256_bytes
+from edgeseg.graph.network import Network, load_network
+from edgeseg.graph.ops import is_quantized
+from edgeseg.passport import Int8Facts, Passport
 from edgeseg.precision import INT8
-from edgeseg.quantize.qdq import INT8_KEY
-from edgeseg.spec import METADATA_KEY
+from edgeseg.quantize.qdq import INT8_KEY, describe
+from edgeseg.reporter import SILENT, Reporter
 from edgeseg.version import __version__
 
 if TYPE_CHECKING:
-    from edgeseg.build.mixed_precision import Say
     from edgeseg.quantize.calibration_set import CalibrationSet
 
-SEEN_FRAMES = 8  # of a calibration set, to see what FP16 has to hold
+SEEN_FRAMES = 8  # calibration frames that show what FP16 has to hold, and that prove the engine
 
 
-@dataclass
-class _Made:
-    """A net ready to be compiled: its precision and what the passport says of it."""
+@dataclass(frozen=True)
+class _Source:
+    """Hold a network that is ready to be compiled.
+
+    Attributes
+    ----------
+    network : the network, quantized if that was wanted.
+    precision : its precision.
+    facts : how it was quantized.
+    calibration : the calibration set, if it was quantized now.
+    """
 
     network: Network
     precision: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Int8Facts = field(default_factory=Int8Facts)
     calibration: "CalibrationSet | None" = None
 
 
 def build_engine(
-    onnx: str | Path,
+    onnx: str | Path | Network,
     *,
     precision: str = "auto",
     target: str = "auto",
     calib: "str | CalibrationSet | None" = None,
     out: str | Path | None = None,
-    overrides: Overrides | None = None,
     quantization: Quantization | None = None,
-    save_onnx: str | Path | None = None,
     plan: PlanOptions | None = None,
-    save_graph: bool = False,
-    prove: bool = True,
-    say: "Say | None" = None,
+    reporter: Reporter = SILENT,
 ) -> Path:
-    """Compile ``onnx`` to ``NAME.PRECISION.TARGET.engine`` beside it (or to ``out``) with its passport.
+    """Compile an ONNX file to an engine, and write it with its passport.
 
-    Returns the engine's path. ``precision`` is ``int8``, a float one of the target (cpu: ``fp32``, ``bf16``; TensorRT:
-    ``fp32``, ``fp16``) or ``auto``: the fastest float precision this machine computes natively, or, where
-    ``quantization`` has labelled data and ``calib`` is given, the fastest of all within the budget. A file with Q/DQ
-    nodes is INT8 as it is. ``calib`` is a calibration set (see ``calibration_set.resolve_set``). ``overrides``
-    completes or corrects the spec; a foreign file needs it. ``save_onnx`` writes the Q/DQ file an INT8 engine is
-    compiled from, spec inside, for other targets and tools. ``plan`` is how TensorRT builds; ``save_graph``
-    keeps the graph it is given beside the engine, for trtexec. ``prove``: a few frames are labelled by the file in ONNX
-    Runtime and by the engine, where it can run here, and an engine that labels otherwise is not written. ``say`` is
-    told what is found on the way. Raises ``EdgesegError``.
+    Parameters
+    ----------
+    onnx : an ONNX file, float or quantized; or a network from ``edgeseg.load_network``, which takes
+        the facts (size, mean, labels ...) of a file that has no edgeseg spec.
+    precision : ``int8``; a float precision of the target (cpu: ``fp32``, ``bf16``; TensorRT:
+        ``fp32``, ``fp16``); or ``auto``: the fastest float precision that this machine computes
+        natively. With ``calib`` and labelled data in ``quantization``, ``auto`` is the fastest of
+        all precisions within the budget. A file with Q/DQ nodes is INT8 as it is.
+    target : ``cpu``, ``tensorrt``, ``tensorrt-rtx``, or ``auto`` for the best one on this machine.
+    calib : the calibration set of an INT8 engine, or its address: ``camvid:PATH``, a folder, a
+        video, a ``.toml``.
+    out : the engine to write; by default ``NAME.PRECISION.TARGET.engine`` beside the ONNX file.
+    quantization : how a float network becomes INT8.
+    plan : how the target builds.
+    reporter : receives messages and progress.
+
+    Returns
+    -------
+    The path of the engine. Its passport is beside it, ``NAME.engine.json``.
+
+    Raises
+    ------
+    InputError : the options contradict each other, the file or this machine.
+    GraphError : the target cannot build the graph.
+    CheckFailedError : INT8 changes too many labels, or the engine's labels are not the file's.
+    OutputError : a file cannot be written.
+
+    Examples
+    --------
+    >>> import edgeseg
+    >>> engine = edgeseg.build_engine("net.onnx", precision="int8", calib="drive.mp4")  # doctest: +SKIP
     """
-    aim, plan = find_backend(target), plan or PlanOptions()
-    aim.check_options(plan)
-    if save_graph and not aim.keeps_graph:
-        raise InputError(f"the {aim.name} target has no graph for trtexec", hint="Give a TensorRT `target`.")
+    backend = find_backend(target)
+    plan = plan or PlanOptions()
+    quantization = quantization or Quantization()
+
+    # Check the request before any work.
+    if plan.save_graph and not backend.keeps_graph:
+        raise InputError(f"the {backend.name} target has no graph for trtexec", hint="Give a TensorRT `target`.")
+    backend.check_options(plan)
     if precision != "auto":
-        precision = aim.check_precision(precision)
-    path = Path(onnx)
-    network = load_network(path, overrides)
-    aim.check_network(network, plan)
-    final = Path(out) if out else None
-    if final is not None:
-        _require_engine_name(final)
-    if save_onnx is not None:
-        _require_onnx_name(Path(save_onnx), path, "the quantized file")
-    say = say or _silent
-    made = _made(network, precision, calib, quantization or Quantization(), aim, plan.unpool, say)
-    if save_onnx is not None:
-        _save_onnx(made, Path(save_onnx), aim)
-    final = final or path.with_name(f"{path.stem}.{made.precision}.{aim.name}.engine")
+        precision = backend.check_precision(precision)
+    network = onnx if isinstance(onnx, Network) else load_network(onnx)
+    backend.check_network(network, plan)
+    if out is not None:
+        _require_engine_name(Path(out))
+    if quantization.save_onnx is not None:
+        _require_onnx_name(quantization.save_onnx, network.path, "the quantized file")
+
+    # Quantize.
+    source = _quantized(network, precision, calib, quantization, backend, plan.unpool, reporter)
+    if quantization.save_onnx is not None:
+        _save_onnx(source, quantization.save_onnx, backend)
+
+    # Compile, prove and write.
+    name = f"{network.path.stem}.{source.precision}.{backend.name}.engine"
+    final = network.path.with_name(name) if out is None else Path(out)
     _require_engine_name(final)
-    if save_graph:
-        _require_onnx_name(graph_file(final), path, "the graph")
-    return _write(made, aim, final, plan, save_graph, prove, say)
-
-
-def _silent(_: str) -> None:
-    """Where nobody listens."""
+    if plan.save_graph:
+        _require_onnx_name(graph_file(final), network.path, "the graph")
+    return _build(source, backend, final, plan, reporter)
 
 
 def _require_engine_name(final: Path) -> None:
+    """Raise an error unless an engine can be written under this name."""
     if final.suffix != ".engine":
         raise InputError(f"{final}: not an engine's name", expected="a name that ends in .engine")
     require_writable(final)
 
 
 def _require_onnx_name(path: Path, source: Path, what: str) -> None:
+    """Raise an error unless an ONNX file can be written under this name without replacing the source."""
     if path.suffix != ".onnx" or path.resolve() == source.resolve():
         raise InputError(f"{path}: not a place for {what}", expected=f"an .onnx file other than {source}")
     require_writable(path)
 
 
-def _save_onnx(made: _Made, path: Path, aim: Backend) -> None:
-    """The quantized net as a file of its own, its spec and how it was made inside."""
-    import onnx
-
-    if made.precision in aim.floats:
-        raise InputError(f"{path}: nothing to write", got=f"a {made.precision} engine, which has no Q/DQ file")
-    model = copied(made.network.model)
-    calibration = made.facts.get("calibration", {})
-    told_of_set = {key: calibration.get(key) for key in ("source", "split", "choose", "seed", "digest")}
-    if calibration:
-        told_of_set["source"] = _without_folders(calibration["source"])
-    told = {
-        "method": made.facts.get("method"),
-        "scales": made.facts.get("scales"),
-        "calibration": told_of_set,
-        "frames": len(calibration.get("frames", [])),
-        "float_layers": made.facts.get("float_layers", {}),
-        "from_onnx_sha256": made.network.sha256,
-    }
-    properties = {METADATA_KEY: made.network.spec.to_json(), INT8_KEY: json.dumps(told)}
-    kept = {p.key: p.value for p in model.metadata_props if p.key not in properties}
-    del model.metadata_props[:]
-    for key, value in {**kept, **properties}.items():
-        model.metadata_props.add(key=key, value=value)
-    for value in (*model.graph.input, *model.graph.output):  # some exporters write -1, or nothing
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
-                dim.Clear()
-    for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    del model.graph.value_info[:]
-    try:
-        model = infer_shapes(model)
-        for output in model.graph.output:
-            if output.name == made.network.output and not output.type.tensor_type.HasField("shape"):
-                rank = 3 if made.network.form == "labels" else 4  # behind an operator that inference does not know
-                output.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in range(rank))
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # raised as several types, all of them about the graph
-        raise GraphError(
-            f"{path}: the net makes no standard ONNX file", got=" ".join(str(error).split())[:300],
-            hint="Leave `save_onnx` out; or bring the net into standard form first: onnxsim NET.onnx NET.onnx.",
-        ) from error  # fmt: skip
-    write_bytes(path, model.SerializeToString())
-
-
-def _without_folders(source: str) -> str:
-    """A calibration set's address for a file that others get: where it lay on this machine is nobody's business."""
-    if "://" in source:
-        return source
-    kind, colon, path = source.rpartition(":")
-    return f"{kind}{colon}{Path(path).name}"
-
-
-def _made(
+def _quantized(
     network: Network,
     precision: str,
     calib: "str | CalibrationSet | None",
     options: Quantization,
-    aim: Backend,
+    backend: Backend,
     unpool: str,
-    say: "Say",
-) -> _Made:
-    """Quantize where that is asked for, or settle the float precision."""
-    from edgeseg.graph.ops import is_quantized
-
+    reporter: Reporter,
+) -> _Source:
+    """Quantize the network if INT8 is wanted; otherwise decide on the float precision."""
     if is_quantized(network.model):
-        return _as_it_is(network, precision, calib, aim)
+        return _quantized_before(network, precision, calib, backend)
     if precision == "auto" and calib is None:
-        return _Made(network, aim.best_precision())
-    if precision in aim.floats:
+        return _Source(network, backend.best_precision())
+    if precision in backend.floats:
         if calib is not None:
             raise InputError(
                 f"{network.name}: a {precision} engine is not calibrated",
                 got="`calib`",
                 hint="Build with `precision=int8`, or leave `calib` out.",
             )
-        return _Made(network, precision)
-    from edgeseg.build.int8 import quantize
+        return _Source(network, precision)
+
+    from edgeseg.build.int8 import Request, quantize
     from edgeseg.quantize.calibration_set import CalibrationSet, resolve_set
 
-    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib or "")
-    quantized, found, facts = quantize(network, precision, calibration, options, aim, say, unpool=unpool)
-    return _Made(quantized, found, facts, calibration)
+    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib or "", reporter=reporter)
+    request = Request(precision, calibration, options, backend, unpool, reporter)
+    made = quantize(network, request)
+    return _Source(made.network, made.precision, made.facts, calibration)
 
 
-def _as_it_is(network: Network, precision: str, calib: object, aim: Backend) -> _Made:
-    """A Q/DQ file: INT8 is in the graph."""
+def _quantized_before(network: Network, precision: str, calib: object, backend: Backend) -> _Source:
+    """Take a network with Q/DQ nodes as it is; raise ``InputError`` if something else is wanted."""
     if calib is not None:
         raise InputError(
             f"{network.name}: is quantized already",
             got="`calib`",
             hint="Build it as it is, without `calib`; or give the float file.",
         )
-    if precision in aim.floats:
+    if precision in backend.floats:
         raise InputError(f"{network.name}: is quantized, so INT8", got=precision, hint="Leave `precision` out.")
-    from edgeseg.quantize.qdq import describe
 
-    inside, layers = describe(network.model)
-    origin = next((p.value for p in network.model.metadata_props if p.key == INT8_KEY), "Q/DQ nodes of the file")
-    return _Made(network, INT8, {"origin": origin, "int8_layers": inside, "layers": layers})
+    properties = {item.key: item.value for item in network.model.metadata_props}
+    int8_layers, layers = describe(network.model)
+    facts = Int8Facts(
+        origin=properties.get(INT8_KEY, "Q/DQ nodes of the file"),
+        int8_layers=int8_layers,
+        layers=layers,
+    )
+    return _Source(network, INT8, facts)
 
 
-def _write(
-    made: _Made, aim: Backend, final: Path, plan: PlanOptions, save_graph: bool, prove: bool, say: "Say"
-) -> Path:
+def _save_onnx(source: _Source, path: Path, backend: Backend) -> None:
+    """Write the Q/DQ network as an ONNX file, with its spec and how it was made inside."""
+    if source.precision in backend.floats:
+        raise InputError(f"{path}: nothing to write", got=f"a {source.precision} engine, which has no Q/DQ file")
 
+    from edgeseg.build.quantized_file import write_quantized
+
+    write_quantized(source.network, source.facts, path)
+
+
+def _build(source: _Source, backend: Backend, final: Path, plan: PlanOptions, reporter: Reporter) -> Path:
+    """Compile the network, prove the engine, and write it with its passport."""
     started = time.perf_counter()
-    network = made.network
-    frames = list(made.calibration.subset(SEEN_FRAMES).images()) if made.calibration is not None else None
-    unproven = aim.why_unproven()
-    known = reference(network, frames) if prove and not unproven else None
-    if prove and not unproven and known is None:
-        say("warning: ONNX Runtime does not run this file, so the engine is not compared with it")
-    built = aim.compile(network, made.precision, final, plan, frames, say, known)
-    passport = Passport(
+    frames = None
+    if source.calibration is not None:
+        frames = list(source.calibration.subset(SEEN_FRAMES).images())
+
+    # The labels that the engine has to give.
+    unproven = backend.why_unproven()
+    known: Reference | None = None
+    if plan.prove and not unproven:
+        known = reference(source.network, frames)
+        if known is None:
+            reporter.warning("ONNX Runtime does not run this file, so the engine is not compared with it")
+
+    # Compile, and compare.
+    built = backend.compile(source.network, source.precision, final, plan, frames, reporter, known)
+    passport = _passport(source, backend, built, started)
+    if known is not None:
+        proof = backend.prove(passport, built, known, reporter)
+        passport = passport.model_copy(update={"proof": proof})
+    elif plan.prove and unproven:
+        passport = passport.model_copy(update={"proof": {"skipped": unproven}})
+
+    _write(final, passport, built, save_graph=plan.save_graph)
+    return final
+
+
+def _passport(source: _Source, backend: Backend, built: Built, started: float) -> Passport:
+    """Return the passport of an engine that was just compiled."""
+    network = source.network
+    return Passport(
         name=network.name,
-        target=aim.name,
-        precision=made.precision,
+        target=backend.name,
+        precision=source.precision,
         spec=network.spec,
         onnx_sha256=network.sha256,
         engine_sha256=sha256_bytes(built.data),
@@ -234,22 +241,29 @@ def _write(
         library_version=built.library_version,
         device=built.device,
         device_features=built.device_features,
-        settings=built.settings,
-        form=built.form,
-        int8=made.facts,
+        facts=built.facts,
+        int8=source.facts,
         assumed=network.assumed,
-        proof={"skipped": unproven} if prove and unproven else built.proof,
+        proof=built.proof,
         build_seconds=round(time.perf_counter() - started, 3),
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    if known is not None:
-        passport = passport.model_copy(update={"proof": aim.prove(passport, built, known, say)})
-    # All are complete before any gets its name, and the names come one right after the other.
+
+
+def _write(final: Path, passport: Passport, built: Built, *, save_graph: bool) -> None:
+    """Write the engine, its passport, and the graph if wanted.
+
+    All files are complete before any of them gets its name, and they are renamed one right after
+    the other.
+    """
     with contextlib.ExitStack() as files:
-        graph = files.enter_context(atomic_path(graph_file(final))) if save_graph else None
-        engine, beside = (files.enter_context(atomic_path(p)) for p in (final, Passport.path_for(final)))
+        graph = None
+        if save_graph:
+            graph = files.enter_context(atomic_path(graph_file(final)))
+        engine = files.enter_context(atomic_path(final))
+        beside = files.enter_context(atomic_path(Passport.path_for(final)))
+
         if graph is not None:
             graph.write_bytes(built.graph)
         engine.write_bytes(built.data)
         beside.write_text(passport.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return final

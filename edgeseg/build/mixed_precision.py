@@ -1,8 +1,7 @@
-"""Which layers stay in float, under a budget of accuracy and by measured latency.
+"""Search which layers stay in float so that INT8 keeps a budget.
 
-Layers are ranked by their own rounding noise (``quantize.layer_error``); how many of the noisiest have to stay in
-float is found by scoring, doubling the number until the budget is met and halving the interval after that. What is
-faster is measured on this machine: INT8 does not pay in every layer, and in some nets in none.
+Layers are ranked by their own rounding noise (``quantize.layer_error``). How many of the noisiest
+ones have to stay in float is found by bisection, each candidate scored on labelled data.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,19 +19,34 @@ from edgeseg.quantize.calibration_set import CalibrationSet
 from edgeseg.quantize.label_change import LabelChange, Limits, compare_labels
 from edgeseg.quantize.layer_error import local_errors
 from edgeseg.quantize.placement import Placement
-from edgeseg.quantize.ptq import Prepared, network_input
+from edgeseg.quantize.ptq import QuantizationPlan, network_input
+from edgeseg.reporter import SILENT, Reporter
 from edgeseg.types import Image
 
-ERROR_FRAMES = 3
-AGREEMENT_FRAMES = 8
-Say = Callable[[str], None]
+ERROR_FRAMES = 3  # frames on which rounding noise is measured
+AGREEMENT_FRAMES = 8  # frames on which labels are compared with the float network's
+_PROFILED_CALLS = 12
+_WARMUP_CALLS = 2
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run the net: ``miou`` (0..1) on the data, ``latency_ms`` here, the layers left in float.
+    """Describe one way to run a network.
 
-    ``change`` is what it changes in the float net's labels; ``None`` for a float net.
+    Attributes
+    ----------
+    precision : ``int8``, ``mixed``, or a float precision.
+    keep_float : names of the layers that stay in float.
+    miou : mean IoU on the data, 0 to 1.
+    latency_ms : median milliseconds per frame on this machine; NaN before it is timed.
+    within_budget : True if it loses no more than the budget, and no class.
+    network : the network; it is neither compared nor printed.
+    change : what it changes in the float network's labels; ``None`` for a float network.
+
+    Examples
+    --------
+    >>> Candidate("mixed", ("conv1",), miou=0.612, latency_ms=3.2).to_dict()["float_layers"]
+    1
     """
 
     precision: str
@@ -44,7 +58,7 @@ class Candidate:
     change: LabelChange | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
-        """For the passport."""
+        """Return plain values for the passport."""
         return {
             "precision": self.precision,
             "float_layers": len(self.keep_float),
@@ -55,29 +69,66 @@ class Candidate:
 
 
 def run_with(network: Network, precision: str) -> Callable[[Image], Image]:
-    """Frames of any size to label maps of their size, compiled for this machine."""
+    """Compile a network for this CPU; return a function from frames to label maps.
+
+    Parameters
+    ----------
+    network : a float network or a Q/DQ network.
+    precision : its precision.
+
+    Returns
+    -------
+    A function from (H, W, 3) uint8 BGR, of any size, to (H, W) uint8 of the same size.
+    """
     compiled = forms.compile_form(network, forms.default_form(precision), precision)
 
     def label(frame: Image) -> Image:
         fitted = np.ascontiguousarray(resize_frame(frame, network.spec.input_size))
-        return resize_labels(np.array(compiled(fitted), np.uint8), frame.shape[:2])
+        labels = np.array(compiled(fitted), np.uint8)
+        return resize_labels(labels, frame.shape[:2])
 
     return label
 
 
-def layer_errors(prepared: Prepared, placement: Placement, calibration: CalibrationSet) -> dict[str, float]:
-    """The rounding noise of every layer and sum over a few frames of the set."""
+def layer_errors(
+    plan: QuantizationPlan, placement: Placement, calibration: CalibrationSet, reporter: Reporter = SILENT
+) -> dict[str, float]:
+    """Measure the rounding noise of every layer and sum, on a few frames of the set.
+
+    Parameters
+    ----------
+    plan : the plan of the quantization.
+    placement : what runs in INT8.
+    calibration : the calibration set.
+    reporter : receives the progress over the frames.
+
+    Returns
+    -------
+    Noise power over signal power, by name.
+    """
     frames = calibration.subset(ERROR_FRAMES).images()
-    inputs = (network_input(frame, prepared.network) for frame in frames)
-    steps = prepared.scales(placement)
-    return local_errors(prepared.network.model, placement, steps, inputs, exact=prepared.exact)
+    inputs = (network_input(plan.network, frame) for frame in frames)
+    scales = plan.scales(placement)
+    return local_errors(plan.network.model, placement, scales, inputs, exact=plan.exact, reporter=reporter)
 
 
 class FloatLabels:
-    """The float net's labels of a few frames, computed once: what INT8 candidates are compared with.
+    """Keep the float network's labels of a few frames, to compare INT8 candidates with.
 
-    The frames are ``AGREEMENT_FRAMES`` of the calibration set's source that are not in the set, or of the set itself if
-    its source has no others.
+    The frames are ``AGREEMENT_FRAMES`` frames of the calibration set's source that are not in the
+    set; if the source has no others, frames of the set.
+
+    Parameters
+    ----------
+    network : the float network.
+    calibration : the calibration set.
+
+    Attributes
+    ----------
+    held_out : True if the frames are not in the set.
+    frames : (H, W, 3) uint8 BGR each.
+    space : the label space.
+    labels : (H, W) uint8 for each frame.
     """
 
     def __init__(self, network: Network, calibration: CalibrationSet) -> None:
@@ -85,123 +136,222 @@ class FloatLabels:
         self.held_out = bool(held_out)
         self.frames = held_out or list(calibration.subset(AGREEMENT_FRAMES).images())
         self.space = network.spec.labels
+
         label = run_with(network, "fp32")
         self.labels = [label(frame) for frame in self.frames]
 
     def change(self, label: Callable[[Image], Image]) -> LabelChange:
-        """Return what an INT8 net, given as a function of a frame, changes in these labels."""
+        """Return what an INT8 network changes in these labels.
+
+        Parameters
+        ----------
+        label : the INT8 network, as a function from frame to label map.
+        """
         return compare_labels(self.labels, label, self.frames, self.space, held_out=self.held_out)
 
 
 class Search:
-    """Scores candidates on ``dataset`` (its frames ``indices``), each at most once."""
+    """Score candidates on labelled data, each one at most once.
+
+    Parameters
+    ----------
+    plan : the plan of the quantization.
+    calibration : the calibration set.
+    dataset : the labelled data.
+    indices : the frames of the data to score.
+    limits : what INT8 must keep of the float network's labels.
+    reporter : receives a message for each candidate.
+
+    Attributes
+    ----------
+    everything : the placement with INT8 wherever it is possible.
+    noise : noise power over signal power of each layer and sum in it.
+    ranked : the layers and sums, the noisiest first.
+    found : the candidates that were scored, by precision and layers in float.
+    """
 
     def __init__(
         self,
-        prepared: Prepared,
+        plan: QuantizationPlan,
         calibration: CalibrationSet,
         dataset: Dataset,
         indices: Sequence[int],
         limits: Limits,
-        say: Say,
+        reporter: Reporter,
     ) -> None:
-        self.prepared, self.dataset, self.indices, self.say = prepared, dataset, indices, say
+        self.plan = plan
+        self.dataset = dataset
+        self.indices = indices
         self.limits = limits
-        self.full = FloatLabels(prepared.network, calibration)
-        self.everything = prepared.placement()
-        self.noise = layer_errors(prepared, self.everything, calibration)
+        self.reporter = reporter
+
+        self.everything = plan.placement()
+        self.noise = layer_errors(plan, self.everything, calibration, reporter)
         self.ranked = sorted(self.noise, key=lambda layer: -self.noise[layer])
         self.found: dict[tuple[str, tuple[str, ...]], Candidate] = {}
-
-    def miou(self, network: Network, label: Callable[[Image], Image]) -> float:
-        """Return the mean IoU (0..1) on the data of a net, given as a function of a frame."""
-        return evaluate(label, self.dataset, labels=network.spec.labels, indices=self.indices).mean_iou
+        self._float_labels = FloatLabels(plan.network, calibration)
 
     def float_candidate(self, precision: str) -> Candidate:
-        """The net as it is."""
+        """Return the float network as a candidate.
+
+        Parameters
+        ----------
+        precision : a float precision of this CPU.
+        """
         key = (precision, ())
         if key not in self.found:
-            network = self.prepared.network
-            self.found[key] = Candidate(
-                precision, (), self.miou(network, run_with(network, precision)), network=network
-            )
-            self.say(f"{precision}: mIoU {100 * self.found[key].miou:.2f}")
+            network = self.plan.network
+            miou = self._miou(network, run_with(network, precision))
+            self.found[key] = Candidate(precision, (), miou, network=network)
+            self.reporter.info(f"{precision}: mIoU {100 * miou:.2f}")
         return self.found[key]
 
     def candidate(self, keep_float: Sequence[str], why: str) -> Candidate:
-        """INT8 but for ``keep_float``."""
+        """Return the candidate that runs all layers in INT8 but some.
+
+        Parameters
+        ----------
+        keep_float : names of the layers that stay in float.
+        why : the reason, for the passport.
+        """
         kept = tuple(sorted(keep_float))
         precision = "mixed" if kept else "int8"
         key = (precision, kept)
-        if key not in self.found:
-            placement = self.prepared.placement(kept, reasons=dict.fromkeys(kept, why))
-            network = self.prepared.quantized(placement)
-            label = run_with(network, precision)
-            change, miou = self.full.change(label), self.miou(network, label)
-            self.found[key] = Candidate(precision, kept, miou, network=network, change=change)
-            left = f" with {len(kept)} of {len(self.ranked)} layers in float" if kept else ""
-            self.say(f"{precision}{left}: mIoU {100 * miou:.2f}{self._lost(change)}")
+        if key in self.found:
+            return self.found[key]
+
+        placement = self.plan.placement(kept, reasons=dict.fromkeys(kept, why))
+        network = self.plan.quantized(placement)
+        label = run_with(network, precision)
+        change = self._float_labels.change(label)
+        miou = self._miou(network, label)
+        self.found[key] = Candidate(precision, kept, miou, network=network, change=change)
+
+        in_float = f" with {len(kept)} of {len(self.ranked)} layers in float" if kept else ""
+        self.reporter.info(f"{precision}{in_float}: mIoU {100 * miou:.2f}{self._lost(change)}")
         return self.found[key]
 
-    def _lost(self, change: LabelChange) -> str:
-        """Return which class a candidate loses, for people; empty if it loses none."""
-        c = change.worst_class
-        if change.passes(self.limits) or c is None:
-            return ""
-        return f", class {change.names[c]!r} at IoU {change.iou[c]:.2f} with the float net's labels"
-
-    def is_good(self, candidate: Candidate, floor: float) -> bool:
-        """Return whether a candidate scores at least ``floor`` (mIoU, 0..1) and loses no class."""
-        return candidate.miou >= floor and (candidate.change is None or candidate.change.passes(self.limits))
-
     def noisy(self, count: int) -> Candidate:
-        """INT8 but for the ``count`` noisiest layers."""
+        """Return the candidate that keeps the noisiest layers in float.
+
+        Parameters
+        ----------
+        count : how many of them.
+        """
         return self.candidate(self.ranked[:count], "rounding noise")
 
+    def is_good(self, candidate: Candidate, floor: float) -> bool:
+        """Return True if a candidate scores high enough and loses no class.
+
+        Parameters
+        ----------
+        candidate : the candidate.
+        floor : the least mIoU, 0 to 1.
+        """
+        keeps_classes = candidate.change is None or candidate.change.passes(self.limits)
+        return candidate.miou >= floor and keeps_classes
+
     def fewest_floats(self, floor: float) -> Candidate | None:
-        """Return the candidate with the fewest layers in float that is good; ``None`` if there is none."""
-        low, high = 0, 1
+        """Return the good candidate with the fewest noisy layers in float; ``None`` if there is none.
+
+        Parameters
+        ----------
+        floor : the least mIoU, 0 to 1.
+        """
         if self.is_good(self.noisy(0), floor):
             return self.noisy(0)
-        while high < len(self.ranked) and not self.is_good(self.noisy(high), floor):
-            low, high = high, high * 2
-        high = min(high, len(self.ranked))
-        if not self.is_good(self.noisy(high), floor):
+
+        # Double the number of layers in float until a candidate is good.
+        too_few = 0
+        enough = 1
+        while enough < len(self.ranked) and not self.is_good(self.noisy(enough), floor):
+            too_few = enough
+            enough *= 2
+        enough = min(enough, len(self.ranked))
+        if not self.is_good(self.noisy(enough), floor):
             return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.is_good(self.noisy(middle), floor) else (middle, high)
-        return self.noisy(high)
+
+        # Halve the interval between too few and enough.
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            if self.is_good(self.noisy(middle), floor):
+                enough = middle
+            else:
+                too_few = middle
+        return self.noisy(enough)
+
+    def _miou(self, network: Network, label: Callable[[Image], Image]) -> float:
+        """Return the mean IoU on the data of a network, given as a function of a frame."""
+        return evaluate(label, self.dataset, labels=network.spec.labels, indices=self.indices).mean_iou
+
+    def _lost(self, change: LabelChange) -> str:
+        """Return which class a candidate loses, as text; empty if it loses none."""
+        worst = change.worst_class
+        if change.passes(self.limits) or worst is None:
+            return ""
+        return f", class {change.names[worst]!r} at IoU {change.iou[worst]:.2f} with the float net's labels"
 
 
 def paying_layers(network: Network, quantized: Network, placement: Placement) -> dict[str, float]:
-    """What INT8 saves in each layer of ``placement``, in milliseconds measured on this machine (less than 0: it costs).
+    """Measure on this machine what INT8 saves in each layer.
 
-    Both nets are profiled in turn; sums are computed inside the convolution in front of them and are not told apart.
+    Both networks are profiled in turn. A sum is computed inside the convolution in front of it, so
+    its time is in that layer's.
+
+    Parameters
+    ----------
+    network : the float network.
+    quantized : the same network in INT8.
+    placement : its placement.
+
+    Returns
+    -------
+    Milliseconds by layer; less than 0 if INT8 is slower.
     """
+    # Compile both with counters.
     config = {**session.settings(INT8), "PERF_COUNT": "YES"}
     form = forms.default_form(INT8)
     pair = [session.Compiled(forms.graph_of(net, form), net.name, config) for net in (network, quantized)]
+
+    # Run them in turn.
     frame = np.random.default_rng(0).integers(0, 256, pair[0].frame_shape, np.uint8)
     spent: list[dict[str, list[float]]] = [{}, {}]
-    for turn in range(12):
+    for turn in range(_PROFILED_CALLS):
         for times, compiled in zip(spent, pair, strict=True):
             compiled(frame)
+            if turn < _WARMUP_CALLS:
+                continue
             for node, milliseconds in compiled.milliseconds().items():
-                if turn > 1:
-                    times.setdefault(node.split("/WithoutBiases")[0], []).append(milliseconds)
-    before, after = ({node: float(np.median(v)) for node, v in times.items()} for times in spent)
-    return {name: before[name] - after[name] for name in placement.layers if name in before and name in after}
+                times.setdefault(node.split("/WithoutBiases")[0], []).append(milliseconds)
+
+    # Compare the medians.
+    in_float = {node: float(np.median(times)) for node, times in spent[0].items()}
+    in_int8 = {node: float(np.median(times)) for node, times in spent[1].items()}
+    measured = [name for name in placement.layers if name in in_float and name in in_int8]
+    return {name: in_float[name] - in_int8[name] for name in measured}
 
 
 def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that no other beats in both mIoU and latency, fastest first."""
-    kept = [
-        c
-        for c in candidates
-        if not any(
-            o.miou >= c.miou and o.latency_ms <= c.latency_ms and (o.miou, o.latency_ms) != (c.miou, c.latency_ms)
-            for o in candidates
-        )
-    ]
-    return sorted(kept, key=lambda c: c.latency_ms)
+    """Return the candidates that no other beats in both mIoU and latency, the fastest first.
+
+    Parameters
+    ----------
+    candidates : timed candidates.
+
+    Examples
+    --------
+    >>> fast = Candidate("int8", (), miou=0.60, latency_ms=2.0)
+    >>> slow = Candidate("bf16", (), miou=0.62, latency_ms=3.0)
+    >>> slower = Candidate("fp32", (), miou=0.62, latency_ms=9.0)
+    >>> [candidate.precision for candidate in pareto([slow, slower, fast])]
+    ['int8', 'bf16']
+    """
+    kept = [candidate for candidate in candidates if not any(_beats(other, candidate) for other in candidates)]
+    return sorted(kept, key=lambda candidate: candidate.latency_ms)
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    """Return True if ``one`` is at least as good in mIoU and latency, and better in one of them."""
+    at_least_as_good = one.miou >= other.miou and one.latency_ms <= other.latency_ms
+    differs = (one.miou, one.latency_ms) != (other.miou, other.latency_ms)
+    return at_least_as_good and differs

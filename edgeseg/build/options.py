@@ -30,6 +30,8 @@ class Quantization:
     ranges : file of ``edgeseg calibrate``; a file of another network or set is ignored.
     scales : one of ``SCALES``. Every runtime computes powers of two the same
         (``edgeseg.quantize.qdq``); scales of any value use the ranges to the full.
+    save_onnx : file for the Q/DQ network that an INT8 engine is compiled from, with its spec
+        inside, for other targets and tools.
 
     Examples
     --------
@@ -48,6 +50,7 @@ class Quantization:
     least_class_iou: float = LEAST_CLASS_IOU
     ranges: Path | None = None
     scales: str = SCALES[0]
+    save_onnx: Path | None = None
 
     @property
     def limits(self) -> Limits:

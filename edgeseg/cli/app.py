@@ -1,4 +1,4 @@
-"""The program: one `typer` app that every command registers itself with."""
+"""Hold the program: one ``typer`` app that every command registers itself with."""
 
 from typing import Annotated
 
@@ -16,6 +16,7 @@ app = typer.Typer(
 
 
 def _show_version(wanted: bool) -> None:
+    """Print the version and exit if ``--version`` was given."""
     if wanted:
         print(f"edgeseg {__version__}")
         raise typer.Exit
@@ -24,7 +25,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    pass
+    """Define the options of the program itself."""

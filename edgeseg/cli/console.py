@@ -1,7 +1,9 @@
-"""The terminal: what commands print, where, and how they show that they are at work."""
+"""Print to the terminal: results, errors, warnings, and progress."""
 
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeseg.cli.spelling import as_options
@@ -11,13 +13,21 @@ _results_to_stderr = False
 
 
 def print_to_stderr(wanted: bool) -> None:
-    """Print results on standard error from now on: standard output belongs to JSON."""
+    """Choose where results are printed from now on.
+
+    Parameters
+    ----------
+    wanted : True for standard error, because standard output takes JSON; False for standard output.
+    """
     global _results_to_stderr
     _results_to_stderr = wanted
 
 
 def stdout() -> Any:
-    """Return a console for results, as wide as the terminal is now: standard output, unless that belongs to JSON."""
+    """Return a console for results: on standard output, unless that takes JSON.
+
+    A new one is made each time, so that it is as wide as the terminal is now.
+    """
     from rich.console import Console
 
     return Console(stderr=_results_to_stderr)
@@ -31,45 +41,177 @@ def stderr() -> Any:
 
 
 def escape(text: str) -> str:
-    """Return text on one line for a console that reads markup, parameters spelled as options."""
+    r"""Return text on one line for a console that reads markup, with parameters spelled as options.
+
+    Parameters
+    ----------
+    text : any text; what looks like markup in it is printed as it is.
+
+    Examples
+    --------
+    >>> escape("leave\n`size` out")
+    'leave --size out'
+    """
     from rich import markup
 
     return markup.escape(as_options(" ".join(text.splitlines())))
 
 
 def say_error(text: str) -> None:
-    """Print one line on standard error."""
+    """Print an error on standard error, as one line."""
     stderr().print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
 
 
-def tell_assumed(assumed: tuple[str, ...]) -> None:
-    """Say which facts about a foreign file were assumed."""
+def tell_assumed(assumed: Sequence[str]) -> None:
+    """Print on standard error which facts about an ONNX file were assumed, if any.
+
+    Parameters
+    ----------
+    assumed : the facts, as ``Network.assumed`` lists them.
+    """
     if assumed:
-        said = escape("; ".join(assumed))
-        stderr().print(f"[yellow]assumed:[/] {said} (the file has no edgeseg spec; flags correct this)", soft_wrap=True)
+        facts = escape("; ".join(assumed))
+        advice = "If this is wrong, give --mean, --std, --scale, --colour, --labels or --head."
+        stderr().print(f"[yellow]assumed:[/] {facts}. {advice}", soft_wrap=True, highlight=False)
+
+
+def tell_warning(text: str) -> None:
+    """Print a warning on standard error, as one line."""
+    stderr().print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+
+def tell_notes(notes: Mapping[str, str]) -> None:
+    """Print notes about single tensors.
+
+    Parameters
+    ----------
+    notes : a line of text by tensor, as ``Ranges.notes`` has them.
+    """
+    for tensor, note in notes.items():
+        stdout().print(f"[yellow]note:[/] {escape(f'{tensor}: {note}')}", soft_wrap=True)
+
+
+def tell_written(path: Path, detail: str = "") -> None:
+    """Print which file was written.
+
+    Parameters
+    ----------
+    path : the file or folder.
+    detail : facts about it, such as its size; empty for none.
+    """
+    text = f"wrote {path}: {detail}" if detail else f"wrote {path}"
+    stdout().print(escape(text), soft_wrap=True, highlight=False)
 
 
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Show what takes its time while the body runs."""
+    """Show a spinner with a text while the block runs.
+
+    Parameters
+    ----------
+    what : what is being done, such as ``opening drive.mp4``.
+    """
     with stderr().status(escape(what)):
         yield
 
 
-@contextlib.contextmanager
-def progress(what: str, total: int | None) -> Iterator[Any]:
-    """Show a progress bar while the body runs; yields ``step(n=1)``."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+class ConsoleReporter:
+    """Print messages, and draw one progress bar on standard error for each task that runs.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n=1: bar.advance(task, n)
+    Use it as a context manager: leaving the block removes the bars.
+
+    Parameters
+    ----------
+    console : where messages go; standard error unless given.
+    waiting : what is shown while no task reports progress, such as ``compiling net.onnx``; empty
+        for nothing.
+
+    Examples
+    --------
+    >>> with ConsoleReporter() as reporter:
+    ...     for done in range(4):
+    ...         reporter.progress("calibrate", done, 3)
+    """
+
+    def __init__(self, console: Any = None, *, waiting: str = "") -> None:
+        self._console = console or stderr()
+        self._waiting = waiting
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "ConsoleReporter":
+        if self._waiting:
+            self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def info(self, text: str) -> None:
+        """Print a message."""
+        self._console.print(escape(text), soft_wrap=True, highlight=False)
+
+    def warning(self, text: str) -> None:
+        """Print a warning."""
+        self._console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+    def progress(self, task: str, done: int, total: int | None) -> None:
+        """Draw how far a task is; remove its bar when it is done."""
+        if self._bars is None:
+            self._start()
+
+        if task not in self._tasks:
+            self._tasks[task] = self._bars.add_task(escape(task), total=total)
+        self._bars.update(self._tasks[task], completed=done, total=total)
+
+        if done == total:
+            self._bars.remove_task(self._tasks.pop(task))
+
+    def _start(self) -> None:
+        """Start to draw bars."""
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        # Standard output may be a file while standard error is a terminal: it is then left alone.
+        console = stderr()
+        self._bars = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+            disable=not console.is_terminal,
+        )
+        self._bars.start()
+        if self._waiting:
+            self._bars.add_task(escape(self._waiting), total=None)
 
 
 @contextlib.contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Turn a missing package of an extra into the line that installs it."""
+    """Turn a missing package into an error with the command that installs it.
+
+    Parameters
+    ----------
+    extra : the extra of edgeseg that installs what the block imports, such as ``train``.
+
+    Raises
+    ------
+    MissingDependencyError : an import inside the block found no such package.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""``doctor``: this machine."""
+"""Define ``doctor``: report what this machine can run."""
 
 from dataclasses import asdict, replace
 
@@ -6,27 +6,47 @@ from edgeseg.cli.app import app
 from edgeseg.cli.console import escape, stdout
 from edgeseg.cli.options import Json, require_json, write_report
 from edgeseg.cli.spelling import as_options
+from edgeseg.doctor import Finding
 from edgeseg.errors import MissingDependencyError
 
 
 @app.command()
 def doctor(json_file: Json = None) -> None:
-    """Say what this machine can run, what is missing, and the line that installs it."""
-    from rich.table import Table
-
+    """Show what this machine can run, what is missing, and how to install it."""
     from edgeseg.doctor import examine
 
-    table = Table()
-    for heading in ("part", "", "found", "if you need it"):
-        table.add_column(heading, overflow="fold")
     require_json(json_file)
-    findings = [replace(f, found=as_options(f.found), hint=as_options(f.hint)) for f in examine()]
-    for f in findings:
-        mark = "[green]ok[/]" if f.ok else "[bold red]missing[/]" if f.needed else "[dim]no[/]"
-        table.add_row(f.part, mark, escape(f.found), escape(f.hint))
-    stdout().print(table)
+    findings = [_spelled(finding) for finding in examine()]
+    _print_findings(findings)
     write_report(json_file, {"parts": [asdict(finding) for finding in findings]})
-    if broken := [f.part for f in findings if f.needed and not f.ok]:
+
+    broken = [finding.part for finding in findings if finding.needed and not finding.ok]
+    if broken:
         raise MissingDependencyError(
-            f"cannot run engines here: {', '.join(broken)}", hint="The last column says what to do."
+            f"engines cannot run here without: {', '.join(broken)}",
+            hint="The last column of the table says what to do.",
         )
+
+
+def _spelled(finding: Finding) -> Finding:
+    """Return the finding with parameters spelled as options; it is printed and written as JSON."""
+    return replace(finding, found=as_options(finding.found), hint=as_options(finding.hint))
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    """Print one row per part of the machine."""
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("part", "", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+
+    for finding in findings:
+        if finding.ok:
+            mark = "[green]ok[/]"
+        elif finding.needed:
+            mark = "[bold red]missing[/]"
+        else:
+            mark = "[dim]no[/]"
+        table.add_row(finding.part, mark, escape(finding.found), escape(finding.hint))
+    stdout().print(table)

@@ -1,89 +1,112 @@
-"""``evaluate``: an engine on labelled data."""
+"""Define ``evaluate``: score an engine on labelled data."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeseg.cli.app import app
-from edgeseg.cli.console import escape, progress, stdout
+from edgeseg.cli.console import ConsoleReporter, escape, stdout
 from edgeseg.cli.inputs import open_engine
 from edgeseg.cli.options import (
     EngineArgument,
+    EngineOptions,
     Json,
-    Precision,
-    PrecisionOption,
-    Target,
+    SpecOptions,
+    option_groups,
     require_json,
-    spec_flags,
     write_report,
 )
 
 if TYPE_CHECKING:
-    from edgeseg.graph.network import Overrides
     from edgeseg.metrics.confusion import Scores
+    from edgeseg.passport import Passport
 
 
 @app.command()
-@spec_flags
+@option_groups
 def evaluate(
     engine: EngineArgument,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled data: camvid:PATH or synthetic://.")],
-    split: Annotated[str, typer.Option(help="Which split.")] = "val",
-    precision: PrecisionOption = Precision.auto,
-    target: Target = "auto",
-    *,
-    overrides: "Overrides",
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="Labelled data: camvid:PATH, cityscapes:PATH, synthetic://, ..."),
+    ],
+    engine_options: EngineOptions,
+    spec: SpecOptions,
+    split: Annotated[str, typer.Option(help="Split of DATA.")] = "val",
     json_file: Json = None,
 ) -> None:
-    """Score an engine on labelled data: mIoU and the rest, from one confusion matrix."""
+    """Score an engine on labelled data: mIoU, pixel accuracy, and scores per class."""
     from edgeseg.data import open_dataset
     from edgeseg.metrics.evaluate import evaluate as score
 
     require_json(json_file, Path(engine), Path(f"{engine}.json"))
     dataset = open_dataset(data, split)
-    opened = open_engine(engine, precision, target, overrides)
-    with progress("scoring", len(dataset)) as step:
-        result = score(opened, dataset, on_frame=lambda _: step())
-    print_scores(
-        result, f"{opened.passport.name} ({opened.passport.precision}) on {dataset.name}, {len(dataset)} frames"
-    )
+    opened = open_engine(engine, engine_options, spec.overrides())
+
+    with opened, ConsoleReporter() as reporter:
+        result = score(opened, dataset, reporter=reporter)
+    passport = opened.passport
+    where = f"{dataset.name}, {len(dataset)} frames"
+    print_scores(result, f"{passport.name} ({passport.precision}) on {where}")
     if json_file:
-        facts = {
-            "engine": opened.passport.name,
-            "precision": opened.passport.precision,
-            "onnx_sha256": opened.passport.onnx_sha256,
-            "engine_sha256": opened.passport.engine_sha256,
-            "data": data,
-            "split": split,
-            "frames": len(dataset),
-        }
+        facts = {**_engine_facts(passport), "data": data, "split": split, "frames": len(dataset)}
         write_report(json_file, {**facts, **result.to_dict()})
 
 
+def _engine_facts(passport: "Passport") -> dict[str, Any]:
+    """Return what identifies an engine in the JSON."""
+    return {
+        "engine": passport.name,
+        "precision": passport.precision,
+        "onnx_sha256": passport.onnx_sha256,
+        "engine_sha256": passport.engine_sha256,
+    }
+
+
 def print_scores(result: "Scores", title: str) -> None:
-    """A table of the classes, and the means under it."""
+    """Print a table of the classes, and the means below it; all scores in percent.
+
+    Parameters
+    ----------
+    result : the scores.
+    title : title of the table.
+    """
     from rich.table import Table
 
-    table = Table(title=escape(title))
+    # One row per class.
+    table = Table(title=escape(title), caption="Scores are in percent.")
     table.add_column("class")
     for heading in ("IoU", "Dice = F1", "sensitivity", "precision", "pixels"):
         table.add_column(heading, justify="right")
+    pixels = result.matrix.sum(axis=1)
+    for index, name in enumerate(result.names):
+        table.add_row(
+            escape(name),
+            _percent(result.iou[index]),
+            _percent(result.dice[index]),
+            _percent(result.sensitivity[index]),
+            _percent(result.precision[index]),
+            f"{pixels[index]:,}",
+        )
 
-    def number(value: float) -> str:
-        return "-" if value != value else f"{100 * value:.2f}"
-
-    truth = result.matrix.sum(axis=1)
-    for i, name in enumerate(result.names):
-        row = (result.iou[i], result.dice[i], result.sensitivity[i], result.precision[i])
-        table.add_row(escape(name), *(number(v) for v in row), f"{truth[i]:,}")
+    # The means.
+    means = (
+        f"mIoU {_percent(result.mean_iou)}",
+        f"pixel accuracy {_percent(result.pixel_accuracy)}",
+        f"mean pixel accuracy {_percent(result.mean_pixel_accuracy)}",
+        f"frequency-weighted IoU {_percent(result.frequency_weighted_iou)}",
+        f"mean Dice {_percent(result.mean_dice)}",
+    )
     console = stdout()
     console.print(table)
-    console.print(
-        f"mIoU {number(result.mean_iou)}   pixel accuracy {number(result.pixel_accuracy)}   "
-        f"mean pixel accuracy {number(result.mean_pixel_accuracy)}   "
-        f"frequency-weighted IoU {number(result.frequency_weighted_iou)}   mean Dice {number(result.mean_dice)}",
-        soft_wrap=True,
-    )
+    console.print("   ".join(means), soft_wrap=True)
     if result.absent:
-        console.print(f"in neither truth nor prediction, so in no mean: {escape(', '.join(result.absent))}")
+        absent = escape(", ".join(result.absent))
+        console.print(f"not in the means, because neither labels nor predictions have it: {absent}")
+
+
+def _percent(score: float) -> str:
+    """Return a score (0..1) in percent; "-" if it is not defined."""
+    is_nan = score != score
+    return "-" if is_nan else f"{100 * score:.2f}"

@@ -1,4 +1,4 @@
-"""``make``: a recipe all the way to compared engines."""
+"""Define ``make``: take a recipe all the way to compared engines."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from edgeseg.cli.app import app
-from edgeseg.cli.console import escape, needs, stdout
+from edgeseg.cli.console import ConsoleReporter, escape, needs, stdout
 from edgeseg.cli.inputs import read_recipe
-from edgeseg.cli.options import Encoder, Epochs, RecipeArgument, RecipeData
+from edgeseg.cli.options import Encoder, Epochs, RecipeArgument, RecipeData, Rounds
 
 
 @app.command()
@@ -17,32 +17,39 @@ def make(
     recipe: RecipeArgument,
     data: RecipeData = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of everything made (default runs/NAME).")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for everything that is written. Default: runs/NAME.",
+        ),
     ] = None,
     epochs: Epochs = None,
     encoder: Encoder = None,
-    qat_epochs: Annotated[int, typer.Option(min=0, help="Fine-tune for INT8; 0: calibrate only.")] = 5,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns an engine, to measure latency.")] = 3,
+    qat_epochs: Annotated[
+        int,
+        typer.Option(min=0, help="Epochs of fine-tuning for INT8; 0: only calibrate."),
+    ] = 5,
+    rounds: Rounds = 3,
 ) -> None:
-    """Train, export, fine-tune for INT8, build engines, compare them; what is done already is not done again."""
+    r"""Train, fine-tune for INT8, export, build engines, and compare them.
+
+    A step whose result exists already is not repeated. Needs PyTorch: pip install
+    "edgeseg\[train]".
+    """
     from edgeseg.pipeline import Options
     from edgeseg.pipeline import make as run
 
     plan = read_recipe(recipe, data=data, epochs=epochs, encoder=encoder)
-    console = stdout()
-    with needs("train"):
-        result = run(
-            plan,
-            out or Path("runs") / plan.name,
-            Options(qat_epochs, rounds),
-            say=lambda line: console.print(escape(line), soft_wrap=True),
-            progress=console.is_terminal,
-        )
-    _print(json.loads(result.read_text(encoding="utf-8")), result)
+    folder = out or Path("runs") / plan.name
+    with needs("train"), ConsoleReporter(stdout()) as reporter:
+        result = run(plan, folder, Options(qat_epochs, rounds), reporter=reporter)
+    _print_comparison(json.loads(result.read_text(encoding="utf-8")), result)
 
 
-def _print(facts: dict[str, Any], path: Path) -> None:
-    """The comparison in short: a row an engine."""
+def _print_comparison(facts: dict[str, Any], path: Path) -> None:
+    """Print one row per engine of a saved comparison, and where the rest of it is."""
     from rich import box
     from rich.table import Table
 
@@ -50,18 +57,25 @@ def _print(facts: dict[str, Any], path: Path) -> None:
     table.add_column("engine")
     for heading in ("mIoU", "pixel accuracy", "same labels", "p50 ms", "FPS", "MB"):
         table.add_column(heading, justify="right")
+
     for row in facts["engines"]:
-        shares = [row["miou"], row["pixel_accuracy"], row["agreement"]]
-        ms = row["latency_ms_p50"]
+        milliseconds = row["latency_ms_p50"]
         table.add_row(
             escape(row["id"]),
-            *("-" if share is None else f"{100 * share:.2f}" for share in shares),
-            f"{ms:.2f}",
-            f"{1e3 / ms:.1f}",
+            _percent(row["miou"]),
+            _percent(row["pixel_accuracy"]),
+            _percent(row["agreement"]),
+            f"{milliseconds:.2f}",
+            f"{1e3 / milliseconds:.1f}",
             f"{row['size_bytes'] / 1e6:.1f}",
         )
+
+    data = facts["data"]
     console = stdout()
     console.print(table)
-    console.print(
-        f"{facts['data']['address']}, {facts['data']['split']}; all of it: {escape(str(path))}", soft_wrap=True
-    )
+    console.print(escape(f"scored on {data['address']}, {data['split']}; all numbers: {path}"), soft_wrap=True)
+
+
+def _percent(share: float | None) -> str:
+    """Return a share (0..1) in percent; "-" if there is none."""
+    return "-" if share is None else f"{100 * share:.2f}"

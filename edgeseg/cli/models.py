@@ -1,4 +1,4 @@
-"""``models``: the models there are, and what each costs."""
+"""Define ``models``: list the architectures, and what each one costs."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,49 +6,63 @@ import typer
 
 from edgeseg.cli.app import app
 from edgeseg.cli.console import needs, stdout
-from edgeseg.cli.options import (
-    Json,
-    Size,
-    parse_size,
-    require_json,
-    write_report,
-)
+from edgeseg.cli.options import Json, Size, parse_size, require_json, write_report
 
 if TYPE_CHECKING:
-    pass
+    from edgeseg.models.summary import Summary
+
+DEFAULT_SIZE = "360x480"
 
 
 @app.command()
 def models(
     classes: Annotated[int, typer.Option(min=1, max=255, help="Number of classes.")] = 11,
-    size: Size = "360x480",
+    size: Size = DEFAULT_SIZE,
     json_file: Json = None,
 ) -> None:
-    """List the nets: parameters, multiply-adds, stride, source."""
+    r"""List the model architectures: parameters, multiply-adds, stride, source.
+
+    Needs PyTorch: pip install "edgeseg\[train]".
+    """
+    with needs("train"):
+        from edgeseg.models.summary import summarise
+
+    require_json(json_file)
+    shown_size = size or DEFAULT_SIZE
+    rows = summarise(classes, parse_size(shown_size))
+    write_report(json_file, {"classes": classes, "models": [row.to_dict() for row in rows]})
+    _print_models(rows, classes, shown_size)
+
+
+def _print_models(rows: "list[Summary]", classes: int, size: str) -> None:
+    """Print one row per architecture, and what the columns mean."""
     from rich import box
     from rich.table import Table
 
-    with needs("train"):
-        from edgeseg.models.summary import summarise
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("net", "params\nM", "MACs\nG", "stride", "out", "encoder", "source"):
-        number = heading.startswith(("params", "MACs", "stride"))
-        table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "source")
-    require_json(json_file)
-    rows = summarise(classes, parse_size(size or "360x480"))
+    for heading in ("model", "params\nM", "MACs\nG", "stride", "out", "encoder", "source"):
+        is_number = heading.startswith(("params", "MACs", "stride"))
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading != "source")
+
     for row in rows:
-        a = row.architecture
+        architecture = row.architecture
+        reduction = architecture.output_stride
         table.add_row(
-            a.name,
+            architecture.name,
             f"{row.parameters / 1e6:.2f}",
             f"{row.multiply_adds / 1e9:.2f}",
-            str(a.stride),
-            "full" if a.output_stride == 1 else f"1/{a.output_stride}",
-            a.pretrained or "-",
-            a.source,
+            str(architecture.stride),
+            "full" if reduction == 1 else f"1/{reduction}",
+            architecture.pretrained or "-",
+            architecture.source,
         )
-    write_report(json_file, {"classes": classes, "models": [row.to_dict() for row in rows]})
+
     console = stdout()
     console.print(table)
-    said = f"{classes} classes; MACs: multiply-adds of a frame of {size}, rounded up to the net's stride"
-    console.print(f"{said}. encoder: what ImageNet weights it takes.", style="dim", highlight=False)
+    console.print(
+        f"With {classes} classes. MACs: multiply-adds per frame of {size} (HxW), rounded up to "
+        "multiples of the stride. out: size of the output against the input. encoder: the ImageNet "
+        "weights that fit.",
+        style="dim",
+        highlight=False,
+    )

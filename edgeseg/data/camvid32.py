@@ -39,7 +39,8 @@ _SUFFIXES = ("_L", "_P")  # colours, ids
 _VAL_LISTS = ("valid.txt", "val.txt")
 _VAL_SHARE = 5  # one frame in five
 _HINT = (
-    "Give the folder of images/ and labels/, of 701_StillsRaw_full/ and LabeledApproved_full/, or of CamSeq01's files."
+    "Give the folder of images/ and labels/, of 701_StillsRaw_full/ and LabeledApproved_full/, "
+    "or of CamSeq01's files."
 )
 
 
@@ -148,13 +149,23 @@ def _ids_by_codes(root: Path, labels: LabelSpace) -> npt.NDArray[np.uint8]:
     """Return a table from the label pictures' ids to those of ``labels``.
 
     The pictures' ids are in the order of ``codes.txt``; without that file, both are the same.
+    Raise ``DataError`` if the file cannot be read, or names other classes.
     """
     table = np.arange(256, dtype=np.uint8)
     codes = root / "codes.txt"
     if not codes.is_file():
         return table
 
-    names = codes.read_text(encoding="utf-8").split()
+    try:
+        names = codes.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{codes}: not readable as UTF-8 text",
+            got=type(error).__name__,
+            expected=f"{len(labels)} class names, one per line",
+            hint="Save it as UTF-8, or copy it again from the data set.",
+        ) from error
+
     unknown = [name for name in names if name not in labels.names]
     if unknown or len(names) != len(labels):
         raise DataError(
@@ -176,7 +187,9 @@ def _chosen(root: Path, split: str, names: list[str]) -> tuple[list[str], str]:
     if split not in ("train", "val"):
         own = root / f"{split}.txt"
         if not own.is_file():
-            raise DataError(f"{root}: no split {split!r}", expected=f"train, val, all, or a list {own.name}")
+            raise DataError(
+                f"{root}: no split {split!r}", expected=f"train, val, all, or a list {own.name}"
+            )
         return _listed(own, names), ""
 
     # The frames of val: by a list, or the last fifth of every drive.
@@ -205,7 +218,9 @@ def _listed(path: Path, names: list[str]) -> list[str]:
     known = set(names)
     absent = [name for name in listed if name not in known]
     if absent:
-        raise DataError(f"{path}: names frames that are not here", got=f"{len(absent)}, such as {absent[0]}")
+        raise DataError(
+            f"{path}: names frames that are not here", got=f"{len(absent)}, such as {absent[0]}"
+        )
     return sorted(listed)
 
 

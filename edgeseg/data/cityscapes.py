@@ -17,7 +17,9 @@ from edgeseg.data.folder import read_frame, read_raw, require_same_size
 from edgeseg.errors import DataError
 from edgeseg.spec import CITYSCAPES_19, LabelSpace
 
-_HINT = "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into one folder and give it."
+_HINT = (
+    "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into one folder and give it."
+)
 # Label ids in the order of their train ids.
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _HIGHEST_ID = 33
@@ -69,7 +71,9 @@ class Cityscapes:
             raise DataError(f"{frames}: no frames", expected=f"CITY/*{_SUFFIX}", hint=_HINT)
         if missing:
             raise DataError(
-                f"{masks}: {len(missing)} frames have no label file", got=f"no {missing[0].name}", hint=_HINT
+                f"{masks}: {len(missing)} frames have no label file",
+                got=f"no {missing[0].name}",
+                hint=_HINT,
             )
 
         self.name = f"cityscapes/{split}"

@@ -152,9 +152,12 @@ class ColourTable:
         if strays > _STRAY_SHARE * known.size:
             colours, counts = np.unique(code[~known], return_counts=True)
             most = int(colours[counts.argmax()])
+            red = most >> 16
+            green = most >> 8 & 255
+            blue = most & 255
             raise DataError(
                 f"{path}: a label picture with colours of no class",
-                got=f"{strays} pixels, most often R {most >> 16}, G {most >> 8 & 255}, B {most & 255}",
+                got=f"{strays} pixels, most often R {red}, G {green}, B {blue}",
                 expected=f"the {int(self._known.sum())} colours of its data set",
             )
 
@@ -180,7 +183,9 @@ def read_list(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable list of frames", got=type(error).__name__) from error
+        raise DataError(
+            f"{path}: not a readable list of frames", got=type(error).__name__
+        ) from error
 
     names: list[str] = []
     for line in lines:

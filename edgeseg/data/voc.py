@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.data.base import Sample, require_folder
-from edgeseg.data.folder import ColourTable, read_frame, read_list, read_raw, require_same_size, require_unique
+from edgeseg.data.folder import (
+    ColourTable,
+    read_frame,
+    read_list,
+    read_raw,
+    require_same_size,
+    require_unique,
+)
 from edgeseg.errors import DataError
 from edgeseg.spec import VOC_21, LabelSpace, voc_colour
 
@@ -62,7 +69,9 @@ class VOC:
         # Check that every frame has a mask.
         without = [name for name in self.names if self._mask_path(name) is None]
         if without:
-            raise DataError(f"{root}: {len(without)} frames of {split} have no mask", got=without[0], hint=hint)
+            raise DataError(
+                f"{root}: {len(without)} frames of {split} have no mask", got=without[0], hint=hint
+            )
 
         ids = (*range(len(self.labels)), 255)
         palette = [voc_colour(label) for label in ids]

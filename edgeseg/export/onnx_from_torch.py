@@ -119,7 +119,9 @@ def export_foreign(
             expected="NAME.onnx",
         )
     if overrides.size is None:
-        raise InputError("a net that is not edgeseg's needs an input size", hint="Give `size=HEIGHTxWIDTH`.")
+        raise InputError(
+            "a net that is not edgeseg's needs an input size", hint="Give `size=HEIGHTxWIDTH`."
+        )
 
     # Find the label space: the user's, or a generic one.
     classes = _count_classes(net, name, overrides.size)
@@ -136,7 +138,9 @@ def export_foreign(
     try:
         spec = ModelSpec(**facts)
     except ValidationError as error:
-        raise InputError(f"{name}: the facts given make no spec", got=first_problem(error)) from error
+        raise InputError(
+            f"{name}: the facts given make no spec", got=first_problem(error)
+        ) from error
 
     path = Path(out) if out else Path(f"{name}.onnx")
     return export_module(net, spec, path, half=half)
@@ -153,14 +157,16 @@ def _count_classes(net: nn.Module, name: str, size: tuple[int, int]) -> int:
             logits = net.eval()(frame)
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(
-            f"{name} does not take a frame of {size[0]}x{size[1]}",
+            f"{name} does not take a frame of {size[0]}x{size[1]} (HxW)",
             got=str(error).splitlines()[0],
             expected="a module that maps (1, 3, H, W) to (1, classes, h, w)",
         ) from error
 
     if not isinstance(logits, torch.Tensor) or logits.ndim != 4 or logits.shape[1] < 2:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise InputError(f"{name} gives no scores a class and pixel", got=got, expected="(1, classes, h, w)")
+        raise InputError(
+            f"{name} gives no scores a class and pixel", got=got, expected="(1, classes, h, w)"
+        )
     return int(logits.shape[1])
 
 
@@ -277,7 +283,9 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
     simple, ok = onnxsim.simplify(model)
     if not ok:
-        raise GraphError("onnx-simplifier changed what the net computes", hint="Report it with the checkpoint.")
+        raise GraphError(
+            "onnx-simplifier changed what the net computes", hint="Report it with the checkpoint."
+        )
     return cast(onnx.ModelProto, simple)
 
 
@@ -308,7 +316,9 @@ def check_against(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> fl
     image = np.random.default_rng(0).normal(size=(2, 3, *spec.input_size)).astype(np.float32)
     with torch.inference_mode():
         want = net(torch.from_numpy(image)).numpy()
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     (got,) = session.run(None, {session.get_inputs()[0].name: image})
 
     # Compare logits and labels.
@@ -318,7 +328,8 @@ def check_against(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> fl
     if not difference <= TOLERANCE or same_labels < SAME_LABELS:
         raise GraphError(
             "the ONNX file and PyTorch disagree",
-            got=f"{difference:.1e} of the logits' range and {100 * same_labels:.2f} % of labels the same",
+            got=f"{difference:.1e} of the logits' range and {100 * same_labels:.2f} % of labels "
+            "the same",
             expected=f"at most {TOLERANCE:.0e} and at least {100 * SAME_LABELS:.1f} %",
         )
     return difference

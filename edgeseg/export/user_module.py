@@ -123,13 +123,19 @@ def _import_factory(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and (where == error.name or where.startswith(f"{error.name}.")):
             raise InputError(
-                "no such Python module", got=repr(where), hint="Is it installed, or beside you?"
+                "no such Python module",
+                got=repr(where),
+                hint="Is it installed, or in the current folder?",
             ) from error
-        raise MissingDependencyError(f"{where} needs {error.name}, which is not installed") from error
+        raise MissingDependencyError(
+            f"{where} needs {error.name}, which is not installed"
+        ) from error
 
     for part in attribute.split("."):
         if not hasattr(factory, part):
-            raise InputError(f"{where} has no {attribute}", got=repr(name), expected="package.module:factory")
+            raise InputError(
+                f"{where} has no {attribute}", got=repr(name), expected="package.module:factory"
+            )
         factory = getattr(factory, part)
     return factory
 
@@ -142,14 +148,14 @@ def _call_factory(name: str, factory: Any, arguments: Mapping[str, Any]) -> nn.M
         raise InputError(
             f"{name} does not take these arguments",
             got=str(error).splitlines()[0],
-            hint="Give each as `arguments=NAME=VALUE`.",
+            hint="Give each one as `arguments` NAME=VALUE.",
         ) from error
     except OSError as error:  # factories fetch pretrained weights
         raise InputError(
             f"{name} cannot be made",
             got=str(error).splitlines()[0],
-            hint="If it wants to download weights, tell it not to (`arguments=weights=None` "
-            "`arguments=weights_backbone=None`), and give them with `weights`.",
+            hint="If it downloads weights, turn that off with `arguments` weights=None and "
+            "`arguments` weights_backbone=None, and give a file of weights as `weights`.",
         ) from error
 
     if not isinstance(net, nn.Module):
@@ -191,7 +197,9 @@ def parse_arguments(given: list[str]) -> dict[str, Any]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise InputError("not an argument", got=repr(text), expected="NAME=VALUE, such as num_classes=21")
+            raise InputError(
+                "not an argument", got=repr(text), expected="NAME=VALUE, such as num_classes=21"
+            )
         values[name] = _parse_value(value)
     return values
 
@@ -250,6 +258,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             content = content[key]
             break
 
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
         raise InputError(f"{path}: not a PyTorch state dict", got=type(content).__name__)
     return content

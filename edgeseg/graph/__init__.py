@@ -1,1 +1,1 @@
-"""ONNX files: read, understood, rewritten and lowered to what a target compiles."""
+"""Read, understand and rewrite ONNX files, and lower them to the graphs that targets compile."""

@@ -18,7 +18,9 @@ class Groups:
         self._parent: dict[str, str] = {}
 
     def find(self, name: str) -> str:
-        """Return the name that stands for the group of ``name``; an unknown name is a group of its own.
+        """Return the name that stands for the group of ``name``.
+
+        An unknown name is a group of its own.
 
         Parameters
         ----------

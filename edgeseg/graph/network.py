@@ -7,7 +7,7 @@ given overrides; missing values use defaults, and ``Network.assumed`` lists each
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from pydantic import ValidationError
@@ -92,6 +92,7 @@ class Network:
     output : the name of the graph output that is used.
     form : what the output holds: ``nchw`` or ``nhwc`` logits, or ``labels``.
     channels_last : True if the input is (N, H, W, 3).
+    path : the file.
     lowered : graphs that ``lowering.lower`` has made of this network.
     """
 
@@ -104,8 +105,11 @@ class Network:
     output: str
     form: str
     channels_last: bool
+    path: Path = Path()
     # `dataclasses.replace` starts with none of them.
-    lowered: dict[Any, tuple[onnx.ModelProto, Any]] = field(init=False, default_factory=dict, compare=False, repr=False)
+    lowered: dict[Any, tuple[onnx.ModelProto, Any]] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
 
 
 def load_network(path: str | Path, overrides: Overrides | None = None) -> Network:
@@ -127,19 +131,86 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
     tiny = raise_tiny_scales(model)
 
     # The input, and the spec if the file carries one.
-    source, channels_last, size = find_input(model, path)
-    fixed = size
-    stored = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
-    spec: ModelSpec | None = None
-    assumed: list[str] = []
-    if stored is not None:
-        spec, assumed = _stored_spec(stored, overrides, path)
-        size = overrides.size or spec.input_size
-    run_size = overrides.size or size
+    source, channels_last, fixed = find_input(model, path)
+    image = _Image(source, channels_last, fixed)
+    spec = _stored_spec(model, overrides, path)
+    run_size = overrides.size or (spec.input_size if spec else fixed)
     _check_size(model, path, fixed, run_size, spec.stride if spec else 1)
 
     # The output: one that can be a segmentation.
-    shapes, trouble = output_shapes(model, source, channels_last, run_size)
+    wanted = _wanted_classes(spec, overrides)
+    found = _find_output(model, path, image, run_size, overrides, wanted)
+
+    # The spec of a file without one, and what was assumed beside it.
+    assumed: list[str] = []
+    if spec is None:
+        _require_known(found, path, run_size, overrides)
+        integer = element_type(model, source) in INTEGERS
+        names = TWO_CLASSES if found.binary else ()
+        spec, assumed = _foreign_spec(path, overrides, fixed, found.classes, integer, names)
+    assumed += _assumptions(found, tiny)
+    _check_labels(spec, found.classes, path)
+    return Network(
+        name=path.stem,
+        model=model,
+        spec=spec,
+        sha256=digest,
+        assumed=tuple(assumed),
+        input=source,
+        output=found.name,
+        form=found.form,
+        channels_last=channels_last,
+        path=path,
+    )
+
+
+class _Image(NamedTuple):
+    """Hold the image input of a graph.
+
+    Attributes
+    ----------
+    name : its name.
+    channels_last : True if it is (N, H, W, 3).
+    size : height and width, ``None`` if the file leaves them open.
+    """
+
+    name: str
+    channels_last: bool
+    size: tuple[int, int] | None
+
+
+class _Output(NamedTuple):
+    """Hold the output of a graph that is used.
+
+    Attributes
+    ----------
+    name : its name.
+    form : ``nchw``, ``nhwc`` or ``labels``.
+    classes : the number of classes, 0 if unknown.
+    others : the names of the outputs that could have been used instead.
+    binary : the rule that is assumed for the foreground of one channel, ``""`` if there are more.
+    trouble : the error that kept the graph from running, ``""`` if there was none.
+    """
+
+    name: str
+    form: str
+    classes: int
+    others: list[str]
+    binary: str
+    trouble: str
+
+
+def _find_output(
+    model: onnx.ModelProto,
+    path: Path,
+    image: _Image,
+    size: tuple[int, int] | None,
+    overrides: Overrides,
+    wanted: int,
+) -> _Output:
+    """Choose the output of a graph that runs at ``size``, with ``wanted`` classes (0 for any)."""
+    # 1. The shapes of all outputs, or of the given one.
+    shapes, trouble = output_shapes(model, image.name, image.channels_last, size)
     if overrides.head is not None:
         if overrides.head not in shapes:
             names = ", ".join(shapes)
@@ -149,38 +220,47 @@ def load_network(path: str | Path, overrides: Overrides | None = None) -> Networ
                 expected=f"one of {names}",
             )
         shapes = {overrides.head: shapes[overrides.head]}
-    binary = split_binary(model, shapes, run_size)
+
+    # 2. One channel becomes two classes.
+    binary = split_binary(model, shapes, size)
     if binary:
-        shapes = inferred_shapes(model, source, channels_last, run_size)
+        shapes = inferred_shapes(model, image.name, image.channels_last, size)
         if overrides.head is not None:
             shapes = {TWO_OUTPUT: shapes[TWO_OUTPUT]}
-    wanted = _wanted_classes(spec, overrides)
-    output, form, classes, others = choose_output(shapes, run_size, path, wanted)
-    if fixed and size and overrides.size and overrides.size != fixed:
-        before = inferred_shapes(model, source, channels_last, fixed)[output][1]
-        check_resized(path, fixed, overrides.size, (before, shapes[output][1]))
+    name, form, classes, others = choose_output(shapes, size, path, wanted)
 
-    # The spec of a file without one.
-    if spec is None:
-        integer = element_type(model, source) in INTEGERS
-        if not classes and trouble and not overrides.labels:
-            raise GraphError(
-                f"{path}: does not run at {' x '.join(map(str, run_size or ()))}",
-                got=trouble,
-                hint="Another `size` may do; or give `labels`: the target's compiler then decides.",
-            )
-        class_names = TWO_CLASSES if binary else ()
-        spec, assumed = _foreign_spec(path, overrides, size, classes, integer, class_names)
+    # 3. At another size than the file's own, the output must follow.
+    fixed = image.size
+    if fixed and overrides.size and overrides.size != fixed:
+        own = inferred_shapes(model, image.name, image.channels_last, fixed)[name][1]
+        check_resized(path, fixed, overrides.size, (own, shapes[name][1]))
+    return _Output(name, form, classes, others, binary, trouble)
 
-    # What was assumed beside the spec.
-    if binary:
-        assumed.append(f"one channel: {binary}")
-    if others:
-        assumed.append(f"output {output} (there are also {', '.join(others)}: `head`)")
+
+def _require_known(
+    found: _Output, path: Path, size: tuple[int, int] | None, overrides: Overrides
+) -> None:
+    """Raise ``GraphError`` if the number of classes is unknown because the graph does not run."""
+    if not found.classes and found.trouble and not overrides.labels:
+        raise GraphError(
+            f"{path}: does not run at {'x'.join(map(str, size or ()))} (HxW)",
+            got=found.trouble,
+            hint="Another `size` may do; or give `labels`: the target's compiler then decides.",
+        )
+
+
+def _assumptions(found: _Output, tiny: int) -> list[str]:
+    """Return what is assumed beside the spec; ``tiny`` is the number of raised scales."""
+    assumed: list[str] = []
+    if found.binary:
+        assumed.append(f"one channel: {found.binary}")
+    if found.others:
+        choices = ", ".join((found.name, *found.others))
+        assumed.append(f"output {found.name}, one of {choices}")
     if tiny:
-        assumed.append(f"{tiny} scales below 2^-100 belong to dead branches: their values are zeros")
-    _check_labels(spec, classes, path)
-    return Network(path.stem, model, spec, digest, tuple(assumed), source, output, form, channels_last)
+        dead = f"{tiny} scales below 2^-100 belong to dead branches"
+        assumed.append(f"{dead}: their values are zeros")
+    return assumed
 
 
 def _wanted_classes(spec: ModelSpec | None, overrides: Overrides) -> int:
@@ -192,20 +272,30 @@ def _wanted_classes(spec: ModelSpec | None, overrides: Overrides) -> int:
     return 0
 
 
-def _stored_spec(text: str, overrides: Overrides, path: Path) -> tuple[ModelSpec, list[str]]:
-    """Return the spec that the file carries, with the overrides, and no assumptions."""
+def _stored_spec(model: onnx.ModelProto, overrides: Overrides, path: Path) -> ModelSpec | None:
+    """Return the spec that the file carries, with the overrides; ``None`` if it carries none."""
+    text = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
+    if text is None:
+        return None
+
     spec = ModelSpec.parse(text, str(path))
     changes = overrides.given()
     if overrides.labels:
         changes["labels"] = read_labels(overrides.labels).model_dump()
     try:
-        return (spec.replace(**changes) if changes else spec), []
+        return spec.replace(**changes) if changes else spec
     except ValidationError as error:
-        raise InputError(f"{path}: the facts given make no spec", got=first_problem(error)) from error
+        raise InputError(
+            f"{path}: the facts given make no spec", got=first_problem(error)
+        ) from error
 
 
 def _check_size(
-    model: onnx.ModelProto, path: Path, fixed: tuple[int, int] | None, size: tuple[int, int] | None, stride: int
+    model: onnx.ModelProto,
+    path: Path,
+    fixed: tuple[int, int] | None,
+    size: tuple[int, int] | None,
+    stride: int,
 ) -> None:
     """Raise ``InputError`` if the network cannot run at ``size`` (H, W).
 
@@ -219,7 +309,7 @@ def _check_size(
     if fits != size:
         raise InputError(
             f"{path}: its height and width must be multiples of {stride}",
-            got=f"{size[0]}x{size[1]}",
+            got=f"{size[0]}x{size[1]} (HxW)",
             hint=f"Give `size={fits[0]}x{fits[1]}`.",
         )
 
@@ -229,7 +319,7 @@ def _check_size(
     unpools = [n for n in model.graph.node if n.op_type == "MaxUnpool" and len(n.input) > 2]
     if fixed and fixed != size and any(node.input[2] in constants for node in unpools):
         raise InputError(
-            f"{path}: its unpooling is fixed to an input of {fixed[0]}x{fixed[1]}",
+            f"{path}: its unpooling is fixed to an input of {fixed[0]}x{fixed[1]} (HxW)",
             got=f"`size={size[0]}x{size[1]}`",
             hint="Leave `size` out, or export the net at that size.",
         )
@@ -251,17 +341,26 @@ def _foreign_spec(
     facts = overrides.given()
     if "input_size" not in facts:
         if size is None:
-            raise InputError(f"{path}: its input size is free", hint="Give one: `size=HEIGHTxWIDTH`.")
+            raise InputError(
+                f"{path}: its input size is free", hint="Give one: `size=HEIGHTxWIDTH`."
+            )
         facts["input_size"] = size
 
-    # Normalisation: the given values, else the ImageNet defaults.
+    assumed = _complete_normalisation(facts, integer, path)
+    labels = _labels_of(overrides, classes, names, path)
+    if not overrides.labels:
+        assumed.append(f"labels {labels.name}")
+    try:
+        return ModelSpec(architecture="foreign", labels=labels, **facts), assumed
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: the facts given make no spec", got=first_problem(error)
+        ) from error
+
+
+def _complete_normalisation(facts: dict[str, Any], integer: bool, path: Path) -> list[str]:
+    """Complete mean, std, scale and colour order, in place; return what was assumed."""
     assumed: list[str] = []
-    defaults = {
-        "mean": "mean 0.485 0.456 0.406 (ImageNet)",
-        "std": "std 0.229 0.224 0.225 (ImageNet)",
-        "scale": "scale 1/255",
-        "colour": "colour order RGB",
-    }
     if integer:  # the network normalises bytes itself
         plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "scale": 1.0}
         if any(facts.get(key, value) != value for key, value in plain.items()):
@@ -270,28 +369,34 @@ def _foreign_spec(
                 got="`mean`, `std` or `scale`",
                 hint="Leave them out.",
             )
-        facts |= plain
+        facts.update(plain)
         assumed.append("bytes as they are, because the input is of integer type")
-    assumed += [text for key, text in defaults.items() if key not in facts]
 
-    # Labels: the given ones, else a known space of that many classes, else numbered classes.
+    # The spec itself has these defaults.
+    defaults = {
+        "mean": "mean 0.485 0.456 0.406 (ImageNet)",
+        "std": "std 0.229 0.224 0.225 (ImageNet)",
+        "scale": "scale 1/255",
+        "colour": "colour order RGB",
+    }
+    return assumed + [text for key, text in defaults.items() if key not in facts]
+
+
+def _labels_of(
+    overrides: Overrides, classes: int, names: tuple[str, ...], path: Path
+) -> LabelSpace:
+    """Return the given labels, else a known space of that many classes, else numbered classes."""
     if overrides.labels:
-        labels = read_labels(overrides.labels)
-    elif not classes:
+        return read_labels(overrides.labels)
+    if not classes:
         raise InputError(
             f"{path}: how many classes it has cannot be read from it",
             hint="Give `labels=NAME` or FILE.",
         )
-    else:
-        spaces = LABEL_SPACES.values()
-        fitting = [space for space in spaces if len(space) == classes and not names]
-        labels = fitting[0] if fitting else generic_space(classes, names)
-        assumed.append(f"labels {labels.name}")
-
-    try:
-        return ModelSpec(architecture="foreign", labels=labels, **facts), assumed
-    except ValidationError as error:
-        raise InputError(f"{path}: the facts given make no spec", got=first_problem(error)) from error
+    for space in LABEL_SPACES.values():
+        if len(space) == classes and not names:
+            return space
+    return generic_space(classes, names)
 
 
 def read_labels(text: str) -> LabelSpace:

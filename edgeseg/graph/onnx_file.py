@@ -27,7 +27,10 @@ def digest_onnx(path: Path, data: bytes | None = None) -> str:
 
 
 def _external_files(data: bytes) -> list[str]:
-    """Return the names of the files that hold weights; ``torch.onnx.export`` writes one for large models."""
+    """Return the names of the files that hold weights.
+
+    ``torch.onnx.export`` writes one for large models.
+    """
     if b"location" not in data:  # the key every external tensor has: most files need no parsing
         return []
     try:
@@ -72,12 +75,16 @@ def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
             hint="Export it again: `export(CHECKPOINT)`, or torch.onnx.export.",
         ) from error
     if not model.graph.node or not model.opset_import:
-        raise GraphError(f"{path}: not an ONNX network", got=_looks_like(data), expected="a graph with nodes")
+        raise GraphError(
+            f"{path}: not an ONNX network", got=_looks_like(data), expected="a graph with nodes"
+        )
 
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise GraphError(f"{path}: a file with its weights is missing or damaged", got=str(error)) from error
+        raise GraphError(
+            f"{path}: a file with its weights is missing or damaged", got=str(error)
+        ) from error
 
     return canonicalize(model), digest_onnx(path, data)
 

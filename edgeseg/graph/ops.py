@@ -6,16 +6,57 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto
 
-from edgeseg.graph.graph import attributes, is_op
+from edgeseg.graph.nodes import attributes, is_op
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 WEIGHTED = (*LAYERS, "ConvTranspose")
-# Operators that only move values, and how many of their first inputs are data (-1: all).
-MOVES = {
-    "MaxPool": 1, "MaxUnpool": 1, "Concat": -1, "Resize": 1, "Upsample": 1, "Slice": 1, "Reshape": 1, "Transpose": 1,
-    "Squeeze": 1, "Unsqueeze": 1, "Flatten": 1, "Split": 1, "Pad": 1, "DepthToSpace": 1, "SpaceToDepth": 1,
-    "Expand": 1, "Tile": 1,
-}  # fmt: skip
+
+# Operators that only move values, and in which roles edgeseg lets them do it. `inputs`: how many of
+# the first inputs are data (-1: all). The roles, a letter each:
+#   q  works on the INT8 tensor between a DQ and a Q of one scale (MOVES)
+#   e  may stand behind a DQ instead of in front of it (RESHAPES)
+#   s  gives the shifted result if its 8-bit inputs are shifted by one number (SHIFTED)
+#   c  carries a dequantized tensor to an INT8 layer in a graph that computes in FP16 (CARRIERS)
+#   b  passes bytes on, to where they are cast (BYTE_MOVES)
+#   i  keeps every class id of a label map (ID_MOVES)
+_MOVERS = {
+    # operator: (inputs, roles)
+    "Concat": (-1, "q.s..."),
+    "DepthToSpace": (1, "q.sc.."),
+    "Expand": (1, "q.sc.."),
+    "Flatten": (1, "qescb."),
+    "Gather": (1, "..scb."),
+    "Identity": (1, "..scbi"),
+    "MaxPool": (1, "q.sc.."),
+    "MaxUnpool": (1, "q....."),
+    "Pad": (1, "qesc.."),
+    "Reshape": (1, "qescbi"),
+    "Resize": (1, "q.s..."),
+    "ScatterElements": (1, "..s..."),
+    "Slice": (1, "q.scb."),
+    "SpaceToDepth": (1, "q.sc.."),
+    "Split": (1, "q.sc.."),
+    "Squeeze": (1, "qescbi"),
+    "Tile": (1, "q.s..."),
+    "Transpose": (1, "qescbi"),
+    "Unsqueeze": (1, "qescbi"),
+    "Upsample": (1, "q....."),
+    "Where": (1, "..s..."),
+}
+
+
+def _with_role(role: str) -> tuple[str, ...]:
+    """Return the operators of ``_MOVERS`` that have a role."""
+    return tuple(op for op, (_, roles) in _MOVERS.items() if role in roles)
+
+
+MOVES = {op: _MOVERS[op][0] for op in _with_role("q")}
+RESHAPES = _with_role("e")
+SHIFTED = _with_role("s")
+CARRIERS = _with_role("c")
+BYTE_MOVES = _with_role("b")
+ID_MOVES = _with_role("i")
+
 ACTIVATIONS = (
     "Relu",
     "PRelu",
@@ -30,8 +71,8 @@ ACTIVATIONS = (
     "Gelu",
 )
 QUANTIZED_OPS = (
-    "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
-    "DynamicQuantizeLinear", "FakeQuantize",
+    "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger", "DynamicQuantizeLinear", "FakeQuantize",
 )  # fmt: skip
 
 
@@ -58,7 +99,8 @@ def moves(node: NodeProto, constant: Callable[[str], npt.NDArray[np.generic] | N
     Parameters
     ----------
     node : the node to look at.
-    constant : function that returns the value of a constant by name, and ``None`` for a computed tensor.
+    constant : function that returns the value of a constant by name, and ``None`` for a computed
+        tensor.
 
     Examples
     --------
@@ -111,12 +153,14 @@ def data_outputs(node: NodeProto) -> list[str]:
 
     Parameters
     ----------
-    node : a node; all outputs of a ``Split`` count, else the first (the Indices of a pooling do not).
+    node : a node; all outputs of a ``Split`` count, else the first (the Indices of a pooling do
+        not).
 
     Examples
     --------
     >>> from onnx import helper
-    >>> data_outputs(helper.make_node("MaxPool", ["x"], ["y", "indices"], kernel_shape=[2, 2]))
+    >>> pool = helper.make_node("MaxPool", ["x"], ["y", "indices"], kernel_shape=[2, 2])
+    >>> data_outputs(pool)
     ['y']
     """
     outputs = node.output if is_op(node, "Split") else node.output[:1]

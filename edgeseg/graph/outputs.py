@@ -1,4 +1,4 @@
-"""Find the ends of a segmentation graph: its one image input, and the output that is a segmentation."""
+"""Find the ends of a segmentation graph: its image input, and the output that is a segmentation."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgeseg.errors import GraphError, InputError
-from edgeseg.graph.graph import copied, infer_shapes
+from edgeseg.graph.graph import Graph, infer_shapes
+from edgeseg.graph.nodes import copied
+from edgeseg.graph.passes import PassContext
 from edgeseg.graph.passes.canonicalize import two_classes
 from edgeseg.graph.passes.unpool import lower_unpooling
 
@@ -19,8 +21,8 @@ def check_resized(
 ) -> None:
     """Raise ``InputError`` if the output does not grow or shrink with the input.
 
-    Sizes that an exporter wrote into the file (of a map with odd sides, of an interpolation) stay as
-    they are when the input gets another size.
+    Sizes that an exporter wrote into the file (of a map with odd sides, of an interpolation) stay
+    as they are when the input gets another size.
 
     Parameters
     ----------
@@ -47,14 +49,14 @@ def check_resized(
     differences = [abs(after[axis] - side) for axis, side in zip(axes, wanted, strict=True)]
     if any(difference >= 1 for difference in differences):
         raise InputError(
-            f"{path}: holds sizes that belong to an input of {fixed[0]}x{fixed[1]}",
+            f"{path}: holds sizes that belong to an input of {fixed[0]}x{fixed[1]} (HxW)",
             got=f"`size={size[0]}x{size[1]}`",
             hint=f"Export the net at that size: `export(CHECKPOINT, size={size[0]}x{size[1]})`.",
         )
 
 
 def _spatial(shape: list[int], size: tuple[int, int]) -> tuple[int, int]:
-    """Return the axes of height and width of an output of ``shape``, for an input of ``size`` (H, W)."""
+    """Return the axes of height and width of an output, for an input of ``size`` (H, W)."""
     if len(shape) < 4:
         return len(shape) - 2, len(shape) - 1
 
@@ -84,7 +86,8 @@ def find_input(model: onnx.ModelProto, path: Path) -> tuple[str, bool, tuple[int
 
     Returns
     -------
-    The input's name, True if it is channels-last, and (H, W) or ``None`` if the file leaves them open.
+    The input's name, True if it is channels-last, and (H, W) or ``None`` if the file leaves them
+    open.
 
     Raises
     ------
@@ -94,12 +97,16 @@ def find_input(model: onnx.ModelProto, path: Path) -> tuple[str, bool, tuple[int
     inputs = [i for i in model.graph.input if i.name not in constants]
     if len(inputs) != 1:
         names = ", ".join(i.name for i in inputs) or "none"
-        raise GraphError(f"{path}: a segmentation net has one input", got=names, expected="one image")
+        raise GraphError(
+            f"{path}: a segmentation net has one input", got=names, expected="one image"
+        )
 
     dims = _sizes(inputs[0].type.tensor_type)
     if len(dims) != 4 or (dims[1] not in (0, 3) and dims[3] != 3):
         raise GraphError(
-            f"{path}: input {inputs[0].name!r} is not a colour image", got=dims, expected="(N, 3, H, W) or (N, H, W, 3)"
+            f"{path}: input {inputs[0].name!r} is not a colour image",
+            got=dims,
+            expected="(N, 3, H, W) or (N, H, W, 3)",
         )
 
     channels_last = dims[3] == 3 and dims[1] != 3
@@ -135,11 +142,15 @@ def inferred_shapes(
     """
     copy = copied(model)
     fix_input(copy, source, channels_last, size)
+    graph = Graph(copy)
     try:
-        copy = infer_shapes(lower_unpooling(copy))
+        lower_unpooling(graph, PassContext())
+        copy = infer_shapes(graph.model)
     except GraphError:
         raise
-    except Exception:  # an odd operator may defeat inference; the target's compiler still has its say
+    except (
+        Exception
+    ):  # an odd operator may defeat inference; the target's compiler still has its say
         copy = model
 
     found = {}
@@ -154,8 +165,8 @@ def output_shapes(
 ) -> tuple[dict[str, tuple[int, list[int]]], str]:
     """Find the type and shape of every output: by inference, or else by running the graph once.
 
-    The graph is run on zeros by ONNX Runtime if the size of the input is known but inference finds no
-    complete shape of an output.
+    The graph is run on zeros by ONNX Runtime if the size of the input is known but inference finds
+    no complete shape of an output.
 
     Parameters
     ----------
@@ -186,8 +197,10 @@ def output_shapes(
 
     copy = copied(model)
     fix_input(copy, source, channels_last, size)
+    graph = Graph(copy)
     try:
-        data = lower_unpooling(copy).SerializeToString()
+        lower_unpooling(graph, PassContext())
+        data = graph.model.SerializeToString()
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(None, {source: frame}), strict=True))
@@ -202,7 +215,9 @@ def output_shapes(
     return run_shapes, ""
 
 
-def split_binary(model: onnx.ModelProto, shapes: dict[str, tuple[int, list[int]]], size: tuple[int, int] | None) -> str:
+def split_binary(
+    model: onnx.ModelProto, shapes: dict[str, tuple[int, list[int]]], size: tuple[int, int] | None
+) -> str:
     """Give a network with one channel of logits two classes, in place.
 
     Nothing is changed if the network has another output that is a segmentation.
@@ -236,7 +251,9 @@ def split_binary(model: onnx.ModelProto, shapes: dict[str, tuple[int, list[int]]
     return two_classes(model, name, axis)[1]
 
 
-def fix_input(model: onnx.ModelProto, source: str, channels_last: bool, size: tuple[int, int] | None) -> None:
+def fix_input(
+    model: onnx.ModelProto, source: str, channels_last: bool, size: tuple[int, int] | None
+) -> None:
     """Set the input's shape to one frame, in place.
 
     Shapes that were inferred for another size are dropped.
@@ -251,7 +268,9 @@ def fix_input(model: onnx.ModelProto, source: str, channels_last: bool, size: tu
     value = next(i for i in model.graph.input if i.name == source)
     dims = value.type.tensor_type.shape.dim
     spatial = (1, 2) if channels_last else (2, 3)
-    same_size = size is not None and all(dims[axis].dim_value == side for axis, side in zip(spatial, size, strict=True))
+    same_size = size is not None and all(
+        dims[axis].dim_value == side for axis, side in zip(spatial, size, strict=True)
+    )
 
     dims[0].dim_value = 1
     dims[3 if channels_last else 1].dim_value = 3
@@ -272,8 +291,8 @@ def choose_output(
 ) -> tuple[str, str, int, list[str]]:
     """Choose the output to use: the largest one that can be a segmentation.
 
-    Training heads are smaller than the output of inference. Outputs that can have ``wanted`` classes
-    go before the others.
+    Training heads are smaller than the output of inference. Outputs that can have ``wanted``
+    classes go before the others.
 
     Parameters
     ----------
@@ -284,8 +303,8 @@ def choose_output(
 
     Returns
     -------
-    The output's name, its form (``nchw``, ``nhwc`` or ``labels``), its number of classes (0 if the file
-    does not say), and the names of the other candidates.
+    The output's name, its form (``nchw``, ``nhwc`` or ``labels``), its number of classes (0 if the
+    file does not say), and the names of the other candidates.
 
     Raises
     ------
@@ -307,7 +326,10 @@ def choose_output(
         raise GraphError(
             f"{path}: no output is a segmentation",
             got=said,
-            expected="(N, classes, H, W) or (N, H, W, classes) scores, or an integer (N, H, W) or (H, W) label map",
+            expected=(
+                "(N, classes, H, W) or (N, H, W, classes) scores, "
+                "or an integer (N, H, W) or (H, W) label map"
+            ),
             hint="Export the net with its scores as the output.",
         )
     fitting = [entry for entry in usable if not wanted or entry[2] in (0, wanted)]
@@ -325,10 +347,13 @@ def choose_output(
     return best[0], best[1], best[2], others
 
 
-def _form(kind: int, shape: list[int], size: tuple[int, int] | None, wanted: int) -> tuple[str, int]:
+def _form(
+    kind: int, shape: list[int], size: tuple[int, int] | None, wanted: int
+) -> tuple[str, int]:
     """Return the form of an output, and its number of classes (0 if unknown).
 
-    The form is ``labels``, ``nchw``, ``nhwc``, or ``""`` if this type and shape are no segmentation.
+    The form is ``labels``, ``nchw``, ``nhwc``, or ``""`` if this type and shape are no
+    segmentation.
     """
     if kind in INTEGERS:
         flat = len(shape) in (2, 3) or (len(shape) == 4 and 1 in (shape[1], shape[3]))
@@ -344,9 +369,9 @@ def _form(kind: int, shape: list[int], size: tuple[int, int] | None, wanted: int
 
 
 def _is_reduced(size: tuple[int, int] | None, out: tuple[int, int]) -> bool:
-    """Return True if ``out`` (H, W) can be the input ``size`` divided by one factor, up to a border.
+    """Return True if ``out`` (H, W) can be the input ``size`` divided by one factor.
 
-    Unknown sizes count as fitting.
+    A border of two pixels may be missing. Unknown sizes count as fitting.
     """
     if size is None or 0 in out:
         return True

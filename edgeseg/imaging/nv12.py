@@ -10,7 +10,10 @@ import numpy.typing as npt
 from edgeseg.errors import InputError
 
 MATRICES = ("bt601", "bt709")
-_LUMA_OF = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # weights of red and blue, ITU-R BT.601 and BT.709
+_LUMA_OF = {
+    "bt601": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+}  # weights of red and blue, ITU-R BT.601 and BT.709
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Nv12:
 
     def __post_init__(self) -> None:
         if self.matrix not in MATRICES:
-            raise InputError("no such colour matrix", got=repr(self.matrix), expected=" or ".join(MATRICES))
+            raise InputError(
+                "no such colour matrix", got=repr(self.matrix), expected=" or ".join(MATRICES)
+            )
 
     @classmethod
     def from_buffer(cls, buffer: Any, matrix: str = "bt601", full_range: bool = False) -> "Nv12":
@@ -58,7 +63,12 @@ class Nv12:
         ------
         InputError : another type, dtype or shape, or an unknown matrix.
         """
-        if not isinstance(buffer, np.ndarray) or buffer.dtype != np.uint8 or buffer.ndim != 2 or not buffer.size:
+        if (
+            not isinstance(buffer, np.ndarray)
+            or buffer.dtype != np.uint8
+            or buffer.ndim != 2
+            or not buffer.size
+        ):
             raise InputError(
                 "not an NV12 buffer",
                 got=_described(buffer),
@@ -66,7 +76,9 @@ class Nv12:
             )
         rows, width = buffer.shape
         if rows % 3 or width % 2:
-            raise InputError("not an NV12 buffer", got=buffer.shape, expected="(H * 3 / 2, W) with even H and W")
+            raise InputError(
+                "not an NV12 buffer", got=buffer.shape, expected="(H * 3 / 2, W) with even H and W"
+            )
 
         height = 2 * rows // 3
         luma = buffer[:height]
@@ -109,10 +121,12 @@ class Nv12:
         # Luma from 0, chroma around 0, both at the frame's size.
         if self.full_range:
             y = self.luma.astype(np.float32)
-            y_gain, c_gain = 1.0, 2.0
+            y_gain = 1.0
+            c_gain = 2.0
         else:
             y = np.maximum(self.luma, 16) - np.float32(16)
-            y_gain, c_gain = 255 / 219, 2 * 255 / 224
+            y_gain = 255 / 219
+            c_gain = 2 * 255 / 224
         uv = (self.chroma.astype(np.float32) - 128).repeat(2, 0).repeat(2, 1)[:height, :width]
 
         # Rows: blue, green, red; columns: luma, U, V.

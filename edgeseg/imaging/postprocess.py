@@ -20,10 +20,13 @@ LabelMap = npt.NDArray[np.uint8]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAP_HEIGHT = 22.0  # pixels of a capital letter at scale 1, measured with cv2.getTextSize
 # Height of a legend's row in pixels: below 14, letters cannot be read; above 34, they are too loud.
-_ROW_MIN, _ROW_MAX = 14, 34
+_ROW_MIN = 14
+_ROW_MAX = 34
 _PANEL = (32, 28, 26)  # BGR: nearly black, so that swatches and white text both stand out
 _INK = (245, 245, 245)
-_PNG_LEVEL = 3  # zlib: label maps are flat, higher levels cost three times as much for a few per cent
+_PNG_LEVEL = (
+    3  # zlib: label maps are flat, higher levels cost three times as much for a few per cent
+)
 
 
 def palette_lut(labels: LabelSpace) -> Picture:
@@ -103,7 +106,9 @@ def overlay(frame: Picture, label_map: LabelMap, labels: LabelSpace, alpha: floa
     """
     _require_label_map(label_map)
     if frame.dtype != np.uint8 or frame.shape != (*label_map.shape, 3):
-        raise ValueError(f"overlay: frame is {frame.shape} {frame.dtype}, expected {(*label_map.shape, 3)} uint8")
+        raise ValueError(
+            f"overlay: frame is {frame.shape} {frame.dtype}, expected {(*label_map.shape, 3)} uint8"
+        )
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"overlay: alpha is {alpha}, expected 0 to 1")
 
@@ -253,7 +258,9 @@ def indexed_png(label_map: LabelMap, labels: LabelSpace) -> bytes:
 def _require_label_map(label_map: LabelMap) -> None:
     """Raise ``ValueError`` unless ``label_map`` is (H, W) uint8 with pixels in it."""
     if label_map.ndim != 2 or label_map.dtype != np.uint8 or label_map.size == 0:
-        raise ValueError(f"a label map is {label_map.shape} {label_map.dtype}, expected (H, W) uint8")
+        raise ValueError(
+            f"a label map is {label_map.shape} {label_map.dtype}, expected (H, W) uint8"
+        )
 
 
 def _paint(label_map: LabelMap, lut: Picture) -> Picture:
@@ -277,7 +284,9 @@ def _legend_column(labels: LabelSpace, ids: Sequence[int], height: int, row: int
 
         red, green, blue = labels.palette[label]
         cv2.rectangle(strip, corner, opposite, (blue, green, red), cv2.FILLED)
-        cv2.rectangle(strip, corner, opposite, (150, 150, 150), 1)  # a black or dark class needs its edge
+        cv2.rectangle(
+            strip, corner, opposite, (150, 150, 150), 1
+        )  # a black or dark class needs its edge
 
         _write(strip, labels.names[label], text_left, top, row)
     return strip

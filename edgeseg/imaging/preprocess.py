@@ -56,8 +56,17 @@ def check_frame(frame: Image) -> None:
     --------
     >>> check_frame(np.zeros((4, 6, 3), np.uint8))
     """
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+    if (
+        not isinstance(frame, np.ndarray)
+        or frame.dtype != np.uint8
+        or frame.ndim != 3
+        or frame.shape[2] != 3
+    ):
+        found = (
+            f"{frame.dtype} {frame.shape}"
+            if isinstance(frame, np.ndarray)
+            else type(frame).__name__
+        )
         raise InputError("not a frame", got=found, expected="an (H, W, 3) uint8 array, BGR")
     if 0 in frame.shape:
         raise InputError("an empty frame", got=frame.shape, expected="at least one pixel")

@@ -60,7 +60,9 @@ class BoundaryTruth:
     [[1, 1, 1, 1], [1, 1, 1, 1]]
     """
 
-    def __init__(self, truth: LabelMap, classes: int, ignore_id: int = 255, tolerance: float = TOLERANCE) -> None:
+    def __init__(
+        self, truth: LabelMap, classes: int, ignore_id: int = 255, tolerance: float = TOLERANCE
+    ) -> None:
         self._classes = classes
         self._truth = truth
 
@@ -92,10 +94,16 @@ class BoundaryTruth:
         DataError : shapes differ, or a predicted id is not below ``classes``.
         """
         if prediction.shape != self._truth.shape:
-            raise DataError("prediction and truth differ in size", got=prediction.shape, expected=self._truth.shape)
+            raise DataError(
+                "prediction and truth differ in size",
+                got=prediction.shape,
+                expected=self._truth.shape,
+            )
         known_ids = prediction[self._known]
         if known_ids.size and (worst := int(known_ids.max())) >= self._classes:
-            raise DataError("a predicted label id is out of range", got=worst, expected=f"below {self._classes}")
+            raise DataError(
+                "a predicted label id is out of range", got=worst, expected=f"below {self._classes}"
+            )
 
         # Match boundary pixels of the same class, 64 classes at once.
         edges = _edges(prediction, self._known)
@@ -231,7 +239,9 @@ def boundary_scores(names: Sequence[str], counts: Counts) -> BoundaryScores:
     0.5
     """
     if counts.shape != (len(names), 4):
-        raise DataError("boundary counts and class names disagree", got=counts.shape, expected=(len(names), 4))
+        raise DataError(
+            "boundary counts and class names disagree", got=counts.shape, expected=(len(names), 4)
+        )
     return BoundaryScores(tuple(names), counts)
 
 

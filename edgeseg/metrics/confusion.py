@@ -24,7 +24,10 @@ Matrix = npt.NDArray[np.int64]
 
 
 def confusion_matrix(
-    truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: int, ignore_id: int = 255
+    truth: npt.NDArray[np.uint8],
+    prediction: npt.NDArray[np.uint8],
+    classes: int,
+    ignore_id: int = 255,
 ) -> Matrix:
     """Count the pairs of true and predicted class of every pixel.
 
@@ -52,7 +55,9 @@ def confusion_matrix(
     [[1, 1], [0, 1]]
     """
     if truth.shape != prediction.shape:
-        raise DataError("prediction and truth differ in size", got=prediction.shape, expected=truth.shape)
+        raise DataError(
+            "prediction and truth differ in size", got=prediction.shape, expected=truth.shape
+        )
 
     # Drop void pixels.
     valid = (truth < classes) & (truth != ignore_id)
@@ -238,5 +243,9 @@ def scores(names: Sequence[str], matrix: Matrix) -> Scores:
     0.775
     """
     if matrix.shape != (len(names), len(names)):
-        raise DataError("confusion matrix and class names disagree", got=matrix.shape, expected=f"{len(names)} classes")
+        raise DataError(
+            "confusion matrix and class names disagree",
+            got=matrix.shape,
+            expected=f"{len(names)} classes",
+        )
     return Scores(tuple(names), matrix)

@@ -7,6 +7,7 @@ import numpy as np
 from edgeseg.data import Dataset
 from edgeseg.errors import DataError
 from edgeseg.metrics.confusion import Scores, confusion_matrix, scores
+from edgeseg.reporter import SILENT, Reporter, track
 from edgeseg.spec import LabelSpace
 from edgeseg.types import Image
 
@@ -49,8 +50,8 @@ def evaluate(
     dataset: Dataset,
     *,
     labels: LabelSpace | None = None,
-    on_frame: Callable[[int], None] | None = None,
     indices: Sequence[int] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Scores:
     """Label every frame at its own size and score it, void excluded, over the whole data set.
 
@@ -61,9 +62,8 @@ def evaluate(
     dataset : the labelled frames.
     labels : the engine's label space. If ``None``: ``engine.spec.labels``, or the data's for a
         function without spec.
-    on_frame : called after each frame with the number of the frame, counted from 0 in the order of
-        scoring.
     indices : the frames to score, all if ``None``.
+    reporter : receives the progress over the frames.
 
     Returns
     -------
@@ -81,10 +81,8 @@ def evaluate(
     classes = len(dataset.labels)
     matrix = np.zeros((classes, classes), np.int64)
     chosen = range(len(dataset)) if indices is None else indices
-    for done, index in enumerate(chosen):
+    for index in track(chosen, "score", reporter):
         sample = dataset[index]
         prediction = engine(sample.image)
         matrix += confusion_matrix(sample.mask, prediction, classes, dataset.labels.ignore_id)
-        if on_frame:
-            on_frame(done)
     return scores(dataset.labels.names, matrix)

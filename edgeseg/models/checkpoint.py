@@ -72,7 +72,9 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, A
     # Read the file.
     path = Path(path)
     if not path.is_file():
-        raise InputError("no such checkpoint", got=repr(str(path)), hint="Train one: `train(RECIPE)`.")
+        raise InputError(
+            "no such checkpoint", got=repr(str(path)), hint="Train one: `train(RECIPE)`."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -125,7 +127,9 @@ def average_checkpoints(paths: Sequence[str | Path]) -> tuple[nn.Module, ModelSp
     expected_shapes = _shapes(states[0])
     for path, (_, other_spec, _), state in zip(paths, loaded, states, strict=True):
         if other_spec != spec or _shapes(state) != expected_shapes:
-            raise InputError(f"{path}: not the same net as {paths[0]}", hint="Average checkpoints of one recipe.")
+            raise InputError(
+                f"{path}: not the same net as {paths[0]}", hint="Average checkpoints of one recipe."
+            )
 
     # Average floating-point tensors; keep counters as they are.
     mean: dict[str, Tensor] = {}

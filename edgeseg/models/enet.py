@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeseg.models.base import SegmentationModel
 from edgeseg.models.pooling import max_pool_code, max_unpool_code
 
 
@@ -227,7 +228,7 @@ _SECTION = (
 )
 
 
-class ENet(nn.Module):
+class ENet(SegmentationModel):
     """Map (N, 3, H, W) float images to (N, classes, H, W) logits; H and W are multiples of 8.
 
     Parameters
@@ -240,6 +241,9 @@ class ENet(nn.Module):
     >>> model(torch.zeros(1, 3, 64, 96)).shape
     torch.Size([1, 11, 64, 96])
     """
+
+    stride = 8
+    unpools = True
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -261,7 +265,7 @@ class ENet(nn.Module):
         self.stage5 = Bottleneck(16, dropout=0.1, relu=True)
         self.classifier = nn.ConvTranspose2d(16, classes, 2, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
         x = self.initial(x)
         x, code1 = self.down1(x)

@@ -9,6 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from edgeseg.models.base import SegmentationModel
+
 _DOWN = (32, 64, 128, 256, 512)
 _UP = (512, 256, 128, 64, 32)
 
@@ -81,8 +83,10 @@ class Up(nn.Module):
         return out
 
 
-class FCN(nn.Module):
-    """Map (N, 3, H, W) float images to (N, classes, H, W) logits; H and W are at least 32.
+class FCN(SegmentationModel):
+    """Map (N, 3, H, W) float images to (N, classes, H, W) logits.
+
+    Any H and W work; below 32 pixels the deepest map has no pixel to halve.
 
     Parameters
     ----------
@@ -123,7 +127,7 @@ class FCN(nn.Module):
         self.classifier = nn.Conv2d(_UP[-1], classes, 1)
 
         # The plain encoder, then the weights of all convolutions so far.
-        self.encoder: nn.Module = Encoder(dropout_down)
+        self.encoder = Encoder(dropout_down)
         self.apply(_xavier)
 
         # A ResNet keeps torchvision's own initialisation.
@@ -131,8 +135,9 @@ class FCN(nn.Module):
             from edgeseg.models.resnet import ResNetEncoder
 
             self.encoder = ResNetEncoder(34)
+            self.pretrained = "resnet34"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
         maps = [x, *self.encoder(x)]
         x = maps.pop()

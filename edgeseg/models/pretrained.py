@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import InputError, MissingDependencyError
+from edgeseg.models.base import SegmentationModel
 
 
-def load_encoder(net: nn.Module, source: str | Path) -> None:
-    """Copy ImageNet weights into the encoder of a model.
+def load_encoder(net: SegmentationModel, source: str | Path) -> None:
+    """Copy ImageNet weights into the encoder of a model, as its ``pretrained`` says.
 
     All these weights expect RGB / 255, minus ImageNet's mean, divided by its standard deviation.
 
     Parameters
     ----------
-    net : the model; it has ``encoder_convolutions``, or an ``encoder`` with a ``depth``.
+    net : the model.
     source : ``"torchvision"`` (its hub, cached by torch), or a file with the state dict of
         torchvision's ``vgg16``, ``resnet34`` or ``resnet50``.
 
@@ -25,15 +26,16 @@ def load_encoder(net: nn.Module, source: str | Path) -> None:
     InputError : the model has no such encoder, or the file belongs to another one.
     MissingDependencyError : the weights cannot be downloaded.
     """
-    encoder = getattr(net, "encoder", None)
-    convolutions = getattr(net, "encoder_convolutions", None)
-    depth = getattr(encoder, "depth", None)
-    if convolutions is not None:
-        load_vgg16(convolutions(), source)
-    elif isinstance(encoder, nn.Module) and depth is not None:
-        load_resnet(encoder, f"resnet{depth}", source)
+    name = net.pretrained
+    if name is None:
+        raise InputError(
+            f"{type(net).__name__} has no encoder with pretrained weights",
+            got=repr(str(source)),
+        )
+    if name == "vgg16":
+        load_vgg16(net.encoder_convolutions(), source)
     else:
-        raise InputError(f"{type(net).__name__} has no encoder with pretrained weights", got=repr(str(source)))
+        load_resnet(net.encoder, name, source)
 
 
 def load_resnet(encoder: nn.Module, name: str, source: str | Path) -> None:
@@ -121,7 +123,9 @@ def _from_file(path: Path, name: str) -> dict[str, Tensor]:
     except Exception as error:
         raise InputError(f"{path}: not a PyTorch state dict", got=type(error).__name__) from error
 
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
         raise InputError(f"{path}: not a PyTorch state dict", got=type(state).__name__)
     return state
 

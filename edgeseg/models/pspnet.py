@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeseg.models.base import SegmentationModel
 from edgeseg.models.blocks import conv_bn_relu
 from edgeseg.models.resnet import ResNetEncoder
 
@@ -109,21 +110,17 @@ class Pyramid(nn.Module):
         return out
 
 
-class PSPNet(nn.Module):
+class PSPNet(SegmentationModel):
     """Map (N, 3, H, W) float images to (N, classes, H / 8, W / 8) logits, sizes rounded up.
 
-    H and W are at least 48. In training mode the output is (logits, auxiliary logits): the
-    auxiliary logits come from the third stage.
+    Any H and W work; from 48 pixels on, each bin of the pyramid has a pixel of its own. In training
+    mode the output is (logits, auxiliary logits): the auxiliary logits come from the third stage.
 
     Parameters
     ----------
     classes : number of classes.
     stem : ``deep``, the authors' three 3x3 convolutions, or ``plain``, torchvision's single
         convolution. torchvision's weights fit the encoder only with ``plain``.
-
-    Attributes
-    ----------
-    auxiliary_weight : weight of the auxiliary logits in the loss.
 
     Raises
     ------
@@ -136,7 +133,11 @@ class PSPNet(nn.Module):
     torch.Size([1, 11, 8, 12])
     """
 
+    output_stride = 8
     auxiliary_weight = 0.4
+    pretrained = "resnet50"
+
+    encoder: ResNetEncoder
 
     def __init__(self, classes: int, stem: Literal["deep", "plain"] = "deep") -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class PSPNet(nn.Module):
             conv_bn_relu(third, 512, bias=False), nn.Dropout2d(0.1), nn.Conv2d(512, classes, 1)
         )
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def compute(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits for (N, 3, H, W) float images; in training mode, auxiliary logits too."""
         *_, third, last = self.encoder(x)
         logits: Tensor = self.classifier(self.pyramid(last))

@@ -9,6 +9,7 @@ Examples
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from torch import nn
+    from edgeseg.models.base import SegmentationModel
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,11 @@ class Architecture:
     Attributes
     ----------
     name : the name that users give.
-    factory : ``module:Class``; imported only when a model is built.
-    stride : height and width of the input must be multiples of this.
+    factory : ``module:Class``, a ``SegmentationModel``; imported, with torch, only when something
+        of it is needed.
     source : the paper or report that the architecture comes from.
-    pretrained : the torchvision model whose ImageNet weights fit the encoder; None if there is
-        none.
-    arguments : arguments of the factory, beside the number of classes. A variant is another value
+    arguments : arguments of the class, beside the number of classes. A variant is another value
         here, not another class.
-    output_stride : the logits have the input's height and width divided by this.
 
     Examples
     --------
@@ -43,29 +41,51 @@ class Architecture:
 
     name: str
     factory: str
-    stride: int
     source: str
-    pretrained: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    output_stride: int = 1
 
-    def build(self, classes: int, **arguments: Any) -> "nn.Module":
+    @property
+    def model_class(self) -> "type[SegmentationModel]":
+        """Return the class of the model."""
+        module, _, name = self.factory.partition(":")
+        found: type[SegmentationModel] = getattr(import_module(module), name)
+        return found
+
+    @property
+    def stride(self) -> int:
+        """Return the number that height and width of the input must be multiples of."""
+        return self.model_class.stride
+
+    @property
+    def output_stride(self) -> int:
+        """Return the number by which the logits are smaller than the input, per side."""
+        return self.model_class.output_stride
+
+    @cached_property
+    def pretrained(self) -> str | None:
+        """Return the torchvision model whose ImageNet weights fit the encoder; None if none does.
+
+        Arguments may decide this, so it is read from a model without memory.
+        """
+        import torch
+
+        with torch.device("meta"):
+            return self.build(classes=1).pretrained
+
+    def build(self, classes: int, **arguments: Any) -> "SegmentationModel":
         """Build the untrained model.
 
         Parameters
         ----------
         classes : number of classes.
-        **arguments : arguments of the factory; they override those of the registry.
+        **arguments : arguments of the class; they override those of the registry.
 
         Raises
         ------
-        InputError : the factory has no such argument, or a value is out of its range.
+        InputError : the class has no such argument, or a value is out of its range.
         """
-        # Import the factory.
-        module, _, name = self.factory.partition(":")
-        make: Callable[..., nn.Module] = getattr(import_module(module), name)
-
         # Check the names of the arguments.
+        make: Callable[..., SegmentationModel] = self.model_class
         given = {**self.arguments, **arguments}
         known = [parameter for parameter in signature(make).parameters if parameter != "classes"]
         unknown = [key for key in given if key not in known]
@@ -79,7 +99,9 @@ class Architecture:
         try:
             return make(classes, **given)
         except ValueError as error:
-            raise InputError(f"{self.name}: an argument is out of its range", got=str(error)) from error
+            raise InputError(
+                f"{self.name}: an argument is out of its range", got=str(error)
+            ) from error
 
 
 REGISTRY: dict[str, Architecture] = {}
@@ -103,26 +125,28 @@ def register(entry: Architecture) -> None:
 
 _FCN = "edgeseg.models.fcn:FCN"
 
-# name, factory, stride, source, pretrained
-for _entry in (
-    Architecture("segnet", "edgeseg.models.segnet:SegNet", 1, "Badrinarayanan et al. 2015", "vgg16"),
+_ENTRIES = (
+    Architecture("segnet", "edgeseg.models.segnet:SegNet", "Badrinarayanan et al. 2015"),
+    Architecture("segnet-light", "edgeseg.models.segnet_light:SegNetLight", "report on CamVid"),
+    Architecture("enet", "edgeseg.models.enet:ENet", "Paszke et al. 2016"),
+    Architecture("fcn", _FCN, "report on VOC, after Long et al. 2015"),
     Architecture(
-        "segnet-light", "edgeseg.models.segnet_light:SegNetLight", 1, "report on CamVid", "vgg16", output_stride=2
+        "fcn-dropout",
+        _FCN,
+        "report on VOC",
+        arguments={"dropout_down": 0.1, "dropout_up": 0.15},
     ),
-    Architecture("enet", "edgeseg.models.enet:ENet", 8, "Paszke et al. 2016"),
-    Architecture("fcn", _FCN, 1, "report on VOC, after Long et al. 2015"),
+    Architecture("fcn-resnet34", _FCN, "report on VOC", arguments={"encoder": "resnet34"}),
+    Architecture("unet", "edgeseg.models.unet:UNet", "Ronneberger et al. 2015"),
     Architecture(
-        "fcn-dropout", _FCN, 1, "report on VOC", arguments={"dropout_down": 0.1, "dropout_up": 0.15}
+        "unet-resnet34",
+        "edgeseg.models.unet_resnet34:UNetResNet34",
+        "fastai's DynamicUnet, report on CamVid",
     ),
-    Architecture("fcn-resnet34", _FCN, 1, "report on VOC", "resnet34", arguments={"encoder": "resnet34"}),
-    Architecture("unet", "edgeseg.models.unet:UNet", 1, "Ronneberger et al. 2015"),
-    Architecture(
-        "unet-resnet34", "edgeseg.models.unet_resnet34:UNetResNet34", 1, "fastai's DynamicUnet, report on CamVid",
-        "resnet34",
-    ),
-    Architecture("r2unet", "edgeseg.models.unet:R2UNet", 1, "Alom et al. 2018"),
-    Architecture("pspnet", "edgeseg.models.pspnet:PSPNet", 1, "Zhao et al. 2017", "resnet50", output_stride=8),
-):  # fmt: skip
+    Architecture("r2unet", "edgeseg.models.unet:R2UNet", "Alom et al. 2018"),
+    Architecture("pspnet", "edgeseg.models.pspnet:PSPNet", "Zhao et al. 2017"),
+)
+for _entry in _ENTRIES:
     register(_entry)
 
 
@@ -153,7 +177,7 @@ def architecture(name: str) -> Architecture:
         ) from None
 
 
-def create(name: str, classes: int, **arguments: Any) -> "nn.Module":
+def create(name: str, classes: int, **arguments: Any) -> "SegmentationModel":
     """Build an untrained model.
 
     Parameters
@@ -164,7 +188,8 @@ def create(name: str, classes: int, **arguments: Any) -> "nn.Module":
 
     Returns
     -------
-    A module (N, 3, H, W) float -> (N, classes, H / k, W / k) logits, where k is the output stride.
+    The model in training mode: (N, 3, H, W) float32 images -> (N, classes, H / k, W / k) logits,
+    where k is the output stride (``edgeseg.models.base``).
 
     Raises
     ------

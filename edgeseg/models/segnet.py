@@ -7,6 +7,7 @@ remember positions.
 
 from torch import Tensor, nn
 
+from edgeseg.models.base import SegmentationModel
 from edgeseg.models.blocks import conv_bn_relu
 from edgeseg.models.pooling import max_pool_code, max_unpool_code
 
@@ -14,7 +15,7 @@ from edgeseg.models.pooling import max_pool_code, max_unpool_code
 VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
-class SegNet(nn.Module):
+class SegNet(SegmentationModel):
     """Map (N, 3, H, W) float images to (N, classes, H, W) logits; H and W are at least 32.
 
     Parameters
@@ -28,6 +29,12 @@ class SegNet(nn.Module):
     ...     SegNet(classes=11).eval()(torch.empty(1, 3, 32, 48)).shape
     torch.Size([1, 11, 32, 48])
     """
+
+    min_side = 32
+    unpools = True
+    pretrained = "vgg16"
+
+    encoder: nn.ModuleList
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -52,7 +59,7 @@ class SegNet(nn.Module):
                 last = nn.Conv2d(channels, classes, 3, padding=1)
             self.decoder.append(nn.Sequential(*layers, last))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
         codes: list[tuple[Tensor, Tensor]] = []
         for stage in self.encoder:
@@ -66,11 +73,7 @@ class SegNet(nn.Module):
         return x
 
     @property
-    def classifier(self) -> nn.Conv2d:
+    def classifier(self) -> nn.Conv2d:  # type: ignore[override]  # a layer of the decoder
         """Return the last convolution; its bias shifts the logits of the classes."""
         last: nn.Conv2d = self.decoder[-1][-1]  # type: ignore[index]
         return last
-
-    def encoder_convolutions(self) -> list[nn.Conv2d]:
-        """Return the thirteen convolutions in VGG16's order, for loading its weights."""
-        return [module for module in self.encoder.modules() if isinstance(module, nn.Conv2d)]

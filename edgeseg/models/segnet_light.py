@@ -9,13 +9,14 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeseg.models.base import SegmentationModel
 from edgeseg.models.pooling import max_pool_code, max_unpool_code
 from edgeseg.models.segnet import VGG16_STAGES
 
 _DECODER = (512, 256, 128, 64)
 
 
-class SegNetLight(nn.Module):
+class SegNetLight(SegmentationModel):
     """Map (N, 3, H, W) float images to (N, classes, H // 2, W // 2) logits.
 
     H and W are at least 16.
@@ -39,6 +40,12 @@ class SegNetLight(nn.Module):
     torch.Size([1, 11, 16, 24])
     """
 
+    min_side = 16
+    output_stride = 2
+    pretrained = "vgg16"
+
+    encoder: nn.ModuleList
+
     def __init__(
         self,
         classes: int,
@@ -48,7 +55,7 @@ class SegNetLight(nn.Module):
         super().__init__()
         if upsampling not in ("nearest", "positions"):
             raise ValueError(f"upsampling is nearest or positions, not {upsampling!r}")
-        self.positions = upsampling == "positions"
+        self.unpools = upsampling == "positions"
 
         self.encoder = nn.ModuleList()
         cin = 3
@@ -70,14 +77,14 @@ class SegNetLight(nn.Module):
 
         self.classifier = nn.Conv2d(cin, classes, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return (N, classes, H // 2, W // 2) logits for (N, 3, H, W) float images."""
         # Down: keep each map before its pooling, and the code if positions are used.
         pooled: list[tuple[Tensor | None, Tensor]] = []
         code: Tensor | None = None
         for stage in self.encoder:
             before = stage(x)
-            if self.positions:
+            if self.unpools:
                 x, code = max_pool_code(before)
             else:
                 x = F.max_pool2d(before, 2)
@@ -93,13 +100,9 @@ class SegNetLight(nn.Module):
         out: Tensor = self.classifier(x)
         return out
 
-    def encoder_convolutions(self) -> list[nn.Conv2d]:
-        """Return the ten convolutions in VGG16's order, for loading its weights."""
-        return [module for module in self.encoder.modules() if isinstance(module, nn.Conv2d)]
-
 
 def _enlarge(x: Tensor, code: Tensor | None, like: Tensor) -> Tensor:
-    """Return ``x`` at the size of ``like``: unpooled if there is a code, else nearest upsampling."""
+    """Return ``x`` at the size of ``like``: unpooled if there is a code, else by nearest pixels."""
     if code is None:
         return F.interpolate(x, like.shape[2:])
     return max_unpool_code(x, code, like)

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeseg.models.base import SegmentationModel
 from edgeseg.models.blocks import conv_bn_relu, double_conv
 
 _WIDTHS = (64, 128, 256, 512, 1024)
 
 
-class _UShape(nn.Module):
+class _UShape(SegmentationModel):
     """Go down through five widths by max-pooling, and up again.
 
     On the way up, the map of each level is joined.
@@ -28,6 +29,10 @@ class _UShape(nn.Module):
     block : ``block(cin, cout)`` makes the module of a level.
     up : ``up(cin, cout)`` makes a module that enlarges a map to a given (height, width).
     """
+
+    min_side = 16
+
+    encoder: nn.ModuleList
 
     def __init__(
         self,
@@ -45,7 +50,7 @@ class _UShape(nn.Module):
 
         self.classifier = nn.Conv2d(_WIDTHS[0], classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
         # Down: pool in front of each block but the first.
         skips: list[Tensor] = []

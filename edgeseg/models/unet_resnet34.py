@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeseg.models.base import SegmentationModel
 from edgeseg.models.resnet import ResNetEncoder
 
 
@@ -101,8 +102,10 @@ def _fit(x: Tensor, like: Tensor) -> Tensor:
     return x if x.shape[2:] == like.shape[2:] else x[:, :, :height, :width]
 
 
-class UNetResNet34(nn.Module):
-    """Map (N, 3, H, W) float images to (N, classes, H, W) logits; H and W are at least 32.
+class UNetResNet34(SegmentationModel):
+    """Map (N, 3, H, W) float images to (N, classes, H, W) logits.
+
+    Any H and W work; below 32 pixels the deepest map has no pixel to halve.
 
     Parameters
     ----------
@@ -114,6 +117,10 @@ class UNetResNet34(nn.Module):
     ...     UNetResNet34(classes=11).eval()(torch.empty(1, 3, 33, 64)).shape
     torch.Size([1, 11, 33, 64])
     """
+
+    pretrained = "resnet34"
+
+    encoder: ResNetEncoder
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -141,7 +148,7 @@ class UNetResNet34(nn.Module):
         self.final = nn.Sequential(conv_relu_bn(width, width), conv_relu_bn(width, width))
         self.classifier = nn.Conv2d(width, classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
         image = x
         *skips, x = self.encoder(x)

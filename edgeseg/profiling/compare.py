@@ -7,7 +7,8 @@ the data. Then latency is measured in turns on a few of the same frames
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,25 @@ from edgeseg.metrics.evaluate import check_labels
 from edgeseg.passport import Passport
 from edgeseg.profiling.entry import Entry, check_alike, identify, open_entry
 from edgeseg.profiling.frames import Frames, Hashes, Item, Sample, frames_of
-from edgeseg.profiling.latency import CALLS, ROUNDS, SECONDS, WARMUP, Clock, Latency, measure_latency
+from edgeseg.profiling.latency import (
+    CALLS,
+    ROUNDS,
+    SECONDS,
+    WARMUP,
+    Clock,
+    Latency,
+    measure_latency,
+)
 from edgeseg.profiling.machine import describe_machine
 from edgeseg.quantize.label_change import LabelChange
+from edgeseg.reporter import SILENT, Reporter, track
 from edgeseg.spec import LabelSpace
 from edgeseg.types import Image, Vector
 from edgeseg.version import __version__
 from edgeseg.video.frames import Source
 
-KIND, FORMAT = "edgeseg comparison", 1
-
-Progress = Callable[[int, int | None], None]
+KIND = "edgeseg comparison"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,10 @@ class Comparison:
 
         It is NaN if one of both has no score for the class. The result is ``None`` if the data is
         not labelled.
+
+        Parameters
+        ----------
+        result : the result of one of the compared engines.
         """
         theirs = self.reference.scores
         if result.scores is None or theirs is None:
@@ -137,6 +150,10 @@ class Comparison:
         """Return the class that lost the most IoU against the reference, and its change (below 0).
 
         The result is ``None`` if no class lost any.
+
+        Parameters
+        ----------
+        result : the result of one of the compared engines.
         """
         change = self.iou_change(result)
         if change is None or not (change < 0).any():
@@ -145,7 +162,10 @@ class Comparison:
         return self.data.labels.names[worst], float(change[worst])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, which ``check_against`` reads; a missing score is ``None``."""
+        """Return plain values for JSON, which ``check_against`` reads.
+
+        A missing score is ``None``.
+        """
         return {
             "kind": KIND,
             "format": FORMAT,
@@ -184,8 +204,10 @@ class Comparison:
 
     def _against_truth(self, result: EngineResult) -> dict[str, Any]:
         """Return an engine's scores and their changes; nothing if the data is not labelled."""
-        mine, boundary = result.scores, result.boundary
-        theirs, their_boundary = self.reference.scores, self.reference.boundary
+        mine = result.scores
+        boundary = result.boundary
+        theirs = self.reference.scores
+        their_boundary = self.reference.boundary
         if mine is None or boundary is None or theirs is None or their_boundary is None:
             return {}
 
@@ -235,15 +257,15 @@ def compare(
     name: str | None = None,
     rounds: int = ROUNDS,
     clock: Clock = time.perf_counter,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Comparison:
     """Label the same frames with every engine; score, time and hash everything.
 
     Parameters
     ----------
     engines : ``Engine`` objects, or names and files that ``edgeseg.profiling.entry.open_entry``
-        opens. The first is the reference. They may differ in input size and target, but not in
-        classes.
+        opens and this function closes again. The first is the reference. They may differ in input
+        size and target, but not in classes.
     data : labelled data, or a source of frames (``edgeseg.video.open_source``). A source has no
         ground truth: it gives only agreement with the reference, and latency. It is read to its
         end; the caller closes it.
@@ -251,8 +273,7 @@ def compare(
     name : name of the data, instead of its own.
     rounds : number of turns per engine for the latency.
     clock : clock of ``measure_latency``.
-    on_progress : called with (steps done, number of steps or ``None``). A step is a frame labelled
-        or a turn timed.
+    reporter : receives the progress over the frames, then over the timed turns.
 
     Raises
     ------
@@ -262,19 +283,42 @@ def compare(
     machine = describe_machine()  # before the work, so that the load is not our own
 
     # Open engines and frames, and check that they belong together.
-    entries = tuple(given if isinstance(given, Entry) else open_entry(given) for given in engines)
-    check_alike(entries)
-    frames = frames_of(data, indices, name)
-    space = entries[0].engine.spec.labels
-    if frames.labels:
-        check_labels(space, frames.labels, frames.name)
+    with ExitStack() as opened:
+        entries = tuple(_open(given, opened) for given in engines)
+        check_alike(entries)
+        frames = frames_of(data, indices, name)
+        if frames.labels:
+            check_labels(entries[0].engine.spec.labels, frames.labels, frames.name)
+        return _compare(entries, frames, rounds, clock, reporter, machine)
 
+
+def _open(given: Engine | Entry | str | Path, opened: ExitStack) -> Entry:
+    """Return the entry of an engine; an engine that is opened here is closed with ``opened``."""
+    if isinstance(given, Entry):
+        return given
+    entry = open_entry(given)
+    if not isinstance(given, Engine):
+        opened.enter_context(entry.engine)
+    return entry
+
+
+def _compare(
+    entries: tuple[Entry, ...],
+    frames: Frames,
+    rounds: int,
+    clock: Clock,
+    reporter: Reporter,
+    machine: dict[str, Any],
+) -> Comparison:
+    """Compare open engines of one label space, as ``compare`` describes."""
     # Label all frames, then time the engines on a few of them.
-    total = None if frames.count is None else frames.count + rounds * len(entries)
-    steps = _Steps(on_progress, total)
-    tallies, hashes, sample = _label_all(entries, frames, steps)
+    tallies, hashes, sample = _label_all(entries, frames, reporter)
     latencies = measure_latency(
-        [entry.engine for entry in entries], sample.images, rounds=rounds, clock=clock, on_turn=steps.step
+        [entry.engine for entry in entries],
+        sample.images,
+        rounds=rounds,
+        clock=clock,
+        reporter=reporter,
     )
 
     # Collect the results.
@@ -283,27 +327,12 @@ def compare(
         frames=hashes.frames,
         sha256=hashes.facts_sha256,
         pixels_sha256=hashes.pixels_sha256,
-        labels=frames.labels or space,
+        labels=frames.labels or entries[0].engine.spec.labels,
         labelled=frames.labels is not None,
     )
     parts = zip(identify(entries), entries, tallies, latencies, strict=True)
     results = tuple(_result(*part, facts) for part in parts)
     return Comparison(facts, results, _protocol(rounds, len(sample.images)), machine)
-
-
-class _Steps:
-    """Count steps and report them to ``on_progress``."""
-
-    def __init__(self, on_progress: Progress | None, total: int | None) -> None:
-        self._on_progress = on_progress
-        self._total = total
-        self._done = 0
-
-    def step(self) -> None:
-        """Count one step."""
-        self._done += 1
-        if self._on_progress:
-            self._on_progress(self._done, self._total)
 
 
 @dataclass
@@ -316,26 +345,31 @@ class _Tally:
     pixels: int = 0
 
 
-def _label_all(entries: Sequence[Entry], frames: Frames, steps: _Steps) -> tuple[list[_Tally], Hashes, Sample]:
+def _label_all(
+    entries: Sequence[Entry], frames: Frames, reporter: Reporter
+) -> tuple[list[_Tally], Hashes, Sample]:
     """Label all frames in one pass; raise ``InputError`` if there is none."""
     classes = len(frames.labels or entries[0].engine.spec.labels)
     tallies: list[_Tally] = []
     for _ in entries:
-        tallies.append(_Tally(np.zeros((classes, classes), np.int64), np.zeros((classes, 4), np.int64)))
+        tallies.append(
+            _Tally(np.zeros((classes, classes), np.int64), np.zeros((classes, 4), np.int64))
+        )
 
     hashes = Hashes()
     sample = Sample(frames.count)
-    for item in frames.items:
+    for item in track(frames.items, "compare", reporter, frames.count):
         hashes.add(item)
         sample.offer(item.image)
         _label(entries, tallies, item, frames.labels)
-        steps.step()
     if not hashes.frames:
         raise InputError(f"{frames.name}: no frames to compare on")
     return tallies, hashes, sample
 
 
-def _label(entries: Sequence[Entry], tallies: Sequence[_Tally], item: Item, labels: LabelSpace | None) -> None:
+def _label(
+    entries: Sequence[Entry], tallies: Sequence[_Tally], item: Item, labels: LabelSpace | None
+) -> None:
     """Label one frame with every engine, and add to their tallies."""
     reference: Image | None = None  # what the first engine finds
     truth: BoundaryTruth | None = None
@@ -361,7 +395,9 @@ def _label(entries: Sequence[Entry], tallies: Sequence[_Tally], item: Item, labe
             tally.boundary += truth.counts(found)
 
 
-def _result(key: str, entry: Entry, tally: _Tally, latency: Latency, data: DataFacts) -> EngineResult:
+def _result(
+    key: str, entry: Entry, tally: _Tally, latency: Latency, data: DataFacts
+) -> EngineResult:
     """Return one engine's result from its counts."""
     names = data.labels.names
     change = None
@@ -390,7 +426,8 @@ def _protocol(rounds: int, timed_frames: int) -> dict[str, Any]:
         "timed": "decoded uint8 BGR frame to uint8 label map of its size, one frame at a time",
         "latency_statistic": "percentiles over all calls of all rounds; engines take turns",
         "iou": "one confusion matrix over all frames, void excluded",
-        "boundary": "Csurka et al. 2013; boundary pixels counted over all frames, void and its surroundings excluded",
+        "boundary": "Csurka et al. 2013; boundary pixels counted over all frames, void and its "
+        "surroundings excluded",
         "boundary_tolerance_of_diagonal": TOLERANCE,
         "agreement": "share of all pixels labelled as the first engine does",
     }

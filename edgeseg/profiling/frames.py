@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeseg.data import READERS, Dataset, open_dataset
 from edgeseg.data.sampling import spread
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, did_you_mean
 from edgeseg.spec import LabelSpace
 from edgeseg.types import Image
 from edgeseg.video.frames import Source
@@ -55,7 +55,9 @@ class Frames:
 
 
 def open_frames(address: str, split: str = "val") -> Dataset | Source:
-    """Open what engines are compared on: labelled data if the address names a reader, else a source.
+    """Open what engines are compared on.
+
+    That is labelled data if the address names a reader, otherwise a frame source.
 
     Parameters
     ----------
@@ -70,17 +72,29 @@ def open_frames(address: str, split: str = "val") -> Dataset | Source:
     if colon and scheme in READERS:
         return open_dataset(address, split)
 
+    # A misspelt reader looks like the address of a stream.
+    suggestion = did_you_mean(scheme, READERS) if colon else ""
     is_address = ":" in address or "!" in address or address.isdigit()
-    if not is_address and not Path(address).expanduser().exists():
+    if (suggestion or not is_address) and not Path(address).expanduser().exists():
         known = ", ".join(f"{name}:PATH" for name in READERS)
-        raise InputError("no such data", got=repr(address), expected=f"{known}, a video or a folder of pictures")
+        raise InputError(
+            "no such data",
+            got=repr(address),
+            expected=f"{known}, a video or a folder of pictures",
+            hint=suggestion,
+        )
     return open_source(address)
 
 
 def spread_frames(data: Dataset | Source, frames: int | None) -> list[int] | None:
-    """Return the indices of ``frames`` evenly spread frames; ``None``, for all of them, unless given.
+    """Return the indices of evenly spread frames; ``None``, for all, if ``frames`` is ``None``.
 
-    Of a source that does not know its length these are the first ones.
+    For a source that does not know its length these are the first ones.
+
+    Parameters
+    ----------
+    data : labelled data or a source.
+    frames : number of frames.
     """
     if frames is None:
         return None
@@ -88,7 +102,9 @@ def spread_frames(data: Dataset | Source, frames: int | None) -> list[int] | Non
     return spread(known or frames, frames)
 
 
-def frames_of(data: Dataset | Source, indices: Sequence[int] | None = None, name: str | None = None) -> Frames:
+def frames_of(
+    data: Dataset | Source, indices: Sequence[int] | None = None, name: str | None = None
+) -> Frames:
     """Return labelled data, or a source of frames, as ``Frames``.
 
     Parameters
@@ -109,7 +125,9 @@ def frames_of(data: Dataset | Source, indices: Sequence[int] | None = None, name
         return Frames(name or data.name, items, len(chosen), data.labels)
 
     if data.info.live and indices is None:
-        raise InputError("a live source has no end", expected="a number of frames", hint="Give `frames=N`.")
+        raise InputError(
+            "a live source has no end", expected="a number of frames", hint="Give `frames=N`."
+        )
     count = data.info.frames if indices is None else len(indices)
     return Frames(name or str(data.path or "frames"), _of_source(data, indices), count, None)
 
@@ -158,7 +176,12 @@ class Hashes:
     _pixels: Any = field(default_factory=hashlib.sha256)
 
     def add(self, item: Item) -> None:
-        """Add one frame to both hashes."""
+        """Add one frame to both hashes.
+
+        Parameters
+        ----------
+        item : the frame, and its labels if there are any.
+        """
         self.frames += 1
         pixels = np.ascontiguousarray(item.image).data
         self._pixels.update(pixels)
@@ -209,7 +232,12 @@ class Sample:
         self.images: list[Image] = []
 
     def offer(self, image: Image) -> None:
-        """Keep the image if it is one of the chosen ones; call it for every frame in order."""
+        """Keep the image if it is one of the chosen ones; call it for every frame in order.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 BGR.
+        """
         if self._seen in self._wanted:
             self.images.append(image)
         self._seen += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeseg.errors import InputError
+from edgeseg.reporter import SILENT, Reporter, track
 from edgeseg.types import Image
 
 Candidate = Callable[[Image], object]
@@ -80,7 +81,7 @@ def measure_latency(
     seconds: float = SECONDS,
     warmup: int = WARMUP,
     clock: Clock = time.perf_counter,
-    on_turn: Callable[[], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> list[Latency]:
     """Time every candidate on the same frames, in turns.
 
@@ -98,7 +99,7 @@ def measure_latency(
     seconds : a turn ends early after this time, but not before one timed call.
     warmup : calls per turn that are not timed.
     clock : returns the time in seconds; tests pass a fake one.
-    on_turn : called after every turn, ``rounds * len(candidates)`` times.
+    reporter : receives the progress over the ``rounds * len(candidates)`` turns.
 
     Returns
     -------
@@ -119,15 +120,16 @@ def measure_latency(
         raise InputError("no frame to measure latency on")
     if rounds < 1 or calls < 1 or warmup < 0:
         got = f"{rounds} rounds, {calls} calls, {warmup} warm-up calls"
-        raise InputError("latency cannot be measured", got=got, expected="at least one round of one call")
+        raise InputError(
+            "latency cannot be measured", got=got, expected="at least one round of one call"
+        )
 
     times: list[list[float]] = [[] for _ in candidates]
-    for number in range(rounds):
-        for place in range(len(candidates)):
-            turn = (number + place) % len(candidates)
-            times[turn] += _turn(candidates[turn], frames, calls, seconds, warmup, clock)
-            if on_turn:
-                on_turn()
+    count = len(candidates)
+    for number in track(range(rounds * count), "time", reporter):
+        round_number, place = divmod(number, count)
+        turn = (round_number + place) % count
+        times[turn] += _turn(candidates[turn], frames, calls, seconds, warmup, clock)
     return [Latency.of(times_s) for times_s in times]
 
 

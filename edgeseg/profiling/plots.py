@@ -36,14 +36,17 @@ def require_picture(path: Path) -> None:
     MissingDependencyError : matplotlib is not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{path}: not the name of a picture", expected=f"one that ends in {', '.join(SUFFIXES)}")
+        raise OutputError(
+            f"{path}: not the name of a picture", expected=f"one that ends in {', '.join(SUFFIXES)}"
+        )
     require_writable(path)
 
     try:
         importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "a plot needs matplotlib, which is not installed", hint='Install it: pip install "edgeseg[train]".'
+            "a plot needs matplotlib, which is not installed",
+            hint='Install it: pip install "edgeseg[train]".',
         ) from error
 
 
@@ -109,7 +112,11 @@ def _draw_settling(axis: Any, settling: Settling) -> None:
     axis.set_ylim(0, max(100, *peaks))
     axis.set_yticks(_PERCENTS, [f"{percent:g}" for percent in _PERCENTS])
     axis.set_xticks(counts, [str(count) for count in counts])
-    axis.set(title="ranges settle", xlabel="frames", ylabel=f"amax against {settling.counts[-1]} frames, % off")
+    axis.set(
+        title="ranges settle",
+        xlabel="frames",
+        ylabel=f"amax against {settling.counts[-1]} frames, % off",
+    )
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
 
@@ -136,7 +143,9 @@ def _draw_coverage(axis: Any, report: SetReport) -> None:
 
     axis.set_xlim(0, report.frames * 1.18)
     axis.invert_yaxis()
-    axis.set(title="classes shown, with their share of the pixels", xlabel=f"frames of {report.frames}")
+    axis.set(
+        title="classes shown, with their share of the pixels", xlabel=f"frames of {report.frames}"
+    )
     axis.set_axisbelow(True)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3, axis="x")
@@ -162,7 +171,9 @@ def plot_sensitivity(result: "Sensitivity", path: Path) -> Path:
     height = max(4.2, 1.4 + 0.22 * len(bars))
     figure = Figure(figsize=(12, height), layout="constrained")
     left, right = figure.subplots(1, 2)
-    figure.suptitle(f"{result.network}: one layer in INT8, all else in float; {result.scored_on}", fontsize=10)
+    figure.suptitle(
+        f"{result.network}: one layer in INT8, all else in float; {result.scored_on}", fontsize=10
+    )
     _draw_noise_against_time(left, result)
     _draw_costs(right, bars, result)
 
@@ -193,7 +204,9 @@ def _draw_noise_against_time(axis: Any, result: "Sensitivity") -> None:
         milliseconds = [layer.saved_ms for layer in dots]
         percents = [100 * (layer.noise or 0.0) for layer in dots]
         fill = "tab:blue" if scored else "none"
-        axis.scatter(milliseconds, percents, s=22, facecolors=fill, edgecolors="tab:blue", label=label)
+        axis.scatter(
+            milliseconds, percents, s=22, facecolors=fill, edgecolors="tab:blue", label=label
+        )
 
     # A logarithmic axis, with more ticks if it spans less than two decades.
     axis.axvline(0, color="black", linewidth=0.8)

@@ -91,7 +91,9 @@ def read_baseline(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path}: no such baseline", got=error.strerror, hint="Save one: `json=FILE`.") from error
+        raise InputError(
+            f"{path}: no such baseline", got=error.strerror, hint="Save one: `json=FILE`."
+        ) from error
     except ValueError as error:
         raise InputError(f"{path}: the baseline is not JSON", got=error) from error
 
@@ -102,13 +104,19 @@ def read_baseline(path: Path) -> dict[str, Any]:
 def _parse(value: object, source: str = "the baseline") -> _Comparison:
     """Check and read ``Comparison.to_dict()``; raise ``InputError`` with the name ``source``."""
     if not isinstance(value, dict) or value.get("kind") != KIND:
-        raise InputError(f"{source}: not a saved comparison", hint="Save one: `compare(..., json=FILE)`.")
+        raise InputError(
+            f"{source}: not a saved comparison", hint="Save one: `compare(..., json=FILE)`."
+        )
     if value.get("format") != FORMAT:
-        raise InputError(f"{source}: another edgeseg's format", got=value.get("format"), expected=FORMAT)
+        raise InputError(
+            f"{source}: another edgeseg's format", got=value.get("format"), expected=FORMAT
+        )
     try:
         return _Comparison.model_validate(value)
     except ValidationError as error:
-        raise InputError(f"{source}: the saved comparison is damaged", got=first_problem(error)) from error
+        raise InputError(
+            f"{source}: the saved comparison is damaged", got=first_problem(error)
+        ) from error
 
 
 def check_against(
@@ -153,7 +161,9 @@ def check_against(
         problems += _moved(f"{new.id}: label agreement", old.agreement, new.agreement, *bands)
         for name, old_class in old.per_class.items():
             new_class = new.per_class[name]
-            problems += _moved(f"{new.id}: IoU of {name}", old_class.iou, new_class.iou, *wide_bands)
+            problems += _moved(
+                f"{new.id}: IoU of {name}", old_class.iou, new_class.iou, *wide_bands
+            )
 
     # Latency.
     if max_slowdown is not None:
@@ -181,9 +191,15 @@ def warnings_against(baseline: dict[str, Any], comparison: Comparison) -> list[s
 
     warnings = _slower(then, now, SLOWDOWN_WARNED)
     if warnings and then.machine.cpu != now.machine.cpu:
-        warnings.append(f"the baseline's latency is of another processor ({then.machine.cpu}; this: {now.machine.cpu})")
+        warnings.append(
+            f"the baseline's latency is of another processor ({then.machine.cpu}; this: "
+            f"{now.machine.cpu})"
+        )
     if then.data.pixels_sha256 != now.data.pixels_sha256:
-        warnings.append("the frames' pixels are not the baseline's (changed, or another decoder), their labels are")
+        warnings.append(
+            "the frames' pixels are not the baseline's (changed, or another decoder), their labels "
+            "are"
+        )
     return warnings
 
 
@@ -202,8 +218,9 @@ def _require_same(then: _Comparison, now: _Comparison) -> None:
                 f"the baseline is of other {what}",
                 got=new,
                 expected=old,
-                hint=f"Compare on its data ({then.data.name}, {then.data.frames} frames) and engines, or renew it "
-                "with `json`.",
+                hint=f"Compare on its data ({then.data.name}, {then.data.frames} frames) and "
+                "engines, "
+                "or renew it with `json`.",
             )
 
 
@@ -224,7 +241,9 @@ def _pairs(then: _Comparison, now: _Comparison) -> list[tuple[_Engine, _Engine]]
     return [(old[engine.id], engine) for engine in now.engines]
 
 
-def _moved(title: str, then: float | None, now: float | None, max_drop: float, max_gain: float) -> list[str]:
+def _moved(
+    title: str, then: float | None, now: float | None, max_drop: float, max_gain: float
+) -> list[str]:
     """Return a line if a score left its band, appeared or disappeared; otherwise an empty list."""
     if then is None or now is None:
         return [] if then == now else [f"{title} {_shown(now)}, was {_shown(then)}"]
@@ -247,9 +266,14 @@ def _slower(then: _Comparison, now: _Comparison, limit: float) -> list[str]:
     """Return one line per engine whose latency ratio grew by more than the factor ``limit``."""
     lines: list[str] = []
     for old, new in _pairs(then, now):
-        if old.latency_ratio and new.latency_ratio and new.latency_ratio > limit * old.latency_ratio:
+        if (
+            old.latency_ratio
+            and new.latency_ratio
+            and new.latency_ratio > limit * old.latency_ratio
+        ):
             lines.append(
                 f"{new.id}: median latency is {new.latency_ratio:.2f} of {now.reference}'s, was "
-                f"{old.latency_ratio:.2f}: {new.latency_ratio / old.latency_ratio:.2f} times as slow"
+                f"{old.latency_ratio:.2f}: {new.latency_ratio / old.latency_ratio:.2f} times as "
+                "slow"
             )
     return lines

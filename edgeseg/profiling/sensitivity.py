@@ -22,7 +22,8 @@ from edgeseg.profiling.frames import Hashes, Item
 from edgeseg.profiling.machine import describe_machine
 from edgeseg.quantize.calibration_set import CalibrationSet
 from edgeseg.quantize.placement import Placement
-from edgeseg.quantize.ptq import Prepared
+from edgeseg.quantize.ptq import QuantizationPlan
+from edgeseg.reporter import SILENT, Reporter, track
 from edgeseg.types import Image
 
 DEFAULT_LAYERS = 16
@@ -30,7 +31,6 @@ DEFAULT_FRAMES = 12
 # The precision of everything but the layer on trial. In the fastest float precision (BF16) the rest
 # would change more labels than the layer does.
 EXACT = "fp32"
-FIXED_STEPS = 4  # noise, the float network, the whole network in INT8, time
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Score:
     ----------
     labels_changed : share of pixels (0..1) that the float network labels differently.
     miou : mean IoU (0..1) against ground truth; ``None`` without labelled data.
+
+    Examples
+    --------
+    >>> Score(labels_changed=0.02)
+    Score(labels_changed=0.02, miou=None)
     """
 
     labels_changed: float
@@ -59,6 +64,10 @@ class Scorer:
 
     Attributes
     ----------
+    labels : label space of the networks.
+    dataset : the labelled data, or ``None``.
+    frames : the calibration frames to score on; they are used if there is no ``dataset``.
+    indices : indices of the frames of ``dataset``; empty without it.
     on : the frames in words.
     facts : the frames as plain values, with hashes.
     float_miou : mean IoU (0..1) of the float network; ``None`` without labelled data.
@@ -68,7 +77,13 @@ class Scorer:
     DataError : the data has other classes than the network, or no labels on these frames.
     """
 
-    def __init__(self, reference: Network, calibration: CalibrationSet, dataset: Dataset | None, count: int) -> None:
+    def __init__(
+        self,
+        reference: Network,
+        calibration: CalibrationSet,
+        dataset: Dataset | None,
+        count: int,
+    ) -> None:
         self.labels = reference.spec.labels
         self.dataset = dataset
 
@@ -77,12 +92,20 @@ class Scorer:
         self.indices: list[int] = []
         if dataset is None:
             self.on = f"{len(self.frames)} of the {len(calibration)} calibration frames"
-            self.facts: dict[str, Any] = {"labelled": False, "frames": len(self.frames), "digest": self.frames.digest}
+            self.facts: dict[str, Any] = {
+                "labelled": False,
+                "frames": len(self.frames),
+                "digest": self.frames.digest,
+            }
         else:
             check_labels(self.labels, dataset.labels, dataset.name)
             self.indices = spread(len(dataset), count)
             self.on = f"{len(self.indices)} of the {len(dataset)} frames of {dataset.name}"
-            self.facts = {"labelled": True, "name": dataset.name, **_hashed(dataset, self.indices)}
+            self.facts = {
+                "labelled": True,
+                "name": dataset.name,
+                **_hashed(dataset, self.indices),
+            }
 
         # Label them with the float network, and keep its labels.
         self._reference: list[Image] = []
@@ -94,7 +117,11 @@ class Scorer:
 
         self.float_miou = self._run(kept)
         if self.float_miou is not None and math.isnan(self.float_miou):
-            raise DataError(f"{self.on}: nothing to score", got="void in every pixel", hint="Score more frames.")
+            raise DataError(
+                f"{self.on}: nothing to score",
+                got="void in every pixel",
+                hint="Score more frames.",
+            )
 
     def __call__(self, network: Network, precision: str = EXACT) -> Score:
         """Score a network.
@@ -119,7 +146,8 @@ class Scorer:
     def _run(self, label: Callable[[Image], Image]) -> float | None:
         """Label every frame; return the mean IoU (0..1), or ``None`` without labelled data."""
         if self.dataset is not None:
-            return evaluate(label, self.dataset, labels=self.labels, indices=self.indices).mean_iou
+            scores = evaluate(label, self.dataset, labels=self.labels, indices=self.indices)
+            return scores.mean_iou
 
         for frame in self.frames.images():
             label(frame)
@@ -222,38 +250,25 @@ class Sensitivity:
         return asdict(self)
 
 
-def count_steps(prepared: Prepared, layers: int = DEFAULT_LAYERS) -> int:
-    """Return how often ``sensitivity`` calls ``on_step``.
-
-    Parameters
-    ----------
-    prepared : the prepared network.
-    layers : as for ``sensitivity``.
-    """
-    placement = prepared.placement()
-    total = len(placement.layers) + len(placement.sums)
-    return FIXED_STEPS + (min(layers, total) if layers else total)
-
-
 def sensitivity(
-    prepared: Prepared,
+    plan: QuantizationPlan,
     calibration: CalibrationSet,
     dataset: Dataset | None = None,
     *,
     frames: int = DEFAULT_FRAMES,
     layers: int = DEFAULT_LAYERS,
-    on_step: Callable[[], None] = lambda: None,
+    reporter: Reporter = SILENT,
 ) -> Sensitivity:
     """Measure noise and time of every layer and sum, and the cost of the noisiest ones.
 
     Parameters
     ----------
-    prepared : a network that is prepared for quantization, with its ranges.
+    plan : the quantization plan of the network.
     calibration : the calibration set.
     dataset : labelled data to score on; ``None``: the calibration frames, without mIoU.
     frames : number of frames to score on.
     layers : number of layers to score, the noisiest first; 0: all.
-    on_step : called after every step; ``count_steps`` returns their number.
+    reporter : receives the progress: the noise of the layers, then the score of each layer.
 
     Raises
     ------
@@ -262,37 +277,33 @@ def sensitivity(
     machine = describe_machine()
 
     # Noise of every layer.
-    full = prepared.placement()
-    noise = layer_errors(prepared, full, calibration)
-    on_step()
+    full = plan.placement()
+    noise = layer_errors(plan, full, calibration, reporter)
 
     # Scores of the float network and of the whole network in INT8.
-    scorer = Scorer(prepared.network, calibration, dataset, frames)
-    on_step()
-    quantized = prepared.quantized(full)
+    scorer = Scorer(plan.network, calibration, dataset, frames)
+    quantized = plan.quantized(full)
     whole = scorer(quantized)
-    on_step()
 
     # Time that INT8 saves in each layer.
-    saved = paying_layers(prepared.network, quantized, full)
-    on_step()
+    saved = paying_layers(plan.network, quantized, full)
 
     # Scores of the noisiest layers, each alone in INT8.
     scores: dict[str, Score] = {}
     ranked = sorted(noise, key=lambda name: -noise[name])
-    for name in ranked[: layers or None]:
-        scores[name] = scorer(prepared.quantized(alone(prepared, full, name)))
-        on_step()
+    for name in track(ranked[: layers or None], "score layers", reporter):
+        scores[name] = scorer(plan.quantized(alone(plan, full, name)))
 
-    kinds = _kinds(prepared.network.model)
+    kinds = _kinds(plan.network.model)
     costs: list[LayerCost] = []
     for name in ranked:
-        costs.append(_cost(name, kinds[name], noise[name], scores.get(name), scorer, saved.get(name)))
+        score = scores.get(name)
+        costs.append(_cost(name, kinds[name], noise[name], score, scorer, saved.get(name)))
     return Sensitivity(
-        network=prepared.network.name,
-        network_sha256=prepared.network.sha256,
+        network=plan.network.name,
+        network_sha256=plan.network.sha256,
         calibration=calibration.to_dict(),
-        method=prepared.ranges.method,
+        method=plan.ranges.method,
         scored_on=scorer.on,
         data=scorer.facts,
         float_miou=scorer.float_miou,
@@ -303,7 +314,7 @@ def sensitivity(
     )
 
 
-def alone(prepared: Prepared, full: Placement, name: str) -> Placement:
+def alone(plan: QuantizationPlan, full: Placement, name: str) -> Placement:
     """Return the placement with one layer or sum in INT8 and everything else in float.
 
     A sum runs in INT8 only in front of a layer that does. Alone, only its branches are rounded, to
@@ -311,17 +322,19 @@ def alone(prepared: Prepared, full: Placement, name: str) -> Placement:
 
     Parameters
     ----------
-    prepared : the prepared network.
+    plan : the quantization plan of the network.
     full : the placement with all layers in INT8.
     name : the layer or sum.
     """
+    # Keep everything else in float.
     others = [other for other in (*full.layers, *full.sums) if other != name]
     reasons = dict.fromkeys(others, f"{name} is on trial")
-    placement = prepared.placement(others, reasons=reasons)
+    placement = plan.placement(others, reasons=reasons)
     if name not in full.sums:
         return placement
 
-    branches = next(node.input for node in prepared.network.model.graph.node if node.name == name)
+    # Round the branches of the sum.
+    branches = next(node.input for node in plan.network.model.graph.node if node.name == name)
     tensors = tuple(tensor for tensor in full.tensors if tensor in branches)
     scale_of = {tensor: full.scale_of[tensor] for tensor in tensors}
     sources = {key: full.sources[key] for key in scale_of.values()}
@@ -329,7 +342,12 @@ def alone(prepared: Prepared, full: Placement, name: str) -> Placement:
 
 
 def _cost(
-    name: str, what: str, noise: float | None, score: Score | None, scorer: Scorer, saved_ms: float | None
+    name: str,
+    what: str,
+    noise: float | None,
+    score: Score | None,
+    scorer: Scorer,
+    saved_ms: float | None,
 ) -> LayerCost:
     """Return the cost of a layer; ``score`` is ``None`` if it was not scored."""
     if score is None:
@@ -358,9 +376,10 @@ def _kind(node: NodeProto, shapes: dict[str, list[int]]) -> str:
         return f"{height}x{width}, {channels * groups} to {out}{grouped}"
 
     if node.op_type == "Gemm" and len(weight) == 2:
-        is_transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         rows, columns = weight
-        return f"product, {columns} to {rows}" if is_transposed else f"product, {rows} to {columns}"
+        if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
+            return f"product, {columns} to {rows}"
+        return f"product, {rows} to {columns}"
 
     if node.op_type == "MatMul" and len(weight) == 2:
         rows, columns = weight

@@ -1,1 +1,1 @@
-"""From a float net to an INT8 one: calibration sets, ranges of activations, where Q/DQ pairs go. No torch in here."""
+"""Quantize a float network to INT8: calibration sets, ranges, Q/DQ pairs. No torch is imported."""

@@ -1,4 +1,7 @@
-"""What calibration frames are chosen from: labelled data, folders of pictures, videos; read by index, one at a time."""
+"""Read frames by index from labelled data, folders of pictures and videos, one at a time.
+
+Calibration sets are chosen from these sources.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,16 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeseg.data import READERS, Dataset, open_dataset
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, did_you_mean
 from edgeseg.spec import LabelSpace
 from edgeseg.video.sources import PICTURE_SUFFIXES, open_source
 
-_DEFAULT_SPLIT = "train"  # calibrating on what is scored afterwards would flatter the score
+# Not the split that is scored afterwards: calibrating on it would give too high a score.
+_DEFAULT_SPLIT = "train"
 
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """A frame: ``image`` (H, W, 3) uint8 BGR; ``mask`` (H, W) uint8 label ids where the source has them."""
+    """Hold one frame of a source.
+
+    Attributes
+    ----------
+    name : the frame's name in its source.
+    image : (H, W, 3) uint8 BGR.
+    mask : (H, W) uint8 label ids; ``None`` if the source has no labels.
+
+    Examples
+    --------
+    >>> SourceFrame("1.png", np.zeros((2, 3, 3), np.uint8)).mask is None
+    True
+    """
 
     name: str
     image: npt.NDArray[np.uint8]
@@ -27,18 +43,38 @@ class SourceFrame:
 
 
 class FrameSource(Protocol):
-    """Frames to choose from. ``read`` yields those at ``indices`` (rising), fewer only where a video ends early."""
+    """Read frames of a source by index."""
 
     @property
-    def split(self) -> str | None: ...
+    def split(self) -> str | None:
+        """Return the split of a data set; ``None`` for other sources."""
+
     @property
-    def labels(self) -> LabelSpace | None: ...
-    def count(self) -> int: ...
-    def read(self, indices: Sequence[int]) -> Iterator[SourceFrame]: ...
+    def labels(self) -> LabelSpace | None:
+        """Return the label space of the masks; ``None`` if there are no masks."""
+
+    def count(self) -> int:
+        """Return the number of frames."""
+
+    def read(self, indices: Sequence[int]) -> Iterator[SourceFrame]:
+        """Yield some frames, one at a time.
+
+        Only a video that ends early yields fewer frames than there are indices.
+
+        Parameters
+        ----------
+        indices : the frames' indices, in rising order.
+        """
 
 
 class DatasetFrames:
-    """The frames of a data set's split."""
+    """Read the frames of a data set; the methods are those of ``FrameSource``.
+
+    Parameters
+    ----------
+    dataset : the data set.
+    split : name of its split.
+    """
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self._dataset = dataset
@@ -46,16 +82,23 @@ class DatasetFrames:
         self.labels: LabelSpace | None = dataset.labels
 
     def count(self) -> int:
+        """Return the number of frames."""
         return len(self._dataset)
 
     def read(self, indices: Sequence[int]) -> Iterator[SourceFrame]:
+        """Yield the frames at rising indices, with their masks."""
         for index in indices:
             sample = self._dataset[index]
             yield SourceFrame(sample.name, sample.image, sample.mask)
 
 
 class ImageFiles:
-    """SourceFrame files, in natural order (2 before 10)."""
+    """Read picture files in natural order (2 before 10); the methods are those of ``FrameSource``.
+
+    Parameters
+    ----------
+    paths : the picture files, in any order.
+    """
 
     split: str | None = None
     labels: LabelSpace | None = None
@@ -64,9 +107,11 @@ class ImageFiles:
         self._paths = sorted(paths, key=_natural)
 
     def count(self) -> int:
+        """Return the number of pictures."""
         return len(self._paths)
 
     def read(self, indices: Sequence[int]) -> Iterator[SourceFrame]:
+        """Yield the pictures at rising indices."""
         for index in indices:
             path = self._paths[index]
             with open_source(str(path)) as source:
@@ -74,7 +119,15 @@ class ImageFiles:
 
 
 class VideoFrames:
-    """The frames of a video file, read in sequence: seeking to a frame's number is not exact in every container."""
+    """Read the frames of a video file; the methods are those of ``FrameSource``.
+
+    The video is read from its start, since seeking to a frame's number is not exact in every
+    container.
+
+    Parameters
+    ----------
+    path : the video file.
+    """
 
     split: str | None = None
     labels: LabelSpace | None = None
@@ -85,14 +138,20 @@ class VideoFrames:
             self._count = source.info.frames
 
     def count(self) -> int:
-        """What the container says, until reading has found where the video ends."""
+        """Return the number of frames.
+
+        It is the container's number until reading has reached the end of the video.
+        """
         if self._count is None:
             with open_source(str(self._path)) as source:
                 self._count = sum(1 for _ in source)
         return self._count
 
     def read(self, indices: Sequence[int]) -> Iterator[SourceFrame]:
-        wanted, end, seen = set(indices), max(indices, default=-1), 0
+        """Yield the frames at rising indices; fewer if the video ends before the last one."""
+        wanted = set(indices)
+        end = max(indices, default=-1)
+        seen = 0
         with open_source(str(self._path)) as source:
             for frame in source:
                 seen += 1
@@ -104,10 +163,31 @@ class VideoFrames:
 
 
 def open_frame_source(source: str, split: str | None) -> FrameSource:
-    """Open what frames are chosen from. Raises ``InputError`` or ``DataError`` where there is no such thing."""
+    """Open a source of frames.
+
+    Parameters
+    ----------
+    source : a data set's address (``camvid:PATH``), a folder of pictures, a picture, or a video.
+    split : split of a data set; ``None``: ``train``.
+
+    Raises
+    ------
+    InputError : there is no such source, it is a camera or a stream, a folder has no pictures, or
+        ``split`` is given for a source without splits.
+    DataError : the data set cannot be opened.
+
+    Examples
+    --------
+    >>> source = open_frame_source("synthetic://?length=8&size=48x32&seed=3", None)
+    >>> source.split, source.count()
+    ('train', 8)
+    """
+    # A data set.
     if source.partition(":")[0] in READERS:
         split = split or _DEFAULT_SPLIT
         return DatasetFrames(open_dataset(source, split), split)
+
+    # Cameras, streams, and paths that do not exist.
     path = Path(source).expanduser()
     if not path.exists() and ("://" in source or source.isdigit() or " ! " in source):
         raise InputError(
@@ -116,20 +196,37 @@ def open_frame_source(source: str, split: str | None) -> FrameSource:
             hint="Record a video first: `segment(ENGINE, SOURCE, out=VIDEO)`, or save pictures.",
         )
     if split is not None:
-        raise InputError(f"{source}: only a data set has splits", got=f"split {split!r}", hint="Leave `split` out.")
+        raise InputError(
+            f"{source}: only a data set has splits",
+            got=f"split {split!r}",
+            hint="Leave `split` out.",
+        )
+
+    # Pictures and videos.
     if path.is_dir():
         return ImageFiles(_pictures(path))
     if not path.is_file():
-        raise InputError("no such calibration set", got=repr(source), expected=f"{', '.join(_kinds())}")
-    return ImageFiles([path]) if path.suffix.lower() in PICTURE_SUFFIXES else VideoFrames(path)
+        raise InputError(
+            "no such calibration set",
+            got=repr(source),
+            expected=", ".join(_kinds()),
+            hint=did_you_mean(source.partition(":")[0], READERS),
+        )
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return ImageFiles([path])
+    return VideoFrames(path)
 
 
 def _kinds() -> list[str]:
-    return [f"{name}:PATH" for name in READERS] + ["a folder of pictures", "a video", "a recipe (.toml)"]
+    """Return the kinds of sources in words, for errors."""
+    datasets = [f"{name}:PATH" for name in READERS]
+    return [*datasets, "a folder of pictures", "a video", "a recipe (.toml)"]
 
 
 def _pictures(folder: Path) -> list[Path]:
-    paths = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+    """Return the picture files of a folder."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    paths = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     if not paths:
         raise InputError(
             f"{folder}: no pictures in this folder",
@@ -140,5 +237,8 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key that puts 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    """Return a sort key that puts 2 before 10."""
+    key = []
+    for part in re.split(r"(\d+)", path.name):
+        key.append((int(part), "") if part.isdigit() else (-1, part))
+    return key

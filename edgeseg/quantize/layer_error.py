@@ -1,24 +1,27 @@
-"""How much of each layer's output is rounding noise when that layer alone runs in INT8: one float pass tells of all.
+"""Measure the rounding noise of each layer if only that layer runs in INT8, in one pass per frame.
 
-Beside every layer the same layer is computed from its rounded input and rounded weights, and what differs is compared
-with what is there: noise power over signal power. It needs no labels, and ranks layers for the searches that do.
+Beside every layer, the same layer is computed from its rounded input and its rounded weights. The
+power of the difference is divided by the power of the layer's output. This needs no labels; it
+ranks the layers for the searches that do.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edgeseg.errors import InputError
-from edgeseg.graph.graph import copied
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.nodes import copied
 from edgeseg.quantize.placement import Placement
 from edgeseg.quantize.qdq import output_axis, quantize_weight
+from edgeseg.reporter import SILENT, Reporter, track
 from edgeseg.types import Float
 
 _PREFIX = "edgeseg/noise/"
-_EPSILON = 1e-12
+_EPSILON = 1e-12  # is added to the signal power, against a division by 0
 
 
 def local_errors(
@@ -28,99 +31,133 @@ def local_errors(
     inputs: Iterable[Float],
     *,
     exact: bool = True,
-    on_frame: Callable[[int], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> dict[str, float]:
-    """Noise power over signal power at the output of every layer and sum of ``placement``, the mean over ``inputs``.
+    """Return noise power over signal power at the output of each layer and sum.
 
-    ``model`` is the folded float net, ``scale`` of every tensor that carries a pair, ``inputs`` the net's own input
-    tensors, one frame each; ``exact`` as ``quantize_weight`` has it. A layer whose output is constant counts as 0.
+    Parameters
+    ----------
+    model : the folded float graph.
+    placement : the layers and sums to measure.
+    scale : the scale of every tensor that carries a pair.
+    inputs : input tensors of the graph, one frame each.
+    exact : make scales of weights powers of two, as for ``quantize_weight``.
+    reporter : receives the progress over the frames.
+
+    Returns
+    -------
+    The mean over the frames, by name of the layer or sum; 0 if a layer's output is constant.
+
+    Raises
+    ------
+    InputError : there are no inputs.
     """
     import onnxruntime
 
+    # A graph that computes the ratio of every layer.
     measured = _with_noise(model, placement, scale, exact)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(measured.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 3  # only errors
+    session = onnxruntime.InferenceSession(
+        measured.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+    # Run it on every frame.
     names = [*placement.layers, *placement.sums]
     outputs = [_PREFIX + name for name in names]
     source = session.get_inputs()[0].name
     found: list[Float] = []
-    for done, x in enumerate(inputs, 1):
-        found.append(np.array([float(v) for v in session.run(outputs, {source: x})], np.float32))
-        if on_frame:
-            on_frame(done)
+    for frame in track(inputs, "measure layers", reporter):
+        ratios = session.run(outputs, {source: frame})
+        found.append(np.array([float(ratio) for ratio in ratios], np.float32))
     if not found:
         raise InputError("no frames to measure rounding noise on", expected="at least one")
     return dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
 
 
-def _with_noise(model: ModelProto, placement: Placement, scale: dict[str, float], exact: bool) -> ModelProto:
-    """``model`` with a second, rounded copy of each layer, and the ratio of powers as a scalar output for each."""
+def _with_noise(
+    model: ModelProto, placement: Placement, scale: dict[str, float], exact: bool
+) -> ModelProto:
+    """Return a copy of a graph with a rounded twin of each layer, and the ratios as outputs."""
     copy = copied(model)
-    del copy.graph.output[:]
-    twin = _Twin(copy, placement, scale, exact)
-    for node in list(copy.graph.node):
+    graph = Graph(copy)
+    graph.clear_outputs()
+    twin = _Twin(graph, placement, scale, exact)
+    for node in graph.nodes():
         if node.name in twin.wanted:
             twin.add(node)
     return copy
 
 
 class _Twin:
-    def __init__(self, model: ModelProto, placement: Placement, scale: dict[str, float], exact: bool) -> None:
-        self.model, self.scale, self.exact = model, scale, exact
+    """Add rounded twins of layers and sums to a graph."""
+
+    def __init__(
+        self, graph: Graph, placement: Placement, scale: dict[str, float], exact: bool
+    ) -> None:
+        self.graph = graph
+        self.scale = scale
+        self.exact = exact
         self.layers = set(placement.layers)
         self.wanted = {*placement.layers, *placement.sums}
-        self.values = {t.name: t for t in model.graph.initializer}
         self._rounded: dict[str, str] = {}
         self._constant("zero", np.int8(0))
         self._constant("epsilon", np.float32(_EPSILON))
 
     def _constant(self, name: str, value: object) -> str:
-        self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), _PREFIX + name))
-        return _PREFIX + name
+        """Add a constant and return its name."""
+        return self.graph.constant(_PREFIX + name, np.asarray(value))
 
     def _node(self, kind: str, inputs: list[str], output: str, **attrs: Any) -> str:
-        self.model.graph.node.append(helper.make_node(kind, inputs, [output], name=output, **attrs))
-        return output
+        """Add a node and return the name of its output."""
+        return self.graph.node(kind, inputs, output, name=output, **attrs)
 
     def rounded(self, name: str) -> str:
-        """A tensor rounded to its scale."""
+        """Return the name of a tensor rounded to its scale."""
         if name not in self._rounded:
             step = self._constant(f"{name}/scale", np.float32(self.scale[name]))
             zero = _PREFIX + "zero"
-            steps = self._node("QuantizeLinear", [name, step, zero], f"{_PREFIX}{name}/q")
-            self._rounded[name] = self._node("DequantizeLinear", [steps, step, zero], f"{_PREFIX}{name}/dq")
+            quantized = self._node("QuantizeLinear", [name, step, zero], f"{_PREFIX}{name}/q")
+            inputs = [quantized, step, zero]
+            self._rounded[name] = self._node("DequantizeLinear", inputs, f"{_PREFIX}{name}/dq")
         return self._rounded[name]
 
     def add(self, node: NodeProto) -> None:
-        """The rounded twin of ``node`` and the scalar output that compares the two."""
+        """Add the rounded twin of a node, and the scalar output that compares the two."""
+        # The same node with another output.
         twin = onnx.NodeProto()
         twin.CopyFrom(node)
-        twin.name, out = f"{_PREFIX}{node.name}/twin", f"{_PREFIX}{node.name}/rounded"
+        twin.name = f"{_PREFIX}{node.name}/twin"
+        out = f"{_PREFIX}{node.name}/rounded"
         del twin.output[:]
         twin.output.append(out)
+
+        # Its inputs rounded.
         if node.name in self.layers:
             twin.input[0] = self.rounded(node.input[0])
-            weights = _rounded_weight(node, self.values[node.input[1]], self.exact)
+            weights = _rounded_weight(node, self.graph.constants[node.input[1]], self.exact)
             twin.input[1] = self._constant(f"{node.name}/weights", weights)
         else:
             for place, name in enumerate(node.input):
                 twin.input[place] = self.rounded(name) if name in self.scale else name
-        self.model.graph.node.append(twin)
+        self.graph.add(twin)
+
+        # Noise power over signal power.
         noise = self._power(self._node("Sub", [out, node.output[0]], f"{out}/error"))
         signal = self._power(node.output[0], f"{out}/signal")
         signal = self._node("Add", [signal, _PREFIX + "epsilon"], f"{out}/signal_power")
         self._node("Div", [noise, signal], _PREFIX + node.name)
-        self.model.graph.output.append(helper.make_tensor_value_info(_PREFIX + node.name, TensorProto.FLOAT, []))
+        self.graph.add_output(_PREFIX + node.name, TensorProto.FLOAT, [])
 
     def _power(self, name: str, prefix: str = "") -> str:
+        """Return the name of a tensor's mean square; ``prefix`` begins the names of the nodes."""
         base = prefix or name
-        return self._node(
-            "ReduceMean", [self._node("Mul", [name, name], f"{base}/squared")], f"{base}/mean", keepdims=0
-        )
+        squared = self._node("Mul", [name, name], f"{base}/squared")
+        return self._node("ReduceMean", [squared], f"{base}/mean", keepdims=0)
 
 
 def _rounded_weight(node: NodeProto, tensor: TensorProto, exact: bool) -> Float:
+    """Return a layer's weights, rounded to INT8, as float32."""
     weight = np.asarray(numpy_helper.to_array(tensor), np.float32)
     axis = output_axis(node)
     steps, scale = quantize_weight(weight, axis, exact=exact)

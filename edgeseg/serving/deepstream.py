@@ -17,23 +17,28 @@ each pixel
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from edgeseg.errors import GraphError, InputError
-from edgeseg.graph.append import PREFIX, Appender
-from edgeseg.graph.lowering import full_size, without_names
+from edgeseg.graph.attach_output import full_size
+from edgeseg.graph.editor import PREFIX
+from edgeseg.graph.graph import Graph
 from edgeseg.graph.network import Network
 from edgeseg.graph.outputs import fix_input
+from edgeseg.graph.passes import PassContext
 from edgeseg.graph.passes.unpool import lower_unpooling
+from edgeseg.graph.renaming import without_names
 from edgeseg.imaging.preprocess import coefficients
 from edgeseg.serving.folder import require_ours, write_folder
 from edgeseg.serving.triton import safe_name
 from edgeseg.spec import METADATA_KEY, ModelSpec
 
-_INPUT, _OUTPUT = "image", "scores"
+_INPUT = "image"
+_OUTPUT = "scores"
 _CONFIG = "config_infer.txt"
 _SOFTMAX_OF_ONE_AXIS = 13  # first opset whose Softmax is over one axis; before: all axes from it on
 _MODES = {"fp16": 2, "int8": 1}  # values of nvinfer's network-mode
@@ -161,14 +166,17 @@ def nvinfer_graph(network: Network) -> onnx.ModelProto:
     # Fix the input's size, and lower unpooling.
     model = network.model
     fix_input(model, network.input, network.channels_last, network.spec.input_size)
-    model = lower_unpooling(model)
+    graph = Graph(model)
+    lower_unpooling(graph, PassContext())
     try:
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        model = onnx.shape_inference.infer_shapes(graph.model, data_prop=True)
     except Exception as error:  # onnx raises several types, all of them about the graph
-        raise GraphError(f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]) from error
+        raise GraphError(
+            f"{network.name}: its shapes do not fit together", got=str(error).splitlines()[0]
+        ) from error
 
     # Attach nvinfer's input and output.
-    graph = Appender(model)
+    graph = Graph(model)
     _attach_image(graph, network)
     _attach_scores(graph, network)
     helper.set_model_props(model, {METADATA_KEY: network.spec.to_json()})
@@ -176,7 +184,7 @@ def nvinfer_graph(network: Network) -> onnx.ModelProto:
     return model
 
 
-def _attach_image(graph: Appender, network: Network) -> None:
+def _attach_image(graph: Graph, network: Network) -> None:
     """Connect ``image`` to the network's own input: apply gains, convert type and layout."""
     height, width = network.spec.input_size
     own_input = next(value for value in graph.graph.input if value.name == network.input)
@@ -184,14 +192,14 @@ def _attach_image(graph: Appender, network: Network) -> None:
     gains = feeding(network.spec).gains
 
     # List the nodes: operator, further inputs, attributes.
-    steps: list[tuple[str, list[str], dict[str, object]]] = []
+    steps: list[tuple[str, list[str], dict[str, Any]]] = []
     if element != TensorProto.FLOAT and not _is_float(element):
         # The input takes bytes: the feeding is 1 * (pixel - 0).
         steps.append(("Cast", [], {"to": element}))
     else:
         if any(gain != 1 for gain in gains):
             factors = np.array(gains, np.float32).reshape(1, 3, 1, 1)
-            steps.append(("Mul", [graph.constant("gains", factors)], {}))
+            steps.append(("Mul", [graph.constant(PREFIX + "gains", factors)], {}))
         if element != TensorProto.FLOAT:
             steps.append(("Cast", [], {"to": element}))
     if network.channels_last:
@@ -205,22 +213,22 @@ def _attach_image(graph: Appender, network: Network) -> None:
         out = network.input if place == len(steps) - 1 else f"{PREFIX}image{place}"
         x = graph.node(kind, [x, *others], out, first=True, **options)
 
-    # Put the new nodes in front, and replace the input.
-    nodes = [*graph.before, *graph.graph.node]
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
-    kept = [value for value in graph.graph.input if value.name != network.input]
-    del graph.graph.input[:]
-    graph.graph.input.append(helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, [1, 3, height, width]))
-    graph.graph.input.extend(kept)
+    # Replace the input.
+    image = helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, [1, 3, height, width])
+    graph.replace_input(network.input, image)
 
 
 def _is_float(element: int) -> bool:
     """Return True for a floating-point element type of ONNX."""
-    return element in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    return element in (
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.BFLOAT16,
+        TensorProto.DOUBLE,
+    )
 
 
-def _attach_scores(graph: Appender, network: Network) -> None:
+def _attach_scores(graph: Graph, network: Network) -> None:
     """Connect the network's output to ``scores``: probabilities at the input's size.
 
     If the network returns a label map, the probability is 1 for the label's class and 0 for all
@@ -231,12 +239,14 @@ def _attach_scores(graph: Appender, network: Network) -> None:
     output = next(value for value in graph.graph.output if value.name == network.output)
     shape = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
 
-    del graph.graph.output[:]
+    graph.clear_outputs()
     if network.form == "labels":
-        flat = graph.constant("map_shape", np.array([1, 1, height, width], np.int64))
+        flat = graph.constant(PREFIX + "map_shape", np.array([1, 1, height, width], np.int64))
         x = graph.node("Reshape", [network.output, flat], PREFIX + "map")
         x = graph.node("Cast", [x], PREFIX + "ids", to=TensorProto.INT64)
-        ids = graph.constant("class_ids", np.arange(classes, dtype=np.int64).reshape(1, classes, 1, 1))
+        ids = graph.constant(
+            PREFIX + "class_ids", np.arange(classes, dtype=np.int64).reshape(1, classes, 1, 1)
+        )
         x = graph.node("Equal", [x, ids], PREFIX + "is_class")
         graph.node("Cast", [x], _OUTPUT, to=TensorProto.FLOAT)
     else:
@@ -244,11 +254,10 @@ def _attach_scores(graph: Appender, network: Network) -> None:
         x = graph.node("Cast", [x], PREFIX + "logits", to=TensorProto.FLOAT)
         _softmax(graph, x, nhwc)
 
-    dims = [1, classes, height, width]
-    graph.graph.output.append(helper.make_tensor_value_info(_OUTPUT, TensorProto.FLOAT, dims))
+    graph.add_output(_OUTPUT, TensorProto.FLOAT, [1, classes, height, width])
 
 
-def _softmax(graph: Appender, x: str, nhwc: bool) -> None:
+def _softmax(graph: Graph, x: str, nhwc: bool) -> None:
     """Append a softmax over the classes. In an old opset it works on the last axis only."""
     if not nhwc and graph.opset >= _SOFTMAX_OF_ONE_AXIS:
         graph.node("Softmax", [x], _OUTPUT, axis=1)
@@ -304,7 +313,8 @@ labelfile-path=labels.txt
 batch-size=1
 # 0 is FP32, 1 INT8, 2 FP16
 network-mode={_MODES[mode]}
-# The frame as the net wants it: factor * (pixel - offset), planes in this order (0 is RGB, 1 is BGR), stretched.
+# The frame as the net wants it: factor * (pixel - offset), planes in this order (0 is RGB,
+# 1 is BGR), stretched.
 net-scale-factor={feed.factor!r}
 offsets={offsets}
 model-color-format={0 if spec.colour == "rgb" else 1}
@@ -324,17 +334,21 @@ def _readme(name: str, spec: ModelSpec, mode: str) -> str:
     """Return the text of ``README.txt``: how to build the engine and how to run it."""
     height, width = spec.input_size
     build = f"""\
-The file is quantized (Q/DQ). nvinfer sets INT8 only where it is given a calibration table, and such a file needs none.
-Build its engine first, on the machine it will run on:
+The file is quantized (Q/DQ) and needs no calibration table, but nvinfer sets INT8 only if it is
+given one. So build the engine first, on the machine it will run on:
 
   trtexec --onnx={name}.onnx --saveEngine={engine_name(name, mode)} --int8 --fp16
 
 (TensorRT 11 has neither --int8 nor --fp16: leave them out there.)
 """
-    wait = "nvinfer builds the engine from the ONNX file at the first start: that takes minutes, once.\n"
+    wait = (
+        "nvinfer builds the engine from the ONNX file at the first start. "
+        "This takes minutes, once.\n"
+    )
     return f"""{name}: a net for DeepStream's nvinfer, written by edgeseg export.
 
-{_CONFIG} is the element's configuration; labels.txt has a class a line, line i (from 0) for id i.
+{_CONFIG} is the element's configuration. labels.txt has one class per line: line i,
+from 0, is for id i.
 
 {build if mode == "int8" else wait}
 A video with its classes in colours, from this folder:
@@ -346,10 +360,11 @@ A video with its classes in colours, from this folder:
 
 (nv3dsink is Jetson's; on a PC: nveglglessink.)
 
-In a program of yours the label map is in NvDsInferSegmentationMeta: class_map (height x width int32, -1 where no class
-is above segmentation-threshold) and class_probabilities_map.
+In your own program the label map is in NvDsInferSegmentationMeta: class_map (height x width int32,
+-1 where no class is above segmentation-threshold) and class_probabilities_map.
 
-The normalisation is in {_CONFIG} and, for what one factor cannot express, in the graph: change neither. Labels
-are those of edgeseg where frames come in at {width}x{height}; other sizes nvinfer scales with a filter of its own.
+The normalisation is in {_CONFIG} and, for what one factor cannot express, in the graph:
+change neither. Labels are those of edgeseg if frames come in as {width}x{height} video;
+nvinfer scales other sizes with a filter of its own.
 Engines are made for one TensorRT and one GPU: delete *.engine after changing either.
 """

@@ -67,7 +67,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes], leftovers: str | None
         aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be written", got=error.strerror or str(error), hint="Give another output."
+            f"{folder}: cannot be written",
+            got=error.strerror or str(error),
+            hint="Give another output.",
         ) from error
 
     # Write the files there, and exchange the folders.
@@ -79,7 +81,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes], leftovers: str | None
 
         _swap(aside / "new", place, aside / "old")
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written", got=error.strerror or str(error)) from error
+        raise OutputError(
+            f"{folder}: cannot be written", got=error.strerror or str(error)
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder

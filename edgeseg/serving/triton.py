@@ -9,12 +9,11 @@ frames has ``max_batch_size`` N, and ``dims`` without the batch.
 import re
 from pathlib import Path
 
-from edgeseg.backends.base import LABELS_AND_SCORES, OUTPUTS, SCORES, VERSION_COMPATIBLE
 from edgeseg.errors import EngineError, InputError
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.lowering import LoweringOptions, lower
 from edgeseg.graph.network import Network
-from edgeseg.passport import Passport
+from edgeseg.passport import LABELS_AND_SCORES, SCORES, Passport
 from edgeseg.serving.folder import require_ours, write_folder
 from edgeseg.spec import METADATA_KEY, ModelSpec
 
@@ -74,7 +73,8 @@ def triton_from_engine(engine: str | Path, repository: str | Path) -> Path:
             f"{engine}: Triton does not run an engine of this target",
             got=passport.target,
             expected=_TENSORRT,
-            hint=f"Give the ONNX file it was built from: `export({passport.name}.onnx, triton=FOLDER)`.",
+            hint=f"Give the ONNX file it was built from: `export({passport.name}.onnx, "
+            "triton=FOLDER)`.",
         )
 
     name = safe_name(passport.name)
@@ -89,11 +89,14 @@ def triton_from_engine(engine: str | Path, repository: str | Path) -> Path:
             hint="Build it again: `build_engine(NAME.onnx, target=tensorrt)`.",
         )
     most = _largest_batch(engine, passport)
-    if "plugin" in passport.settings and VERSION_COMPATIBLE not in passport.settings:
+    compiled = passport.tensorrt
+    if compiled.plugin and not compiled.version_compatible:
         raise EngineError(
-            f"{engine}: this plan unpools by edgeseg's plugin, which Triton opens and does not register",
-            got=passport.settings["plugin"],
-            hint="Build one for it: with `unpool=native`, or with `version_compatible`, which brings the plugin along.",
+            f"{engine}: this plan unpools by edgeseg's plugin, which Triton opens and does not "
+            "register",
+            got=compiled.plugin,
+            hint="Build one for it: with `unpool=native`, or with `version_compatible`, which "
+            "brings the plugin along.",
         )
 
     facts = {
@@ -103,8 +106,10 @@ def triton_from_engine(engine: str | Path, repository: str | Path) -> Path:
         "edgeseg.built_with": f"{passport.library} {passport.library_version}",
         "edgeseg.built_for": passport.device,
     }
-    scores = passport.settings.get(OUTPUTS) == LABELS_AND_SCORES
-    return _write(Path(repository), name, "tensorrt_plan", data, passport.spec, facts, most, scores=scores)
+    scores = compiled.outputs == LABELS_AND_SCORES
+    return _write(
+        Path(repository), name, "tensorrt_plan", data, passport.spec, facts, most, scores=scores
+    )
 
 
 def _largest_batch(engine: Path, passport: Passport) -> int:
@@ -115,21 +120,24 @@ def _largest_batch(engine: Path, passport: Passport) -> int:
     """
     from edgeseg.backends.tensorrt.profiles import Profile
 
-    if passport.settings.get(OUTPUTS) == SCORES:
+    if passport.tensorrt.outputs == SCORES:
         raise EngineError(
-            f"{engine}: this plan is the net alone, and Triton would run it without edgeseg's kernels",
+            f"{engine}: this plan is the net alone, and Triton would run it without edgeseg's "
+            "kernels",
             got="`kernels`",
             hint="Build one for it without: `build_engine(NAME.onnx, target=tensorrt)`.",
         )
 
-    ranges = Profile.read(passport.settings)
+    ranges = Profile.of(passport.tensorrt)
     if ranges.sizes or ranges.batch[0] > 1:
-        got = ranges.settings()
+        sizes = ":".join(f"{height}x{width}" for height, width in ranges.sizes)
+        batches = ":".join(map(str, ranges.batch))
         raise EngineError(
             f"{engine}: Triton cannot be told what this plan takes",
-            got=f"sizes {got['sizes']}" if ranges.sizes else f"batches of {got['batch']}",
+            got=f"sizes {sizes}" if sizes else f"batches of {batches}",
             expected="one size, and a batch from 1 on",
-            hint="Build one for it: `build_engine(NAME.onnx, target=tensorrt, batch=1:BEST:LARGEST)`.",
+            hint="Build one for it: `build_engine(NAME.onnx, target=tensorrt, "
+            "batch=1:BEST:LARGEST)`.",
         )
     return ranges.batch[2] if ranges.any else 0
 
@@ -171,7 +179,13 @@ def _write(
 
 
 def config_text(
-    name: str, platform: str, spec: ModelSpec, facts: dict[str, str], most: int = 0, *, scores: bool = False
+    name: str,
+    platform: str,
+    spec: ModelSpec,
+    facts: dict[str, str],
+    most: int = 0,
+    *,
+    scores: bool = False,
 ) -> str:
     """Return the text of ``config.pbtxt``.
 
@@ -199,8 +213,8 @@ def config_text(
 
     # Comments, name and platform.
     lines = [
-        "# Written by edgeseg export. The label map is no classification: labels.txt is for the client, and",
-        "# label_filename, with which Triton answers in top-k strings, is left out.",
+        "# Written by edgeseg export. The label map is no classification: labels.txt is for the",
+        "# client, and label_filename, with which Triton answers in top-k strings, is left out.",
         f"name: {quoted(name)}",
     ]
     if platform == "onnxruntime_onnx":
@@ -227,15 +241,7 @@ def config_text(
         "]",
     ]
 
-    for key, value in facts.items():
-        lines += [
-            "parameters {",
-            f"  key: {quoted(key)}",
-            "  value {",
-            f"    string_value: {quoted(value)}",
-            "  }",
-            "}",
-        ]
+    lines += _parameters(facts)
     return "\n".join(lines) + "\n"
 
 
@@ -251,6 +257,21 @@ def _tensor(side: str, name: str, dims: list[int], kind: str = "TYPE_UINT8") -> 
         "  }",
         "]",
     ]
+
+
+def _parameters(facts: dict[str, str]) -> list[str]:
+    """Return the lines of the parameters."""
+    lines: list[str] = []
+    for key, value in facts.items():
+        lines += [
+            "parameters {",
+            f"  key: {quoted(key)}",
+            "  value {",
+            f"    string_value: {quoted(value)}",
+            "  }",
+            "}",
+        ]
+    return lines
 
 
 def quoted(text: str) -> str:
@@ -270,59 +291,71 @@ def quoted(text: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _readme(name: str, platform: str, spec: ModelSpec, most: int = 0, *, scores: bool = False) -> str:
+def _readme(
+    name: str, platform: str, spec: ModelSpec, most: int = 0, *, scores: bool = False
+) -> str:
     """Return the text of ``README.txt``: the tensors, how to serve the model and how to call it."""
     height, width = spec.input_size
-    size = height * width * 3
-    plan = platform == "tensorrt_plan"
-    gpus = "--gpus all " if plan else ""
     n = "N" if most else "1"
-    shape = f"({n}, {len(spec.labels)}, {height}, {width})"
-    more = f"scores  {shape} float32, of which labels is the argmax: ask for outputs by name.\n" if scores else ""
     batch = f"\n        N is 1 to {most}." if most else ""
-    raw = f"""\
-A frame as raw bytes ({size} of them); the answer is a JSON header and, behind it, the label map:
 
-  ffmpeg -i street.png -vf scale={width}:{height} -pix_fmt bgr24 -f rawvideo frame.raw
-  curl -X POST localhost:8000/v2/models/{name}/infer -H "Content-Type: application/octet-stream" \\
-    -H "Inference-Header-Content-Length: 0" --data-binary @frame.raw | tail -c {height * width} >labels.raw
+    # What depends on the outputs, the batch and the platform.
+    more = ""
+    if scores:
+        shape = f"({n}, {len(spec.labels)}, {height}, {width})"
+        more = f"scores  {shape} float32, of which labels is the argmax: ask for outputs by name.\n"
+    raw = "" if most or scores else _raw_call(name, height, width)
+    gpus = ""
+    release = ""
+    plan_notes = ""
+    if platform == "tensorrt_plan":
+        gpus = "--gpus all "
+        release = ", with the TensorRT version in edgeseg.built_with of config.pbtxt"
+        plan_notes = """
 
-"""
+A version-compatible engine needs --backend-config=tensorrt,version-compatible=true behind it. On a
+Jetson with JetPack 6 the image is YY.MM-py3-igpu, and --runtime nvidia replaces --gpus all."""
+
     return f"""{name}: a model for Triton Inference Server, written by edgeseg export.
 
-frame   ({n}, {height}, {width}, 3) uint8, BGR, the camera's frame resized to {width}x{
-        height
-    }. Mean, std and colour order
-        are inside the model: send bytes.
-labels  ({n}, {height}, {width}) uint8, class ids; line i of labels.txt (from 0) is the name of id i.{batch}
+frame   ({n}, {height}, {width}, 3) uint8, BGR, the camera's frame resized to
+        {height}x{width} (HxW). Mean, std and colour order are inside the model: send bytes.
+labels  ({n}, {height}, {width}) uint8, class ids; line i of labels.txt (from 0) is the name of
+        id i.{batch}
 {more}
-Serve the repository, the folder this one is in (YY.MM: a release of the server{
-        ", with the TensorRT version in edgeseg.built_with of config.pbtxt" if plan else ""
-    }):
+Serve the repository, the folder this one is in (YY.MM: a release of the server{release}):
 
   docker run --rm {gpus}-p 8000:8000 -v "$PWD:/models" nvcr.io/nvidia/tritonserver:YY.MM-py3 \\
-    tritonserver --model-repository=/models{
-        '''
-
-A version-compatible engine needs --backend-config=tensorrt,version-compatible=true behind it. On a Jetson
-with JetPack 6 the image is YY.MM-py3-igpu, and --runtime nvidia stands in place of --gpus all.'''
-        if plan
-        else ""
-    }
+    tritonserver --model-repository=/models{plan_notes}
 
 Is it there, and what does it take?
 
   curl localhost:8000/v2/models/{name}/ready
   curl localhost:8000/v2/models/{name}/config
 
-{"" if most or scores else raw}From Python (pip install 'tritonclient[http]' opencv-python):
+{raw}From Python (pip install 'tritonclient[http]' opencv-python):
 
   import cv2
   import tritonclient.http as triton
 
   client = triton.InferenceServerClient("localhost:8000")
-  frame = cv2.resize(cv2.imread("street.png"), ({width}, {height}), interpolation=cv2.INTER_AREA)[None]
+  frame = cv2.imread("street.png")
+  frame = cv2.resize(frame, ({width}, {height}), interpolation=cv2.INTER_AREA)[None]
   given = triton.InferInput("frame", list(frame.shape), "UINT8")
   given.set_data_from_numpy(frame)
   labels = client.infer("{name}", [given]).as_numpy("labels")[0]
+"""
+
+
+def _raw_call(name: str, height: int, width: int) -> str:
+    """Return the part of ``README.txt`` on a call with ffmpeg and curl."""
+    return f"""\
+A frame as raw bytes ({height * width * 3} of them). The answer is a JSON header and, behind it,
+the label map:
+
+  ffmpeg -i street.png -vf scale={width}:{height} -pix_fmt bgr24 -f rawvideo frame.raw
+  curl -X POST localhost:8000/v2/models/{name}/infer \\
+    -H "Content-Type: application/octet-stream" -H "Inference-Header-Content-Length: 0" \\
+    --data-binary @frame.raw | tail -c {height * width} >labels.raw
+
 """

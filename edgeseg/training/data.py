@@ -1,6 +1,10 @@
-"""From a labelled data set to training batches: frames kept in memory if they fit, augmented anew, reproducibly."""
+"""Make training batches from a labelled data set.
+
+Frames are kept in memory if they fit, and augmented anew each time. Every draw can be repeated.
+"""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,169 +21,364 @@ from edgeseg.imaging.preprocess import resize_frame
 from edgeseg.training import distributed
 from edgeseg.training.augment import Augment, paste_classes
 from edgeseg.training.recipe import Recipe
+from edgeseg.types import Image
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 MEMORY_LIMIT = 4 << 30  # bytes of frames and masks
 
 
 def drive_of(name: str) -> str:
-    """The drive a frame comes from: its name up to the first underscore (CamVid's and Cityscapes' habit)."""
+    """Return the drive that a frame comes from: its name up to the first underscore.
+
+    CamVid and Cityscapes name their frames so.
+
+    Parameters
+    ----------
+    name : the frame's name.
+
+    Examples
+    --------
+    >>> drive_of("0001TP_006690")
+    '0001TP'
+    """
     return name.split("_")[0]
 
 
 class Samples(Sequence[Sample]):
-    """Chosen samples of a data set: kept in memory where they fit into ``MEMORY_LIMIT``, read anew where not."""
+    """Hold chosen samples of a data set.
+
+    They are kept in memory if they fit into ``MEMORY_LIMIT``, else read each time.
+
+    Parameters
+    ----------
+    data : the data set.
+    indices : the chosen samples; at least one.
+
+    Attributes
+    ----------
+    names : their names.
+    """
 
     def __init__(self, data: Dataset, indices: Sequence[int]) -> None:
-        self._data, self._indices = data, list(indices)
-        self.names = [data.names[i] for i in self._indices]
+        self._data = data
+        self._indices = list(indices)
+        self.names = [data.names[index] for index in self._indices]
+
+        # All frames are taken to be as large as the first.
         first = data[self._indices[0]]
         total = (first.image.nbytes + first.mask.nbytes) * len(self._indices)
-        self._held = None if total > MEMORY_LIMIT else [first, *(data[i] for i in self._indices[1:])]
+        self._held: list[Sample] | None = None
+        if total <= MEMORY_LIMIT:
+            self._held = [first, *(data[index] for index in self._indices[1:])]
 
     def __len__(self) -> int:
+        """Return the number of samples."""
         return len(self._indices)
 
     def __getitem__(self, index: Any) -> Any:
+        """Return a sample, or a list of samples for a slice."""
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self._data[self._indices[index]] if self._held is None else self._held[index]
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if self._held is None:
+            return self._data[self._indices[index]]
+        return self._held[index]
 
 
 def choose(data: Dataset, drives: Sequence[str]) -> Samples:
-    """All samples, or those of the named drives. Raises ``DataError`` where there are none."""
-    names = [i for i, name in enumerate(data.names) if not drives or drive_of(name) in drives]
-    if not names:
-        known = ", ".join(sorted({drive_of(n) for n in data.names}))
-        raise DataError(f"{data.name}: no frame of drives {', '.join(drives)}", got=f"drives {known}")
-    return Samples(data, names)
+    """Return the samples of some drives of a data set.
+
+    Parameters
+    ----------
+    data : the data set.
+    drives : names of drives; empty for all.
+
+    Raises
+    ------
+    DataError : the data set has no frame of these drives; the error lists the drives it has.
+    """
+    indices: list[int] = []
+    for index, name in enumerate(data.names):
+        if not drives or drive_of(name) in drives:
+            indices.append(index)
+    if not indices:
+        known = sorted({drive_of(name) for name in data.names})
+        raise DataError(
+            f"{data.name}: no frame of drives {', '.join(drives)}",
+            got=f"drives {', '.join(known)}",
+        )
+    return Samples(data, indices)
 
 
 class TrainSet(TorchDataset[Batch]):
-    """Items are addressed by (index, draw); the draw numbers the random change, so a run can be repeated."""
+    """Augment the samples to train on.
+
+    An item is addressed by (index, draw). The number of the draw decides the random changes, so
+    that a run can be repeated.
+
+    Parameters
+    ----------
+    samples : the samples.
+    augment : the random changes.
+    seed : seed of the run.
+
+    Attributes
+    ----------
+    drive_chance : (samples,) probability of each sample to be the second frame of a mix: every
+        drive is equally likely.
+    """
 
     def __init__(self, samples: Samples, augment: Augment, seed: int) -> None:
-        self.samples, self.augment, self.seed = samples, augment, seed
+        self.samples = samples
+        self.augment = augment
+        self.seed = seed
+
         drives = [drive_of(name) for name in samples.names]
-        weight = np.array([1 / drives.count(d) for d in drives])
-        self.drive_chance = weight / weight.sum()  # every drive alike
+        frames = Counter(drives)
+        weights = np.array([1 / frames[drive] for drive in drives])
+        self.drive_chance = weights / weights.sum()
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
+        """Return an image (H, W, 3) uint8 BGR and its mask (H, W) uint8 for (index, draw)."""
         index, draw = key
         rng = np.random.default_rng((self.seed, draw))
         sample = self.samples[index]
         image, mask = self.augment(sample.image, sample.mask, rng)
-        if self.augment.config.mix and rng.random() < self.augment.config.mix:
+
+        # Paste classes of a second frame.
+        mix = self.augment.config.mix
+        if mix and rng.random() < mix:
             other = self.samples[rng.choice(len(self.samples), p=self.drive_chance)]
-            pasted = self.augment(other.image, other.mask, rng)
-            image, mask = paste_classes(image, mask, *pasted, self.augment.ignore_id, rng)
-        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(np.ascontiguousarray(mask))
+            pasted, pasted_mask = self.augment(other.image, other.mask, rng)
+            ignore_id = self.augment.ignore_id
+            image, mask = paste_classes(image, mask, pasted, pasted_mask, ignore_id, rng)
+        return _tensor(image), _tensor(mask)
 
 
 class ValidationSet(TorchDataset[Batch]):
-    """Whole frames at the net's input size, masks at their own."""
+    """Return whole frames at the model's input size, and masks at their own.
+
+    Parameters
+    ----------
+    samples : the samples.
+    size : (H, W) of the model's input.
+    """
 
     def __init__(self, samples: Sequence[Sample], size: tuple[int, int]) -> None:
-        self.samples, self.size = samples, size
+        self.samples = samples
+        self.size = size
 
     def __len__(self) -> int:
+        """Return the number of frames."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Batch:
+        """Return an image (H, W, 3) uint8 BGR and its mask, uint8 at the frame's own size."""
         sample = self.samples[index]
-        image = np.ascontiguousarray(resize_frame(sample.image, self.size))
-        return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(sample.mask))
+        return _tensor(resize_frame(sample.image, self.size)), _tensor(sample.mask)
+
+
+def _tensor(array: Image) -> torch.Tensor:
+    """Return an array as a tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 class DriveSampler(Sampler[tuple[int, int]]):
-    """(index, draw) pairs of one epoch: a shuffle, or draws that favour short drives by ``balance`` (0..1).
+    """Yield the (index, draw) pairs of an epoch: a shuffle, or draws that favour short drives.
 
-    With balance b a drive of n frames is drawn in proportion to n ** (1 - b): 0 is every frame alike, 1 every drive.
-    Of several processes each takes its turn, so that together they see the batches that one would see.
+    With balance b, a drive of n frames is drawn in proportion to n ** (1 - b). If there are several
+    processes, they take turns, so that together they see the batches that one process would see.
+
+    Parameters
+    ----------
+    names : names of the samples, which tell their drives.
+    balance : 0 draws every frame equally often, 1 every drive.
+    seed : seed of the run.
+
+    Attributes
+    ----------
+    chance : (samples,) probability of each sample.
+    epoch : number of the epoch, from 0 on.
+
+    Examples
+    --------
+    >>> sampler = DriveSampler(["A_1", "A_2", "B_1"], balance=0.0, seed=0)
+    >>> sorted(index for index, draw in sampler)
+    [0, 1, 2]
     """
 
     def __init__(self, names: Sequence[str], balance: float, seed: int) -> None:
         drives = [drive_of(name) for name in names]
-        count = {d: drives.count(d) for d in set(drives)}
-        weights = np.array([count[d] ** -balance for d in drives], np.float64)
+        frames = Counter(drives)
+        weights = np.array([frames[drive] ** -balance for drive in drives], np.float64)
         self.chance = weights / weights.sum()
-        self.balance, self.seed, self.epoch = balance, seed, 0
+        self.balance = balance
+        self.seed = seed
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose pairs are yielded next.
+
+        Parameters
+        ----------
+        epoch : number of the epoch, from 0 on.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.chance) // distributed.rank_and_world_size()[1]
+        """Return the number of pairs of this process."""
+        _, world_size = distributed.rank_and_world_size()
+        return len(self.chance) // world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield this process's pairs of the epoch."""
         rng = np.random.default_rng((self.seed, self.epoch))
-        n = len(self.chance)
-        # Systematic sampling: a frame of chance p comes floor(np) or ceil(np) times, so none is forgotten by bad luck.
-        marks = (rng.random() + np.arange(n)) / n
-        order = rng.permutation(n)
-        drawn = order[np.minimum(np.searchsorted(np.cumsum(self.chance[order]), marks), n - 1)]
+        count = len(self.chance)
+
+        # Systematic sampling: a frame with probability p is drawn floor(np) or ceil(np) times, so
+        # that no frame is left out by chance.
+        marks = (rng.random() + np.arange(count)) / count
+        order = rng.permutation(count)
+        places = np.searchsorted(np.cumsum(self.chance[order]), marks)
+        drawn = order[np.minimum(places, count - 1)]
         rng.shuffle(drawn)
-        first = self.epoch * n
-        rank, world = distributed.rank_and_world_size()
+
+        # Number the draws through all epochs, and take every world_size-th pair.
+        first = self.epoch * count
         pairs = [(int(index), first + place) for place, index in enumerate(drawn)]
-        yield from pairs[rank : len(self) * world : world]
+        rank, world_size = distributed.rank_and_world_size()
+        yield from pairs[rank : len(self) * world_size : world_size]
 
 
 class ShareSampler(Sampler[int]):
-    """Every frame once, in order, over all processes."""
+    """Yield every frame once, in order, over all processes.
+
+    Parameters
+    ----------
+    count : number of frames.
+
+    Examples
+    --------
+    >>> list(ShareSampler(3))
+    [0, 1, 2]
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
 
     def __len__(self) -> int:
-        return len(range(*self._part()))
+        """Return the number of frames of this process."""
+        return len(self._indices())
 
     def __iter__(self) -> Iterator[int]:
-        yield from range(*self._part())
+        """Yield this process's frames."""
+        yield from self._indices()
 
-    def _part(self) -> tuple[int, int, int]:
-        rank, world = distributed.rank_and_world_size()
-        return rank, self.count, world
-
-
-def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)
+    def _indices(self) -> range:
+        """Return the indices of this process's frames."""
+        rank, world_size = distributed.rank_and_world_size()
+        return range(rank, self.count, world_size)
 
 
 def rare_chances(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """How often a rare-class crop is centred on each label id, (256,): inverse root of its share, common ones never."""
+    """Return how often a rare-class crop is centred on each label id.
+
+    It is the inverse square root of the class's share of the pixels, and 0 for classes that have
+    more than an equal share.
+
+    Parameters
+    ----------
+    counts : what ``edgeseg.training.loss.class_pixels`` returned.
+
+    Returns
+    -------
+    (256,) float64, relative to each other.
+
+    Examples
+    --------
+    >>> rare_chances(np.array([[96, 4], [100, 100]]))[:2].tolist()
+    [0.0, 5.0]
+    """
     pixels = counts[0].astype(np.float64)
     share = pixels / max(pixels.sum(), 1)
-    chance = np.zeros(256)
     rare = (share > 0) & (share < 1 / len(share))
+
+    chance = np.zeros(256)
     chance[: len(share)][rare] = share[rare] ** -0.5
     return chance
 
 
 def needs_counts(recipe: Recipe) -> bool:
-    """Whether a recipe asks how many pixels each class has: that reads every frame."""
+    """Return True if a recipe needs to know how many pixels each class has.
+
+    Counting them reads every frame.
+
+    Parameters
+    ----------
+    recipe : the recipe.
+    """
     return recipe.loss.class_weights != "none" or recipe.augment.rare_crop > 0
 
 
 def loaders(
-    recipe: Recipe, train: Samples, val: Samples, ignore_id: int, counts: npt.NDArray[np.int64] | None, world: int = 1
+    recipe: Recipe,
+    train: Samples,
+    val: Samples,
+    ignore_id: int,
+    counts: npt.NDArray[np.int64] | None,
+    world: int = 1,
 ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
-    """The training and the validation loader; images (N, H, W, 3) uint8 BGR, masks (N, H, W) uint8.
+    """Return the loaders of training and of validation.
 
-    A process of ``world`` gets its share of each of the recipe's batches.
+    Parameters
+    ----------
+    recipe : the recipe.
+    train, val : the samples to train on and to validate on.
+    ignore_id : id of void.
+    counts : what ``edgeseg.training.loss.class_pixels`` returned; None if the recipe needs none.
+    world : number of processes; each gets its share of every batch of the recipe.
+
+    Returns
+    -------
+    Two loaders of images (N, H, W, 3) uint8 BGR and masks (N, H, W) uint8. A batch of validation is
+    one frame.
+
+    Raises
+    ------
+    InputError : the processes cannot share a batch equally.
     """
     fit = recipe.fit
     if fit.batch % world:
-        raise InputError("a batch is shared by the processes", got=f"{fit.batch} frames for {world} processes")
-    size = recipe.augment.crop or recipe.model.input_size
-    rare = np.zeros(256) if counts is None else rare_chances(counts)
-    augment = Augment(recipe.augment, size, ignore_id, rare)
+        raise InputError(
+            "the processes share each batch equally",
+            got=f"{fit.batch} frames for {world} processes",
+            expected="a `fit.batch` that the number of processes divides",
+        )
+
+    # Worker processes.
     workers = min(fit.workers, os.cpu_count() or 1)
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     if workers:
-        options |= {"worker_init_fn": _quiet_worker, "prefetch_factor": 4}
-    sampler = DriveSampler(train.names, recipe.data.balance_drives, fit.seed)
-    dataset = TrainSet(train, augment, fit.seed)
-    train_loader = DataLoader(dataset, batch_size=fit.batch // world, sampler=sampler, drop_last=True, **options)
-    val_loader = DataLoader(ValidationSet(val, recipe.model.input_size), batch_size=1, sampler=ShareSampler(len(val)))
+        options["worker_init_fn"] = _use_one_thread
+        options["prefetch_factor"] = 4
+
+    # Training: augmented frames.
+    size = recipe.augment.crop or recipe.model.input_size
+    rare = np.zeros(256) if counts is None else rare_chances(counts)
+    augment = Augment(recipe.augment, size, ignore_id, rare)
+    train_loader = DataLoader(
+        TrainSet(train, augment, fit.seed),
+        batch_size=fit.batch // world,
+        sampler=DriveSampler(train.names, recipe.data.balance_drives, fit.seed),
+        drop_last=True,
+        **options,
+    )
+
+    # Validation: whole frames.
+    val_set = ValidationSet(val, recipe.model.input_size)
+    val_loader = DataLoader(val_set, batch_size=1, sampler=ShareSampler(len(val)))
     return train_loader, val_loader
+
+
+def _use_one_thread(_: int) -> None:
+    """Stop OpenCV from starting threads inside a worker process."""
+    cv2.setNumThreads(0)

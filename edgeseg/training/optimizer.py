@@ -1,4 +1,4 @@
-"""Optimizers by name, and the learning rate of each part of a net."""
+"""Build optimizers by name, and choose the learning rate of each part of a model."""
 
 import re
 from typing import Any
@@ -9,30 +9,67 @@ from torch import nn
 from edgeseg.training.recipe import OptimSection
 from edgeseg.training.schedule import lr_factor
 
-# encoder.layer1..., encoder.0..., encoder.blocks.0...: what a block of an encoder is called.
+# The name of an encoder's block: encoder.layer1..., encoder.0..., encoder.blocks.0...
 _BLOCK = re.compile(r"^encoder\.((?:blocks\.)?[^.]+)")
 
 
 def parameter_groups(net: nn.Module, config: OptimSection) -> list[dict[str, Any]]:
-    """The groups of ``net``'s parameters, each with its ``lr``: the encoder's blocks in order, then the rest."""
+    """Return a model's parameters in groups, each with its learning rate.
+
+    Parameters
+    ----------
+    net : the model; the names of its encoder's parameters begin with ``encoder.``.
+    config : the base learning rate and those of the encoder.
+
+    Returns
+    -------
+    Groups with ``params`` and ``lr``, as PyTorch's optimizers take them: the encoder's blocks in
+    order, then the rest. Without ``encoder_lr_first`` the encoder is one group.
+
+    Examples
+    --------
+    >>> model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    >>> groups = parameter_groups(model, OptimSection(lr=0.5, encoder_lr_factor=0.5))
+    >>> [(len(group["params"]), group["lr"]) for group in groups]
+    [(2, 0.25), (2, 0.5)]
+    """
+    # Sort the parameters into the encoder's blocks and the rest.
     blocks: dict[str, list[nn.Parameter]] = {}
     rest: list[nn.Parameter] = []
     for name, parameter in net.named_parameters():
         found = _BLOCK.match(name)
-        (blocks.setdefault(found[1], []) if found else rest).append(parameter)
-    last, first = config.encoder_lr_factor, config.encoder_lr_first or config.encoder_lr_factor
-    steps = max(len(blocks) - 1, 1)
-    groups = [
-        {"params": parameters, "lr": config.lr * first * (last / first) ** (place / steps)}
-        for place, parameters in enumerate(blocks.values())
-    ]
-    if config.encoder_lr_first is None and groups:
-        groups = [{"params": [p for group in groups for p in group["params"]], "lr": config.lr * last}]
-    return [*groups, {"params": rest, "lr": config.lr}]
+        if found:
+            blocks.setdefault(found[1], []).append(parameter)
+        else:
+            rest.append(parameter)
+
+    groups: list[dict[str, Any]] = []
+    last = config.encoder_lr_factor
+    first = config.encoder_lr_first
+    if first is not None:
+        # One group per block, with geometrically spaced rates.
+        steps = max(len(blocks) - 1, 1)
+        for place, parameters in enumerate(blocks.values()):
+            rate = config.lr * first * (last / first) ** (place / steps)
+            groups.append({"params": parameters, "lr": rate})
+    elif blocks:
+        encoder: list[nn.Parameter] = []
+        for parameters in blocks.values():
+            encoder += parameters
+        groups.append({"params": encoder, "lr": config.lr * last})
+
+    groups.append({"params": rest, "lr": config.lr})
+    return groups
 
 
 def make_optimizer(groups: list[dict[str, Any]], config: OptimSection) -> torch.optim.Optimizer:
-    """The recipe's optimizer; ``momentum`` is SGD's."""
+    """Build the optimizer that a recipe names.
+
+    Parameters
+    ----------
+    groups : groups of parameters, as ``parameter_groups`` returns them.
+    config : the optimizer's name and settings; ``momentum`` is used by SGD alone.
+    """
     decay = config.weight_decay
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=decay)
@@ -43,7 +80,16 @@ def make_optimizer(groups: list[dict[str, Any]], config: OptimSection) -> torch.
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=decay)
 
 
-def with_schedule(optimizer: torch.optim.Optimizer, config: OptimSection, steps: int) -> dict[str, Any]:
-    """What Lightning's ``configure_optimizers`` gives back."""
+def with_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimSection, steps: int
+) -> dict[str, Any]:
+    """Return an optimizer with its schedule, in the form of Lightning's ``configure_optimizers``.
+
+    Parameters
+    ----------
+    optimizer : the optimizer.
+    config : the schedule.
+    steps : number of steps of the run.
+    """
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(config, steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

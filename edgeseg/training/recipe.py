@@ -1,4 +1,7 @@
-"""A recipe: one TOML file that is one experiment. Unknown keys and impossible values are errors, never ignored."""
+"""Read recipes: one TOML file is one experiment.
+
+Unknown keys and impossible values are errors; they are never ignored.
+"""
 
 import sys
 from pathlib import Path
@@ -15,6 +18,8 @@ else:
     import tomli as tomllib
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_SECTIONS = ("model", "data", "augment", "loss", "optim", "fit")  # that a stage may change
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -22,14 +27,24 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Section(BaseModel):
+    """Refuse unknown keys and later changes."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelSection(_Section):
-    """The net and its input.
+    """Describe the model and its input.
 
-    ``encoder`` is a source of pretrained encoder weights: a file or ``torchvision``. ``init`` is a checkpoint of the
-    same net whose weights the run starts from; where only the number of classes differs, all but the classifier's.
+    Attributes
+    ----------
+    architecture : a name of ``edgeseg.models.REGISTRY``.
+    arguments : arguments of the architecture; they override those of the registry.
+    input_size : (H, W) of the model's input.
+    mean, std : per channel, of RGB values in 0..1.
+    encoder : source of pretrained encoder weights: a file, or ``torchvision``.
+    init : checkpoint of the same model whose weights the run starts from. If only the number of
+        classes differs, all weights but the classifiers' are used.
+    freeze_encoder_epochs : number of first epochs in which the encoder is not trained.
     """
 
     architecture: str
@@ -43,7 +58,18 @@ class ModelSection(_Section):
 
 
 class DataSection(_Section):
-    """Where frames come from. ``drives`` keeps only frames of these drives in training (cross-validation by drive)."""
+    """Describe where the frames come from.
+
+    Attributes
+    ----------
+    address : the data set, as ``READER:PATH``.
+    train, val : names of the splits to train on and to validate on.
+    drives : drives of the training split to use; empty for all. With ``val_drives`` this is
+        cross-validation by drive.
+    val_drives : drives of the validation split to use; empty for all.
+    balance_drives : how much short drives are favoured, 0..1: 0 draws every frame equally often, 1
+        every drive.
+    """
 
     address: str
     train: str = "train"
@@ -54,12 +80,36 @@ class DataSection(_Section):
 
 
 class AugmentSection(_Section):
-    """Random changes of a training frame; every probability 0 and range of one value is the plain frame.
+    """Describe the random changes of a training frame.
 
-    ``mix`` is how often half the classes of a second frame, most often of another drive, are pasted over the first.
-    ``base`` is the length in pixels that a frame's longer side gets before ``scale``; without it, with a ``crop``, the
-    frame keeps its size. ``resized_crop`` is how often a part of the frame, of a share of its area in ``area`` and with
-    up to ``ratio`` of its aspect, is enlarged to the whole (torchvision's RandomResizedCrop).
+    If every probability is 0 and every range has one value, the frame stays as it is.
+
+    Attributes
+    ----------
+    base : length in pixels that the longer side of a frame gets before ``scale``. Without it, and
+        with a ``crop``, the frame keeps its size.
+    crop : (H, W) of the training images; None for the model's input size, without cropping.
+    flip : probability of a horizontal flip.
+    scale : range of the zoom factor, drawn on a logarithmic scale.
+    aspect : largest change of the aspect ratio, as a factor.
+    rotate_degrees : largest rotation, in both directions.
+    skew_degrees : largest horizontal skew, in both directions.
+    resized_crop : probability that a part of the frame is enlarged to the whole (torchvision's
+        RandomResizedCrop).
+    area : range of that part's share of the area.
+    ratio : largest change of that part's aspect ratio, as a factor.
+    rare_crop : probability that a crop is centred near a pixel of a rare class.
+    brightness, contrast : largest relative change.
+    gamma : largest exponent; its inverse is the smallest.
+    temperature : largest relative change of blue against red, and half of it for green.
+    saturation : largest relative change.
+    hue_degrees : largest rotation of the hue, in both directions.
+    shade : strength of a smooth brightness field.
+    grey : probability that the frame loses its colours.
+    blur : probability of a Gaussian blur.
+    noise : largest standard deviation of Gaussian noise, in grey levels of 0..255.
+    mix : probability that half the classes of a second frame are pasted over the first. The second
+        frame most often comes from another drive.
     """
 
     base: Count | None = None
@@ -87,11 +137,17 @@ class AugmentSection(_Section):
 
 
 class LossSection(_Section):
-    """Cross-entropy. ``class_weights``: see ``edgeseg.training.loss``; ``weight_power`` tempers them (0 = none).
+    """Describe the loss: cross-entropy, and what is added to it.
 
-    ``prior_correction`` is the share of the class weights' effect on the scores that is taken back afterwards.
-    ``focal_gamma`` turns pixels down that are right already (Lin et al. 2017); ``dice`` is the weight of a soft Dice
-    term added to it (Milletari et al. 2016).
+    Attributes
+    ----------
+    class_weights : how classes are weighted (``edgeseg.training.loss.class_weights``).
+    weight_power : exponent of the class weights; 0 gives equal weights.
+    prior_correction : share of the class weights' effect on the logits that is taken back after
+        training, 0..1.
+    label_smoothing : probability that is spread over all classes.
+    focal_gamma : exponent that lowers the loss of pixels that are already right (Lin et al. 2017).
+    dice : weight of a soft Dice term that is added (Milletari et al. 2016).
     """
 
     class_weights: Literal["none", "inverse", "median", "log"] = "none"
@@ -103,10 +159,22 @@ class LossSection(_Section):
 
 
 class OptimSection(_Section):
-    """Optimizer and learning-rate schedule over all steps. ``power`` belongs to poly, ``warmup`` to one-cycle.
+    """Describe the optimizer, and the learning rate over all steps.
 
-    The encoder's rate is ``lr * encoder_lr_factor``. With ``encoder_lr_first`` its first block gets ``lr`` times that,
-    its last ``encoder_lr_factor``, those between geometrically spaced rates (Howard & Ruder 2018, section 3.2).
+    Attributes
+    ----------
+    optimizer : name of the optimizer.
+    lr : base learning rate.
+    weight_decay : of all parameters.
+    momentum : of ``sgd`` alone.
+    schedule : course of the learning rate (``edgeseg.training.schedule``).
+    power : exponent of ``poly``.
+    warmup : share of the steps in which ``onecycle`` rises.
+    encoder_lr_factor : the encoder's learning rate is ``lr`` times this.
+    encoder_lr_first : if given, the encoder's first block gets ``lr`` times this, its last block
+        ``lr * encoder_lr_factor``, and the blocks between them geometrically spaced rates (Howard &
+        Ruder 2018, section 3.2).
+    clip_norm : largest norm of the gradient; 0 for no limit.
     """
 
     optimizer: Literal["adamw", "adam", "sgd", "adadelta"] = "adamw"
@@ -122,11 +190,23 @@ class OptimSection(_Section):
 
 
 class FitSection(_Section):
-    """The length and the machinery of the run.
+    """Describe the length and the machinery of the run.
 
-    ``batch`` frames make a batch, on however many processes; ``accumulate`` batches make a step. ``select`` is what
-    ``best.pt`` is best in on the validation split: its IoU, its pixel accuracy or its loss; ``stop_on`` is what
-    ``patience`` watches, ``select`` unless given. ``fp16`` needs a GPU.
+    Attributes
+    ----------
+    epochs : number of epochs.
+    batch : frames per batch, over all processes.
+    accumulate : batches per step of the optimizer.
+    precision : floating-point type of the computation; ``fp16`` needs a GPU.
+    compile : use ``torch.compile``.
+    ema : decay of the running average of the weights; 0 for no average.
+    validate_every : epochs between validations.
+    select : the score on the validation split that decides which weights ``best.pt`` holds: mean
+        IoU, pixel accuracy or loss.
+    stop_on : the score that ``patience`` watches; None for ``select``.
+    patience : validations without a better score before the run stops; 0 for never.
+    workers : processes that load data.
+    seed : seed of all random draws.
     """
 
     epochs: Count
@@ -138,20 +218,46 @@ class FitSection(_Section):
     validate_every: Count = 1
     select: Literal["miou", "pixel_accuracy", "loss"] = "miou"
     stop_on: Literal["miou", "pixel_accuracy", "loss"] | None = None
-    patience: int = Field(default=0, ge=0, description="validations without a better score before stopping; 0 = never")
+    patience: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=0)
     seed: int = 0
 
 
 class Stage(_Section):
-    """A part of a run with values of its own: ``set = {"fit.epochs" = 10}``. It starts from the stage before."""
+    """Describe a part of a run that has values of its own. It starts from the stage before.
+
+    Attributes
+    ----------
+    name : name of the stage and of its folder.
+    set : the values, as in ``set = {"fit.epochs" = 10}``.
+    """
 
     name: str = Field(pattern=_NAME)
     set: dict[str, Any] = {}
 
 
 class Recipe(_Section):
-    """One experiment, whole."""
+    """Describe one whole experiment.
+
+    Attributes
+    ----------
+    name : name of the experiment.
+    about : a sentence about it.
+    model, data, augment, loss, optim, fit : the sections.
+    stage : the stages of the run; empty if it has one part.
+
+    Examples
+    --------
+    >>> recipe = Recipe.model_validate({
+    ...     "name": "tiny",
+    ...     "model": {"architecture": "enet", "input_size": [64, 96]},
+    ...     "data": {"address": "synthetic://?length=24"},
+    ...     "optim": {"lr": 5e-3},
+    ...     "fit": {"epochs": 4, "batch": 4},
+    ... })
+    >>> recipe.optim.schedule
+    'onecycle'
+    """
 
     name: str = Field(pattern=_NAME)
     about: str = ""
@@ -165,6 +271,7 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _stages_work(self) -> "Recipe":
+        """Raise ``ValueError`` if stages share a name, or one has no valid recipe."""
         names = [stage.name for stage in self.stage]
         if len(set(names)) != len(names):
             raise ValueError("two stages have one name")
@@ -173,18 +280,38 @@ class Recipe(_Section):
         return self
 
     def of_stage(self, stage: Stage) -> "Recipe":
-        """The recipe of one stage by itself. Raises ``ValueError`` (pydantic's too) for a value it cannot have."""
+        """Return the recipe of one stage by itself.
+
+        Parameters
+        ----------
+        stage : one of ``self.stage``.
+
+        Raises
+        ------
+        ValueError : the stage sets a key that does not exist, or a value that is not valid
+            (pydantic's ``ValidationError`` is a ``ValueError``, too).
+        """
         values = {**self.model_dump(), "stage": ()}
         for key, value in stage.set.items():
             section, _, field = key.partition(".")
-            if section not in ("model", "data", "augment", "loss", "optim", "fit") or not field:
+            if section not in _SECTIONS or not field:
                 raise ValueError(f"stage {stage.name!r} sets {key!r}, which is no section.key")
             values[section] = {**values[section], field: value}
         return Recipe.model_validate(values)
 
 
 def with_changes(recipe: Recipe, changes: dict[str, object]) -> Recipe:
-    """A recipe with some values replaced, ``{"fit.epochs": 3}``, checked again."""
+    """Return a recipe with some values replaced, validated again.
+
+    Parameters
+    ----------
+    recipe : the recipe; it stays as it is.
+    changes : new values by key, such as ``{"fit.epochs": 3}``.
+
+    Raises
+    ------
+    InputError : the result is no valid recipe.
+    """
     values = recipe.model_dump()
     for key, value in changes.items():
         section, _, field = key.partition(".")
@@ -192,22 +319,38 @@ def with_changes(recipe: Recipe, changes: dict[str, object]) -> Recipe:
             values[section][field] = value
         else:
             values[section] = value
+
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{recipe.name}: not a valid recipe", got=first_problem(error, Recipe)) from error
+        problem = first_problem(error, Recipe)
+        raise InputError(f"{recipe.name}: not a valid recipe", got=problem) from error
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read and check a recipe. Raises ``InputError`` with the first thing wrong in it."""
+    """Read and validate a recipe.
+
+    Parameters
+    ----------
+    path : the TOML file.
+
+    Raises
+    ------
+    InputError : the file is missing, is not TOML, or is no valid recipe; the error names the first
+        problem.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError("no such recipe", got=repr(str(path)), hint="Recipes are engines/*.toml.")
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not a readable TOML file", got=str(error).splitlines()[0]) from error
+        problem = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable TOML file", got=problem) from error
+
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{path}: not a valid recipe", got=first_problem(error, Recipe)) from error
+        problem = first_problem(error, Recipe)
+        raise InputError(f"{path}: not a valid recipe", got=problem) from error

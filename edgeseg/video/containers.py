@@ -20,6 +20,7 @@ from typing import BinaryIO
 _SLACK_FRAMES = 2
 _SLACK_SHARE = 0.02
 
+_EDITS_AT = 8  # bytes of an ``elst`` box before its first entry: version, flags, count
 _ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 
@@ -243,14 +244,15 @@ def _shown(edits: bytes) -> int:
 
     Empty edits (their start is negative) only delay the track, so they do not count.
     """
-    if not edits:
+    if len(edits) < _EDITS_AT:
         return 0
 
     entry = struct.Struct(">Qqi" if edits[0] == 1 else ">Iii")
     announced = struct.unpack_from(">I", edits, 4)[0]
+    held = (len(edits) - _EDITS_AT) // entry.size  # a broken list holds fewer than it announces
     shown = 0
-    for number in range(min(announced, len(edits) // entry.size)):
-        length, start, _ = entry.unpack_from(edits, 8 + number * entry.size)
+    for number in range(min(announced, held)):
+        length, start, _ = entry.unpack_from(edits, _EDITS_AT + number * entry.size)
         if start >= 0:
             shown += length
     return int(shown)

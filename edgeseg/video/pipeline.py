@@ -20,8 +20,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edgeseg.capabilities import NV12, PAINT
 from edgeseg.errors import EngineError, OutputError
 from edgeseg.imaging.postprocess import LabelMap, Picture, legend, overlay
+from edgeseg.reporter import SILENT, Reporter
 from edgeseg.spec import LabelSpace, ModelSpec
 from edgeseg.video.frames import Channel, Frame, Source
 from edgeseg.video.sinks import Output, Sink
@@ -37,15 +39,15 @@ _LEGEND_ROW_SHARE = 26  # a row of the legend is the frame's height divided by t
 _LEGEND_MAX_SHARE = 0.5  # a legend wider than this share of the frame hides more than it tells
 
 Clock = Callable[[], float]  # -> seconds
-Progress = Callable[[int, int | None], None]  # (frames out, total or None)
 
 
 class Segmenter(Protocol):
     """Describe what ``segment`` runs: an engine, or any callable with a spec.
 
-    Two more attributes are optional. If the engine has ``paint(frame, alpha) -> (labels, picture)``
-    (engines built with ``--kernels`` do), it also paints the pictures. If its ``takes_nv12`` is
-    true, it receives a camera's ``Nv12`` without conversion.
+    One more attribute is optional: ``capabilities``, a set of names of ``edgeseg.capabilities``.
+    With ``PAINT`` the engine has ``paint(frame, alpha) -> (labels, picture)`` and paints the
+    pictures, too. With ``NV12`` it receives a camera's ``Nv12`` without conversion. Engines built
+    with ``PlanOptions(kernels=True)`` have both.
     """
 
     @property
@@ -125,7 +127,12 @@ class Samples:
         self._random = random.Random(0)
 
     def add(self, seconds: float) -> None:
-        """Add one duration, seconds."""
+        """Add one duration.
+
+        Parameters
+        ----------
+        seconds : the duration.
+        """
         full = self._seen >= len(self._values)
         slot = self._random.randrange(self._seen + 1) if full else self._seen
         if slot < len(self._values):
@@ -151,7 +158,7 @@ def segment(
     alpha: float = 0.5,
     show_legend: bool = True,
     max_frames: int | None = None,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
     clock: Clock = time.perf_counter,
 ) -> Summary:
     """Run an engine over a source, write the results to sinks, and close them all.
@@ -166,8 +173,7 @@ def segment(
     show_legend : draw the names of the classes into the pictures. The legend is left out if it
         would hide half of the frame.
     max_frames : number of frames after which to stop.
-    on_progress : called as ``on_progress(frames_out, total or None)`` in your thread, after each
-        frame.
+    reporter : receives the progress after each frame, in your thread.
     clock : returns seconds; tests pass their own.
 
     Returns
@@ -179,7 +185,7 @@ def segment(
     ------
     OutputError : a sink would overwrite the source.
     EngineError : the engine returned something else than a label map of the frame's size.
-    Any exception of the source, the engine, a sink or ``on_progress`` is raised again, after the
+    Any exception of the source, the engine, a sink or ``reporter`` is raised again, after the
     unfinished outputs were removed.
 
     Examples
@@ -199,7 +205,7 @@ def segment(
         if any(sink.needs_picture for sink in sinks):
             run.painter = _Painter(engine.spec.labels, alpha, show_legend)
 
-        summary = run.execute(on_progress)
+        summary = run.execute(reporter)
         for sink in sinks:
             sink.finish()
         return summary
@@ -234,7 +240,7 @@ class _Run:
         self._frames_in = 0
         self.painter: _Painter | None = None
 
-    def execute(self, on_progress: Progress | None) -> Summary:
+    def execute(self, reporter: Reporter) -> Summary:
         """Start the stages, write in this thread until the end, and stop them again."""
         stages = (
             threading.Thread(
@@ -258,7 +264,7 @@ class _Run:
             stage.start()
 
         try:
-            stopped = self._write_all(on_progress)
+            stopped = self._write_all(reporter)
         except KeyboardInterrupt:
             stopped = "interrupted"
         finally:
@@ -267,8 +273,9 @@ class _Run:
 
     def _segmented(self) -> Iterator[tuple[Frame, LabelMap, Picture | None]]:
         """Yield frames, labels, and pictures if the engine paints them: stages read and network."""
-        paint = getattr(self._engine, "paint", None) if self.painter is not None else None
-        takes_nv12 = getattr(self._engine, "takes_nv12", False)
+        engine: Any = self._engine
+        capabilities: frozenset[str] = getattr(engine, "capabilities", frozenset())
+        takes_nv12 = NV12 in capabilities
         if takes_nv12:
             self._source.hand_on_nv12()
 
@@ -283,10 +290,10 @@ class _Run:
             start = self._clock()
             picture = None
             pixels: Any = frame.pixels if takes_nv12 else frame.image
-            if paint is not None and self.painter is not None:
-                labels, picture = paint(pixels, self.painter.alpha)
+            if self.painter is not None and PAINT in capabilities:
+                labels, picture = engine.paint(pixels, self.painter.alpha)
             else:
-                labels = self._engine(pixels)
+                labels = engine(pixels)
             self._samples["network"].add(self._clock() - start)
 
             _require_label_map(frame, labels)
@@ -307,7 +314,7 @@ class _Run:
 
             yield Output(frame, labels, picture)
 
-    def _write_all(self, on_progress: Progress | None) -> str:
+    def _write_all(self, reporter: Reporter) -> str:
         """Write all results in the caller's thread (stage write), and return why the run ended."""
         total = self._source.info.frames
         if self._max_frames is not None:
@@ -316,8 +323,7 @@ class _Run:
         for output in self._drawn:
             with _whole():
                 self._write(output)
-            if on_progress is not None:
-                on_progress(self._frames_out, total)
+            reporter.progress("segment", self._frames_out, total)
             if any(sink.closed for sink in self._sinks):
                 return "window closed"
 
@@ -446,7 +452,9 @@ def _refuse_overwriting(source: Source, sinks: Sequence[Sink]) -> None:
         if source.path.resolve() == sink.path.resolve():
             raise OutputError(f"{sink.path}: is what is being read", hint="Give another output.")
         if _masks_beside(source.path, sink.path):
-            raise OutputError(f"{sink.path}: a mask would replace {source.path}", hint="Give another folder.")
+            raise OutputError(
+                f"{sink.path}: a mask would replace {source.path}", hint="Give another folder."
+            )
 
 
 def _masks_beside(source: Path, folder: Path) -> bool:

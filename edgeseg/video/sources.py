@@ -154,7 +154,9 @@ def _capture(uri: str | int, api: int, settings: Sequence[int] = ()) -> cv2.Vide
     """Return an opened capture, or None if ``uri`` cannot be opened."""
     with quiet():
         try:
-            capture = cv2.VideoCapture(uri, api, settings) if settings else cv2.VideoCapture(uri, api)
+            capture = (
+                cv2.VideoCapture(uri, api, settings) if settings else cv2.VideoCapture(uri, api)
+            )
         except cv2.error:
             return None
 
@@ -248,7 +250,8 @@ def _open_video(path: Path) -> Source:
     """Open a video file."""
     cannot = InputError(
         f"{path}: cannot be opened as a video",
-        expected="a whole mp4, avi, mkv, ... (a file cut short while copying or recording lacks its index)",
+        expected="a whole mp4, avi, mkv, ... (a file cut short while copying or recording lacks "
+        "its index)",
         hint="Copy it again, or check it with: ffprobe FILE",
     )
     try:
@@ -289,7 +292,9 @@ def _recorded(
 
         problem = early_end(container, count, counted, info.fps, last_s, gap_s)
         if problem:
-            raise InputError(f"{name}: {problem}", hint="Copy or record it again, or repair it with ffmpeg.")
+            raise InputError(
+                f"{name}: {problem}", hint="Copy or record it again, or repair it with ffmpeg."
+            )
 
     return Source(info, frames(), path, capture.release)
 
@@ -371,7 +376,9 @@ def _require_device(device: Path) -> None:
             hint="Plug it in (in a container: pass it with --device), or give a video file.",
         )
     if not os.access(device, os.R_OK | os.W_OK):
-        raise InputError(f"camera {device}: no permission", hint="Join its group: sudo usermod -aG video $USER")
+        raise InputError(
+            f"camera {device}: no permission", hint="Join its group: sudo usermod -aG video $USER"
+        )
 
 
 def _open_stream(uri: str) -> Source:
@@ -406,13 +413,15 @@ def _open_gstreamer(pipeline: str) -> Source:
         raise MissingDependencyError(
             "this OpenCV has no GStreamer, so it cannot run a pipeline",
             got=f"OpenCV {cv2.__version__} from pip",
-            hint="On Jetson use the system's OpenCV (apt install python3-opencv; venv with --system-site-packages).",
+            hint="On Jetson use the system's OpenCV (apt install python3-opencv; venv with "
+            "--system-site-packages).",
         )
 
     broken = InputError(
         "the GStreamer pipeline gives no frames",
         got=repr(pipeline),
-        expected="one that ends in: video/x-raw,format=NV12 ! appsink (or BGR, BGRx, GRAY8, I420, YUY2, ...)",
+        expected="one that ends in: video/x-raw,format=NV12 ! appsink (or BGR, BGRx, GRAY8, I420, "
+        "YUY2, ...)",
         hint="Try it with gst-launch-1.0 and fakesink at its end.",
     )
     capture = _capture(pipeline, cv2.CAP_GSTREAMER)

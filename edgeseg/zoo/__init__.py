@@ -1,4 +1,4 @@
-"""The nets that ship with edgeseg: ONNX files, their quantized forms, and a card for each."""
+"""The models that ship with edgeseg: ONNX files, their quantized forms, a card for each."""
 
 from pathlib import Path
 
@@ -7,11 +7,27 @@ _INT8 = ".int8"  # NAME.int8.onnx is NAME.onnx quantized
 
 
 def zoo() -> dict[str, Path]:
-    """The nets that ship with edgeseg, by name."""
+    """Return the files of the models that ship with edgeseg, by name.
+
+    Examples
+    --------
+    >>> list(zoo())
+    ['enet-camvid', 'segnet-light-camvid']
+    """
     return {path.stem: path for path in sorted(ZOO.glob("*.onnx")) if not path.stem.endswith(_INT8)}
 
 
 def zoo_int8(name: str) -> Path | None:
-    """The quantized file of a net that ships, if there is one."""
+    """Return the quantized file of a model that ships; None if there is none.
+
+    Parameters
+    ----------
+    name : name of the model, such as ``enet-camvid``.
+
+    Examples
+    --------
+    >>> zoo_int8("enet-camvid").name
+    'enet-camvid.int8.onnx'
+    """
     path = ZOO / f"{name}{_INT8}.onnx"
     return path if path.is_file() else None

@@ -1,4 +1,6 @@
-"""The CPU benchmark: its arithmetic and tables on canned data, and every INT8 candidate on a small net."""
+"""The CPU benchmark: its arithmetic and tables on canned data, and every INT8 candidate on a small
+net.
+"""
 
 import io
 import json
@@ -30,7 +32,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def fake(name: str, milliseconds: list[float], labels: list[int], **detail: Any) -> Candidate:
     times = [value / 1e3 for value in milliseconds]
-    return Candidate(name, name.startswith("edgeseg"), lambda: None, lambda: np.array(labels), times, detail)
+    return Candidate(
+        name, name.startswith("edgeseg"), lambda: None, lambda: np.array(labels), times, detail
+    )
 
 
 def run(wall: float, **types: float) -> nodes.Run:
@@ -39,9 +43,33 @@ def run(wall: float, **types: float) -> nodes.Run:
 
 def test_summary_is_medians_with_transposed_convolutions_counted() -> None:
     runs = [
-        (10.0, [("Convolution", 3.0), ("Convolution", 1.0), ("ConvolutionBackpropData", 1.0), ("MaxPool", 2.0)]),
-        (12.0, [("Convolution", 5.0), ("ConvolutionBackpropData", 1.0), ("MaxPool", 4.0), ("Result", 0.0)]),
-        (99.0, [("Convolution", 50.0), ("ConvolutionBackpropData", 2.0), ("MaxPool", 3.0), ("Reorder", 7.0)]),
+        (
+            10.0,
+            [
+                ("Convolution", 3.0),
+                ("Convolution", 1.0),
+                ("ConvolutionBackpropData", 1.0),
+                ("MaxPool", 2.0),
+            ],
+        ),
+        (
+            12.0,
+            [
+                ("Convolution", 5.0),
+                ("ConvolutionBackpropData", 1.0),
+                ("MaxPool", 4.0),
+                ("Result", 0.0),
+            ],
+        ),
+        (
+            99.0,
+            [
+                ("Convolution", 50.0),
+                ("ConvolutionBackpropData", 2.0),
+                ("MaxPool", 3.0),
+                ("Reorder", 7.0),
+            ],
+        ),
     ]
     assert nodes.summary(runs) == {
         "runs": 3,
@@ -58,7 +86,10 @@ def test_summary_without_convolutions_has_no_ratio() -> None:
 
 
 def test_running_means_are_told_apart() -> None:
-    """OpenVINO gives the mean since compilation; a cold first call must not be in those behind it."""
+    """OpenVINO gives the mean since compilation.
+
+    A cold first call must not be in those behind it.
+    """
     calls = [[100.0, 7.0], [4.0, 3.0], [6.0, 0.0]]
     before = [0.0, 0.0]
     for number, expected in enumerate(calls, 1):
@@ -92,13 +123,19 @@ def test_time_all_goes_round_all_candidates() -> None:
 
     found = [candidate("a"), candidate("b")]
     cpu.time_all(found, rounds=2, seconds=0, console=Console(file=io.StringIO()))
-    assert order == ["a", "b", *["a", "a", "b", "b"] * 2]  # first calls; then a warm-up and a timed call, a round each
+    assert order == [
+        "a",
+        "b",
+        *["a", "a", "b", "b"] * 2,
+    ]  # first calls; then a warm-up and a timed call, a round each
     assert [len(c.times) for c in found] == [2, 2]
 
 
 def test_fastest_tells_what_it_tried() -> None:
     def sleeps(seconds: float) -> Candidate:
-        return Candidate("peer", False, lambda: time.sleep(seconds), lambda: None, detail={"float_parts": "f32"})
+        return Candidate(
+            "peer", False, lambda: time.sleep(seconds), lambda: None, detail={"float_parts": "f32"}
+        )
 
     slow, quick = sleeps(0.02), sleeps(0.001)
     assert fastest({"slow": slow, "quick": quick}) is quick
@@ -108,24 +145,47 @@ def test_fastest_tells_what_it_tried() -> None:
 
 
 def canned() -> dict[str, Any]:
-    """A net's part of a saved run: a peer that loses, one that wins, a row of ours in the middle."""
+    """Return a net's part of a saved run: a peer that loses, one that wins, a row between them."""
 
     def row(name: str, ms: float, same: float, **more: Any) -> dict[str, Any]:
         ours = name.startswith("edgeseg")
-        common = {"latency_ms_p50": ms, "latency_ms_p95": ms, "calls": 5, "speedup": 100 / ms, "same_labels": same}
+        common = {
+            "latency_ms_p50": ms,
+            "latency_ms_p95": ms,
+            "calls": 5,
+            "speedup": 100 / ms,
+            "same_labels": same,
+        }
         return {"runtime": name, "edgeseg": ours, **common, **more}
 
     inside = {
-        "graph_ms": 19.5, "nodes_ms": 19, "convolution_ms": 13.0, "ratio": 1.5,
-        "by_type_ms": {"Convolution": 12, "MaxPool": 3.25, "Deconvolution": 1, "Reorder": 0.96, "TopK": 0.5, "Pad": 0},
-    }  # fmt: skip
+        "graph_ms": 19.5,
+        "nodes_ms": 19,
+        "convolution_ms": 13.0,
+        "ratio": 1.5,
+        "by_type_ms": {
+            "Convolution": 12,
+            "MaxPool": 3.25,
+            "Deconvolution": 1,
+            "Reorder": 0.96,
+            "TopK": 0.5,
+            "Pad": 0,
+        },
+    }
     return {
         "net": "enet",
         "size": [360, 480],
         "calibration": {"set": "synthetic:// train, 8 frames (spread)"},
         "left_out": {"NNCF": "nncf is not installed"},
         "results": [
-            row("ORT INT8", 200, 0.81, variant="U8S8", tried_ms={"S8S8": 437.04, "U8S8": 201.0}, about="Said"),
+            row(
+                "ORT INT8",
+                200,
+                0.81,
+                variant="U8S8",
+                tried_ms={"S8S8": 437.04, "U8S8": 201.0},
+                about="Said",
+            ),
             row("eager", 100, 1),
             row("edgeseg INT8", 20, 0.932, int8_layers=25, layers=26, profile=inside),
             row("quick", 10, 1),
@@ -135,20 +195,23 @@ def canned() -> dict[str, Any]:
 
 def test_markdown_shows_wins_losses_notes_and_profiles() -> None:
     assert cpu.markdown({"nets": [canned()]}).splitlines() == [
-        "| enet 480x360 | ms | faster than eager |",
+        "| enet 360x480 (HxW) | ms | faster than eager |",
         "|---|---|---|",
         "| ORT INT8 | 200.0 | 0.50x |",
         "| eager | 100.0 | 1.00x |",
         "| **edgeseg INT8** | 20.0 | 5.00x |",
         "| quick | 10.0 | 10.00x |",
         "",
-        "- INT8 is calibrated on synthetic:// train, 8 frames (spread), the same for all. The weights are random, so "
-        "these rows say nothing of accuracy: 81.0 to 93.2 % of their labels are those of eager FP32.",
+        "- INT8 is calibrated on synthetic:// train, 8 frames (spread), the same for all. The "
+        "weights are random, so "
+        "these rows say nothing of accuracy: 81.0 to 93.2 % of their labels are those of eager "
+        "FP32.",
         "- ORT INT8: U8S8, the fastest in a short trial (S8S8 437.0 ms, U8S8 201.0 ms). Said.",
         "- edgeseg INT8: 25 of 26 layers in INT8.",
         "- NNCF is left out: nncf is not installed.",
         "",
-        "| inside the engine, enet 480x360 | graph ms | its convolutions ms | ratio | the rest, ms |",
+        "| inside the engine, enet 360x480 (HxW) | graph ms | its convolutions ms | ratio | the "
+        "rest, ms |",
         "|---|---|---|---|---|",
         "| edgeseg INT8 | 19.5 | 13.0 | 1.50 | MaxPool 3.2, Reorder 1.0, TopK 0.5 |",
     ]
@@ -168,7 +231,13 @@ def test_saved_runs_of_any_age_can_be_shown(path: Path) -> None:
     lines = cpu.markdown(result).splitlines()
     for net in result["nets"]:
         for row in net["results"]:
-            assert sum(row["runtime"] in line and f" {row['latency_ms_p50']:.1f} " in line for line in lines) >= 1
+            assert (
+                sum(
+                    row["runtime"] in line and f" {row['latency_ms_p50']:.1f} " in line
+                    for line in lines
+                )
+                >= 1
+            )
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +265,9 @@ def test_edgeseg_int8(case: Case) -> None:
     check_labels(case, candidate)
 
 
-def test_edgeseg_mixed_keeps_in_float_what_costs_time(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edgeseg_mixed_keeps_in_float_what_costs_time(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def saved(network: Any, quantized: Any, placement: Any) -> dict[str, float]:
         return {layer: 1.0 if number % 2 else -1.0 for number, layer in enumerate(placement.layers)}
 
@@ -212,7 +283,9 @@ def test_edgeseg_mixed_keeps_in_float_what_costs_time(case: Case, monkeypatch: p
 def test_edgeseg_mixed_is_left_out_where_it_is_another_row(
     case: Case, monkeypatch: pytest.MonkeyPatch, milliseconds: float, why: str
 ) -> None:
-    monkeypatch.setattr(int8, "paying_layers", lambda n, q, placement: dict.fromkeys(placement.layers, milliseconds))
+    monkeypatch.setattr(
+        int8, "paying_layers", lambda n, q, placement: dict.fromkeys(placement.layers, milliseconds)
+    )
     with pytest.raises(int8.LeftOutError, match=why) as error:
         int8.edgeseg_mixed(case)
     assert error.value.row == int8.MIXED
@@ -234,7 +307,9 @@ def test_nncf_int8(case: Case) -> None:
     check_labels(case, candidate)
 
 
-def test_without_nncf_its_row_is_left_out_and_said(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nncf_its_row_is_left_out_and_said(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
 
     def named(name: str) -> Callable[[Case], Candidate]:
@@ -250,7 +325,9 @@ def test_without_nncf_its_row_is_left_out_and_said(case: Case, monkeypatch: pyte
 def test_profile_of_an_engine(case: Case) -> None:
     engine = build_engine(case.standard, precision="fp32")
     profiled = nodes.Profiled(engine)
-    for _ in range(5):  # the nodes of a call take no longer than the call; they did when cold calls were counted in
+    for _ in range(
+        5
+    ):  # the nodes of a call take no longer than the call; they did when cold calls were counted in
         wall, spent = profiled(case.frame)
         assert 0 < sum(milliseconds for _, milliseconds in spent) < wall + 0.5
     (found,) = nodes.profile({"engine": engine}, case.frame).values()

@@ -1,4 +1,6 @@
-"""``make gpu-test`` as far as it goes without a GPU: what it reads, what it asks of engines, on the GPU of NumPy."""
+"""``make gpu-test`` as far as it goes without a GPU: what it reads, what it asks of engines, on the
+GPU of NumPy.
+"""
 
 import stat
 from pathlib import Path
@@ -14,15 +16,17 @@ from rich.console import Console
 
 from benchmarks import gpu
 from edgeseg.backends.base import PlanOptions
-from edgeseg.backends.tensorrt.backend import graph_for
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
+from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.profiles import profile_for
 from edgeseg.errors import MissingDependencyError
 from edgeseg.graph.network import load_network
+from edgeseg.reporter import SILENT
 
 SAID = """\
 logged: nothing
-fp16 hwc8, code chw32    1x64x352x480  pool 0.0200 ms 1892 GB/s  unpool 0.0160 ms 2365 GB/s  copy 0.0180 ms 2102 GB/s
+fp16 hwc8, code chw32    1x64x352x480  pool 0.0200 ms 1892 GB/s  unpool 0.0160 ms 2365 GB/s  \
+copy 0.0180 ms 2102 GB/s
 preprocess bgr   1080x1920 net 352x480  7234560 bytes  0.0100 ms  copy 0.0090 ms
 preprocess nv12  1080x1920 net 352x480  4124160 bytes  0.0080 ms  copy 0.0060 ms
 overlay bgr      1080x1920 net 352x480  18232320 bytes  0.0200 ms  copy 0.0170 ms
@@ -31,19 +35,29 @@ overlay bgr      1080x1920 net 352x480  18232320 bytes  0.0200 ms  copy 0.0170 m
 
 def test_lines_are_read() -> None:
     (row,) = gpu.bandwidth(SAID)
-    assert (row["form"], row["shape"], row["pool_of_copy"]) == ("fp16 hwc8, code chw32", [1, 64, 352, 480], 0.9)
+    assert (row["form"], row["shape"], row["pool_of_copy"]) == (
+        "fp16 hwc8, code chw32",
+        [1, 64, 352, 480],
+        0.9,
+    )
     assert row["bytes"] == 37836000
     names = [(r["kernel"], r["bytes"], r["of_copy"]) for r in gpu.pictures(SAID)]
     assert names == [
-        ("preprocess bgr", 7234560, 0.9), ("preprocess nv12", 4124160, 0.75), ("overlay bgr", 18232320, 0.85),
-    ]  # fmt: skip
+        ("preprocess bgr", 7234560, 0.9),
+        ("preprocess nv12", 4124160, 0.75),
+        ("overlay bgr", 18232320, 0.85),
+    ]
 
 
 @pytest.mark.parametrize(
     ("script", "says"),
     [
         ("exit 0", "clean"),
-        ('echo "========= COMPUTE-SANITIZER"; echo "========= Invalid __global__ read of size 4"; exit 86', "Invalid"),
+        (
+            'echo "========= COMPUTE-SANITIZER"; '
+            'echo "========= Invalid __global__ read of size 4"; exit 86',
+            "Invalid",
+        ),
         ('echo "========= ERROR SUMMARY: 0 errors"; exit 1', "ERROR SUMMARY: 0"),
         ('echo "Unable to find a device"; exit 3', None),
     ],
@@ -61,7 +75,9 @@ def test_the_sanitizers_word_is_kept(
     assert (found or "").startswith(says or "")
 
 
-def test_every_feature_is_asked_for(small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_feature_is_asked_for(
+    small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = build_library(tmp_path)
     monkeypatch.setattr(gpu, "WARM", 1)
     monkeypatch.setattr(gpu, "CALLS", 2)
@@ -71,10 +87,16 @@ def test_every_feature_is_asked_for(small_onnx: Path, tmp_path: Path, monkeypatc
         if plan.kernels:
             return opened(small_onnx, Late(library), FakeCuda()), folder
         ranges = profile_for(network, plan)
-        model, _ = graph_for(network, "fp32", None, lambda line: None, scores=plan.scores, dynamic=ranges.dynamic)
+        model, _ = graph_for(
+            network, "fp32", None, SILENT, scores=plan.scores, dynamic=ranges.dynamic
+        )
         (folder / "graph.onnx").write_bytes(model.SerializeToString())
-        passport = passport_of(network, outputs="labels, scores" if plan.scores else "labels", **ranges.settings())
-        engine = TensorRTEngine(passport, model.SerializeToString(), fake_library(), device=FakeCuda(), zero_copy=False)
+        passport = passport_of(
+            network, outputs="labels, scores" if plan.scores else "labels", **ranges.facts()
+        )
+        engine = TensorRTEngine(
+            passport, model.SerializeToString(), fake_library(), device=FakeCuda(), zero_copy=False
+        )
         return engine, folder / "graph.onnx"
 
     def no_tensorrt(*args: object, **options: object) -> Path:
@@ -83,7 +105,9 @@ def test_every_feature_is_asked_for(small_onnx: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(gpu, "open_plan", open_plan)
     monkeypatch.setattr(gpu, "build_engine", no_tensorrt)  # where it is, this would be a real build
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    rows = gpu.features_on_device("enet-camvid", "synthetic://?length=3&size=96x64", Console(quiet=True))
+    rows = gpu.features_on_device(
+        "enet-camvid", "synthetic://?length=3&size=96x64", Console(quiet=True)
+    )
     found = {row["feature"]: row for row in rows}
     assert list(found) == ["batches", "sizes", "scores", "arrays", "later versions", "kernels"]
     for feature in ("batches", "sizes", "scores", "kernels"):
@@ -108,8 +132,15 @@ def test_what_fails_is_a_row() -> None:
         raise RuntimeError("no kernel image is available")
 
     row = gpu.measured({"net": "n"}, fails, Console(quiet=True))
-    assert row == {"net": "n", "error": "RuntimeError: no kernel image is available", "holds": False}
-    assert gpu.measured({"net": "n"}, lambda: {"holds": True}, Console(quiet=True)) == {"net": "n", "holds": True}
+    assert row == {
+        "net": "n",
+        "error": "RuntimeError: no kernel image is available",
+        "holds": False,
+    }
+    assert gpu.measured({"net": "n"}, lambda: {"holds": True}, Console(quiet=True)) == {
+        "net": "n",
+        "holds": True,
+    }
 
 
 def test_the_cpus_labels_are_those_in_fp32(small_onnx: Path) -> None:

@@ -1,4 +1,6 @@
-"""Engines: the same labels as PyTorch and ONNX Runtime, foreign files, and everything that may be wrong with one."""
+"""Engines: the same labels as PyTorch and ONNX Runtime, foreign files, and everything that may be
+wrong with one.
+"""
 
 import json
 import os
@@ -54,7 +56,9 @@ def foreign(
     if layout == "nhwc":
         nodes.append(helper.make_node("Transpose", [x], ["planes"], perm=[0, 3, 1, 2]))
         x = "planes"
-    nodes.append(helper.make_node("Conv", [x, "w"], ["y"], pads=[1, 1, 1, 1], strides=[divide, divide]))
+    nodes.append(
+        helper.make_node("Conv", [x, "w"], ["y"], pads=[1, 1, 1, 1], strides=[divide, divide])
+    )
     last = "y"
     if unsupported:
         nodes.append(helper.make_node("Frobnicate", [last], ["f"], domain="com.example"))
@@ -69,7 +73,11 @@ def foreign(
     shape = ["n", 3, h, w] if layout == "nchw" else ["n", h, w, 3]
     free = isinstance(size, str)
     oh, ow = (None, None) if free else (-(-h // divide), -(-w // divide))
-    outputs = {"nchw": ["n", classes, oh, ow], "nhwc": ["n", oh, ow, classes], "labels": ["n", oh, ow]}
+    outputs = {
+        "nchw": ["n", classes, oh, ow],
+        "nhwc": ["n", oh, ow, classes],
+        "labels": ["n", oh, ow],
+    }
     result = TensorProto.INT64 if out == "labels" else element
     graph = helper.make_graph(
         nodes,
@@ -78,7 +86,9 @@ def foreign(
         [helper.make_tensor_value_info("out", result, outputs[out])],
         [numpy_helper.from_array(weight.astype(kind), "w")],
     )
-    opsets = [helper.make_opsetid("", 13)] + ([helper.make_opsetid("com.example", 1)] if unsupported else [])
+    opsets = [helper.make_opsetid("", 13)] + (
+        [helper.make_opsetid("com.example", 1)] if unsupported else []
+    )
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     return path
 
@@ -125,7 +135,12 @@ def test_frames_of_any_size_and_batches(small_onnx: Path, tmp_path: Path) -> Non
         assert labels.dtype == np.uint8
     batch = np.stack([frame((50, 70), seed) for seed in range(3)])
     np.testing.assert_array_equal(engine(batch), np.stack([engine(one) for one in batch]))
-    for bad in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), "x"):
+    for bad in (
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        "x",
+    ):
         with pytest.raises(InputError, match="frame"):
             engine(bad)  # type: ignore[arg-type]
 
@@ -159,7 +174,7 @@ def test_foreign_files(tmp_path: Path, form: dict[str, object]) -> None:
         flags = Overrides(labels=str(tmp_path / "names.txt"))
         with pytest.raises(InputError, match="`labels=NAME`"):
             build_engine(path)
-    engine = load_engine(build_engine(path, precision="fp32", overrides=flags))
+    engine = load_engine(build_engine(load_network(path, flags), precision="fp32"))
     image = frame(engine.spec.input_size)
     assert (engine(image) == runtime_labels_of(path, image, flags)).mean() >= 0.999
     assert any("mean" in a for a in engine.passport.assumed)
@@ -179,14 +194,19 @@ def runtime_labels_of(path: Path, image: np.ndarray, flags: Overrides) -> np.nda
 def test_bytes_go_in_as_they_are_where_the_net_takes_bytes(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
     graph = helper.make_graph(
-        [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), helper.make_node("Conv", ["f", "w"], ["y"])],
+        [
+            helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Conv", ["f", "w"], ["y"]),
+        ],
         "bytes",
         [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 3, 8, 10])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 8, 10])],
         [numpy_helper.from_array(weight, "w")],
     )
     path = tmp_path / "u8.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path
+    )
     engine = load_engine(build_engine(path, precision="fp32"))
     image = frame((8, 10))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -194,7 +214,7 @@ def test_bytes_go_in_as_they_are_where_the_net_takes_bytes(tmp_path: Path) -> No
     np.testing.assert_allclose(engine.logits(image), want[0], rtol=1e-4, atol=1e-2)
     assert any("bytes" in a for a in engine.passport.assumed)
     with pytest.raises(InputError, match="whole numbers"):
-        build_engine(path, overrides=Overrides(mean=(0.5, 0.5, 0.5)))
+        build_engine(load_network(path, Overrides(mean=(0.5, 0.5, 0.5))))
 
 
 @pytest.mark.parametrize("order", [("small", "large"), ("large", "small")])
@@ -211,7 +231,9 @@ def test_the_full_size_head_is_taken(tmp_path: Path, order: tuple[str, str]) -> 
         [numpy_helper.from_array(w, f"{n}_w") for n, w in weights.items()],
     )
     path = tmp_path / "heads.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path
+    )
     engine = load_engine(build_engine(path, precision="fp32"))
     image = frame((20, 28))
     want = np.einsum("oi,ihw->ohw", weights["large"][:, :, 0, 0], to_input(image, engine.spec)[0])
@@ -228,7 +250,9 @@ def test_flags_do_not_silently_differ_from_an_engine(small_onnx: Path, tmp_path:
 
 
 def test_unpooling_out_of_its_plane_is_refused(tmp_path: Path) -> None:
-    """An odd plane unpooled without its size: values would stand outside the even one, in memory of others."""
+    """An odd plane unpooled without its size: values would stand outside the even one, in memory of
+    others.
+    """
     pool = helper.make_node("MaxPool", ["x"], ["v", "i"], kernel_shape=[2, 2], strides=[2, 2])
     unpool = helper.make_node("MaxUnpool", ["v", "i"], ["y"], kernel_shape=[2, 2], strides=[2, 2])
     graph = helper.make_graph(
@@ -238,8 +262,12 @@ def test_unpooling_out_of_its_plane_is_refused(tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 32, 48])],
     )
     path = tmp_path / "odd.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-    with pytest.raises(GraphError, match=r"MaxUnpool node 'y'.*got 1x3x32x48 for positions in 1x3x33x49"):
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path
+    )
+    with pytest.raises(
+        GraphError, match=r"MaxUnpool node 'y'.*got 1x3x32x48 for positions in 1x3x33x49"
+    ):
         build_engine(path, precision="fp32")
     assert [p.name for p in tmp_path.iterdir()] == ["odd.onnx"]
 
@@ -248,7 +276,9 @@ def test_free_input_size_needs_one(tmp_path: Path) -> None:
     path = foreign(tmp_path / "f.onnx", size="free")
     with pytest.raises(InputError, match="`size=HEIGHTxWIDTH`"):
         build_engine(path)
-    engine = load_engine(build_engine(path, precision="fp32", overrides=Overrides(size=(30, 42))))
+    engine = load_engine(
+        build_engine(load_network(path, Overrides(size=(30, 42))), precision="fp32")
+    )
     assert engine.logits(frame((30, 42))).shape == (4, 30, 42)
 
 
@@ -260,14 +290,16 @@ def test_nets_that_end_below_full_size_are_upsampled(tmp_path: Path) -> None:
     image = frame((40, 60))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (small,) = session.run(None, {"input": to_input(image, engine.spec)})
-    want = torch.nn.functional.interpolate(torch.from_numpy(small), (40, 60), mode="bilinear")[0].numpy()
+    want = torch.nn.functional.interpolate(torch.from_numpy(small), (40, 60), mode="bilinear")[
+        0
+    ].numpy()
     np.testing.assert_allclose(engine.logits(image), want, atol=1e-4 * np.ptp(want))
 
 
 def test_flags_correct_the_contract(tmp_path: Path) -> None:
     path = foreign(tmp_path / "f.onnx")
     facts = Overrides(mean=(0, 0, 0), std=(1, 1, 1), scale=1.0, colour="bgr")
-    engine = load_engine(build_engine(path, precision="fp32", overrides=facts))
+    engine = load_engine(build_engine(load_network(path, facts), precision="fp32"))
     image = frame((20, 28))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (want,) = session.run(None, {"input": image.transpose(2, 0, 1)[None].astype(np.float32)})
@@ -301,7 +333,7 @@ def test_build_errors_are_one_line(tmp_path: Path, small_onnx: Path, fault: str,
     elif fault != "missing":
         foreign(path)
         cases: dict[str, dict[str, Any]] = {
-            "labels": {"overrides": Overrides(labels="voc-21")},
+            "labels": {},
             "name": {"out": tmp_path / "x.bin"},
             "precision": {"precision": "int4"},
             "target": {"target": "tpu"},
@@ -309,7 +341,8 @@ def test_build_errors_are_one_line(tmp_path: Path, small_onnx: Path, fault: str,
         options = cases[fault]
     before = sorted(tmp_path.iterdir())
     with pytest.raises((GraphError, InputError), match=says) as caught:
-        build_engine(path, **options)
+        wrong = Overrides(labels="voc-21") if fault == "labels" else None
+        build_engine(load_network(path, wrong) if wrong else path, **options)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
 
@@ -332,7 +365,9 @@ def test_unwritable_output(small_onnx: Path, tmp_path: Path) -> None:
         ("stale", "has changed since"),
     ],
 )
-def test_engines_that_do_not_fit_are_refused(small_onnx: Path, tmp_path: Path, fault: str, says: str) -> None:
+def test_engines_that_do_not_fit_are_refused(
+    small_onnx: Path, tmp_path: Path, fault: str, says: str
+) -> None:
     source = tmp_path / small_onnx.name
     source.write_bytes(small_onnx.read_bytes())
     engine = build_engine(source, precision="fp32")
@@ -381,7 +416,9 @@ def test_onnx_files_are_built_once_into_the_cache(
     resolve_engine(net, precision="fp32", overrides=Overrides(mean=(0.1, 0.1, 0.1)))
     assert len(list((tmp_path / "cache").glob("*.engine"))) == 2
     engine.write_bytes(b"damaged")
-    np.testing.assert_array_equal(resolve_engine(net, precision="fp32")(frame((64, 96))), first(frame((64, 96))))
+    np.testing.assert_array_equal(
+        resolve_engine(net, precision="fp32")(frame((64, 96))), first(frame((64, 96)))
+    )
 
 
 def test_what_an_engine_argument_may_be() -> None:
@@ -392,7 +429,9 @@ def test_what_an_engine_argument_may_be() -> None:
 
 
 def test_a_kill_leaves_no_engine(small_onnx: Path, tmp_path: Path) -> None:
-    """Killed at many moments of a build, there is never a file under the final name that does not open."""
+    """Killed at many moments of a build, there is never a file under the final name that does not
+    open.
+    """
     out = tmp_path / "e.engine"
     command = [sys.executable, "-m", "edgeseg", "build-engine", str(small_onnx), "-o", str(out)]
     for delay in (0.3, 0.6, 0.9, 1.2):

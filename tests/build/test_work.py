@@ -16,7 +16,7 @@ from edgeseg.zoo import zoo
 
 DRIVE = "synthetic://?length=8&size=96x64&seed=1"
 # The most that a build of ENet may do: more is a step walked twice.
-MOST = {"copies": 25, "inferences": 32, "lowerings": 4}
+MOST = {"copies": 22, "inferences": 13, "lowerings": 4}
 
 
 def counted(counts: Counter[str], what: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,14 +28,21 @@ def counted(counts: Counter[str], what: str, function: Callable[..., Any]) -> Ca
 
 
 def test_an_int8_build_walks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured before bodies were kept with their network: 126 copies, 71 inferences, 12 lowerings."""
+    """Count copies, inferences and lowerings of one build.
+
+    Before bodies were kept with their network: 126 copies, 71 inferences, 12 lowerings.
+    """
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
     counts: Counter[str] = Counter()
     monkeypatch.setattr(ModelProto, "CopyFrom", counted(counts, "copies", ModelProto.CopyFrom))
     monkeypatch.setattr(
-        onnx.shape_inference, "infer_shapes", counted(counts, "inferences", onnx.shape_inference.infer_shapes)
+        onnx.shape_inference,
+        "infer_shapes",
+        counted(counts, "inferences", onnx.shape_inference.infer_shapes),
     )
-    monkeypatch.setattr(lowering, "_lowered_body", counted(counts, "lowerings", lowering._lowered_body))
+    monkeypatch.setattr(
+        lowering, "_lowered_body", counted(counts, "lowerings", lowering._lowered_body)
+    )
 
     build_engine(
         zoo()["enet-camvid"],

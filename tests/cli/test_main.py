@@ -1,4 +1,4 @@
-"""The commands as people run them: exit codes, one clear line an error, whole files or none."""
+"""Run the commands as people do: exit codes, one clear line per error, complete files or none."""
 
 import json
 import re
@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import typer
-from commands import edgeseg
+from commands import edgeseg, edgeseg_process
 from paths import ROOT
 
 
 def test_help_lists_every_command() -> None:
-    done = edgeseg("--help")
+    done = edgeseg_process("--help")
     assert done.returncode == 0
     listed = re.findall(r"^\W*([a-z-]+) {2,}[A-Z]", done.stdout.split("Commands")[1], re.M)
     order = [
@@ -49,13 +49,14 @@ def test_models_lists_the_registry() -> None:
 
 def test_build_evaluate_segment(small_onnx: Path, tmp_path: Path) -> None:
     engine = tmp_path / "n.engine"
-    built = edgeseg("build-engine", small_onnx, "-o", engine, "--precision", "fp32")
+    built = edgeseg_process("build-engine", small_onnx, "-o", engine, "--precision", "fp32")
     assert built.returncode == 0, built.stderr
+    assert "input 64x96 (HxW)" in built.stdout
     assert engine.exists()
     assert (tmp_path / "n.engine.json").exists()
 
     scores = tmp_path / "s.json"
-    scored = edgeseg("evaluate", engine, "synthetic://?length=4&size=96x64", "--json", scores)
+    scored = edgeseg_process("evaluate", engine, "synthetic://?length=4&size=96x64", "--json", scores)
     assert scored.returncode == 0, scored.stderr
     result = json.loads(scores.read_text())
     assert result["frames"] == 4
@@ -64,7 +65,7 @@ def test_build_evaluate_segment(small_onnx: Path, tmp_path: Path) -> None:
 
     video, masks, facts = tmp_path / "o.mp4", tmp_path / "masks", tmp_path / "f.json"
     source = "synthetic://?length=7&size=96x64&fps=12"
-    done = edgeseg("segment", engine, source, "-o", video, "--masks", masks, "--json", facts)
+    done = edgeseg_process("segment", engine, source, "-o", video, "--masks", masks, "--json", facts)
     assert done.returncode == 0, done.stderr
     summary = json.loads(facts.read_text())
     assert summary["frames_in"] == summary["frames_out"] == 7
@@ -129,11 +130,17 @@ def test_picture_in_picture_out(small_onnx: Path, tmp_path: Path) -> None:
         (["segment", "NET", "p.png", "--alpha", "2"], "--alpha"),
         (["build-engine", "NET", "--mean", "1"], "--mean"),
         (["build-engine", "NET", "--precision", "int3"], "bf16"),
+        (["build-engine", "NET", "--precision", "fp23"], "Did you mean 'fp32'?"),
+        (["build-engine", "NET", "--target", "tensort"], "Did you mean 'tensorrt'?"),
+        (["compare", "NET", "--data", "camvdi:/x"], "Did you mean 'camvid'?"),
+        (["calibrate", "NET", "--calib", "camvdi:/x"], "Did you mean 'camvid'?"),
+        (["segment", "NET", "p.png", "-o", "o.png", "--labels", "voc-12"], "Did you mean 'voc-21'?"),
+        (["calibrate", "enet-canvid", "--calib", "synthetic://"], "Did you mean 'enet-camvid'?"),
     ],
     ids=lambda value: "-".join(value)[:60] if isinstance(value, list) else "",
 )
 def test_errors(small_onnx: Path, tmp_path: Path, arguments: list[str], says: str) -> None:
-    """Exit code 2, one line on standard error that names what is wrong, no new file."""
+    """The exit code is 2, one line on standard error names the problem, and no file is written."""
     (tmp_path / "text.onnx").write_text("not a network")
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "FILE").touch()
@@ -152,7 +159,7 @@ def test_errors(small_onnx: Path, tmp_path: Path, arguments: list[str], says: st
 
 
 def _broken_video(path: Path) -> None:
-    """An AVI cut in its middle: its header promises more frames than there are."""
+    """Write the first half of an AVI: its header promises more frames than there are."""
     writer = cv2.VideoWriter(str(path.with_suffix(".avi")), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
     for i in range(30):
         writer.write(np.random.default_rng(i).integers(0, 256, (64, 96, 3), np.uint8))
@@ -166,7 +173,7 @@ def _broken_video(path: Path) -> None:
 def test_interrupted_recordings_are_kept(small_onnx: Path, tmp_path: Path, how: signal.Signals) -> None:
     out = tmp_path / "o.mp4"
     command = [sys.executable, "-m", "edgeseg", "segment", str(small_onnx), "synthetic://?length=100000&size=96x64"]
-    # Whoever started the tests in the background may have made them, and so their children, deaf to SIGINT.
+    # Tests that run in the background may ignore SIGINT, and so would their child processes.
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(
@@ -228,13 +235,13 @@ def test_exit_codes(
 
 
 def test_doctor_names_what_is_missing() -> None:
-    done = edgeseg("doctor")
+    done = edgeseg_process("doctor")
     assert "cpu target" in done.stdout
     assert "OpenVINO" in done.stdout
 
 
 def test_make_targets_are_the_readmes() -> None:
-    """The two commands a newcomer is given are there, and CI runs the second."""
+    """The two commands of the README exist, and CI runs the second one."""
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
     for target in ("demo", "test"):
         assert f"make {target}" in readme

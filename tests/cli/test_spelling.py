@@ -1,4 +1,4 @@
-"""Messages of the library as the command line prints them: parameters as options, calls as commands."""
+"""Check how the command line prints library messages: parameters become options, calls commands."""
 
 import ast
 import re
@@ -118,7 +118,7 @@ def test_other_text_stays(message: str) -> None:
 
 
 def test_it_may_be_spelled_twice() -> None:
-    """Text that is spelled for JSON is printed as well."""
+    """Text that was spelled for JSON is printed, too, and must not change again."""
     once = as_options("Build it: `build_engine(x.onnx, out=y.engine)`; leave `size` out.")
     assert as_options(once) == once
 
@@ -128,7 +128,7 @@ def test_what_is_printed_is_spelled_and_no_markup() -> None:
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Yield place and text of every string of the library but docstrings; ``X`` stands for what a string fills in."""
+    """Yield place and text of the library's strings but docstrings, ``X`` for filled-in values."""
     for path in sorted(LIBRARY.rglob("*.py")):
         if path.is_relative_to(LIBRARY / "cli"):
             continue
@@ -143,8 +143,17 @@ def texts() -> Iterator[tuple[str, str]]:
                 yield place, node.value
 
 
+# Printed as they are: keys of a recipe, such as `fit.batch`; filled-in values; and the function in
+# a message that only a program can meet (a closed engine).
+PRINTED_AS_IT_IS = re.compile(r"`([a-z]+\.[a-z_]+|X|load_engine)`")
+
+
 def test_every_parameter_that_a_message_names_has_an_option() -> None:
-    """Else a user of the command line is told of something that cannot be given there."""
-    named = [(place, span) for place, text in texts() for span in re.findall(r"`[^`]+`", text) if span != "`X`"]
+    """Otherwise a message would name something that the command line does not have."""
+    named: list[tuple[str, str]] = []
+    for place, text in texts():
+        for span in re.findall(r"`[^`]+`", text):
+            if not PRINTED_AS_IT_IS.fullmatch(span):
+                named.append((place, span))
     assert len(named) > 50
     assert [f"{place}: {span}" for place, span in named if "`" in as_options(span)] == []

@@ -24,8 +24,12 @@ def make(root: Path, suffix: str = ".png", split: str = "val") -> Path:
     for folder in (split, f"{split}annot"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for name in ("0016E5_00002", "0001TP_00010", "0001TP_00009"):
-        cv2.imwrite(str(root / split / f"{name}{suffix}"), rng.integers(0, 256, (12, 16, 3), np.uint8))
-        cv2.imwrite(str(root / f"{split}annot" / f"{name}.png"), rng.integers(0, 12, (12, 16), np.uint8))
+        cv2.imwrite(
+            str(root / split / f"{name}{suffix}"), rng.integers(0, 256, (12, 16, 3), np.uint8)
+        )
+        cv2.imwrite(
+            str(root / f"{split}annot" / f"{name}.png"), rng.integers(0, 12, (12, 16), np.uint8)
+        )
     return root
 
 
@@ -80,16 +84,23 @@ def test_the_real_camvid(camvid_root: Path) -> None:
     assert data[0].image.shape == (360, 480, 3)
 
 
-# -- VOC -------------------------------------------------------------------------------------------------------------
+# -- VOC -------------------------------------------------------------------------------------------
 
 
 def make_voc(root: Path) -> Path:
     """Two frames with palette masks in ``train``, and a third by SBD, whose masks are plain ids."""
     rng = np.random.default_rng(0)
-    for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass", "SegmentationClassAug"):
+    for folder in (
+        "ImageSets/Segmentation",
+        "JPEGImages",
+        "SegmentationClass",
+        "SegmentationClassAug",
+    ):
         (root / folder).mkdir(parents=True)
     for name in ("2007_000032", "2007_000039", "2008_000002"):
-        cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), rng.integers(0, 256, (10, 14, 3), np.uint8))
+        cv2.imwrite(
+            str(root / "JPEGImages" / f"{name}.jpg"), rng.integers(0, 256, (10, 14, 3), np.uint8)
+        )
     truth = np.array([[0, 1, 20, 255]] * 10, np.uint8).repeat(4, 1)[:, :14]
     colours = np.array([voc_colour(int(i)) for i in range(256)], np.uint8)
     for name in ("2007_000032", "2007_000039"):
@@ -121,12 +132,14 @@ def test_voc_says_what_is_wrong(tmp_path: Path) -> None:
     (root / "SegmentationClassAug" / "2008_000002.png").unlink()
     with pytest.raises(DataError, match=r"2008_000002.*SBD"):
         open_dataset(f"voc:{root}", "trainaug")
-    cv2.imwrite(str(root / "SegmentationClass" / "2007_000032.png"), np.full((10, 14, 3), 77, np.uint8))
+    cv2.imwrite(
+        str(root / "SegmentationClass" / "2007_000032.png"), np.full((10, 14, 3), 77, np.uint8)
+    )
     with pytest.raises(DataError, match=r"colours of no class: got 140 pixels, most often R 77"):
         open_dataset(f"voc:{root}", "train")[0]
 
 
-# -- Cityscapes ------------------------------------------------------------------------------------------------------
+# -- Cityscapes ------------------------------------------------------------------------------------
 
 
 def make_cityscapes(root: Path) -> Path:
@@ -139,16 +152,19 @@ def make_cityscapes(root: Path) -> Path:
         ids = np.arange(34, dtype=np.uint8)[None].repeat(8, 0)
         cv2.imwrite(str(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"), frame)
         cv2.imwrite(str(root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png"), ids)
-        cv2.imwrite(str(root / "gtCoarse" / split / city / f"{name}_gtCoarse_labelIds.png"), np.zeros_like(ids))
+        cv2.imwrite(
+            str(root / "gtCoarse" / split / city / f"{name}_gtCoarse_labelIds.png"),
+            np.zeros_like(ids),
+        )
     return root
 
 
 def test_cityscapes_gives_train_ids(tmp_path: Path) -> None:
     """By cityscapesScripts' names of its label ids, in their order."""
     listed = """
-        unlabeled ego rectification oov static dynamic ground road sidewalk parking railtrack building wall fence
-        guardrail bridge tunnel pole polegroup light sign vegetation terrain sky person rider car truck bus caravan
-        trailer train motorcycle bicycle
+        unlabeled ego rectification oov static dynamic ground road sidewalk parking railtrack
+        building wall fence guardrail bridge tunnel pole polegroup light sign vegetation terrain sky
+        person rider car truck bus caravan trailer train motorcycle bicycle
     """
     names = listed.split()
     data = open_dataset(f"cityscapes:{make_cityscapes(tmp_path)}", "val")
@@ -174,11 +190,14 @@ def test_cityscapes_says_what_is_wrong(tmp_path: Path) -> None:
         open_dataset(f"cityscapes:{root}", "val")
 
 
-# -- CamVid and CamSeq01 in 32 classes -------------------------------------------------------------------------------
+# -- CamVid and CamSeq01 in 32 classes -------------------------------------------------------------
 
 
 def make_32(root: Path, frames: str, labels: str, suffix: str, count: int = 10) -> Path:
-    """``count`` frames of each of two drives; the mask of frame i is class i everywhere but for a void column."""
+    """``count`` frames of each of two drives.
+
+    The mask of frame i is class i everywhere but for a void column.
+    """
     (root / frames).mkdir(parents=True, exist_ok=True)
     (root / labels).mkdir(parents=True, exist_ok=True)
     for drive in ("0001TP", "0016E5"):
@@ -187,7 +206,9 @@ def make_32(root: Path, frames: str, labels: str, suffix: str, count: int = 10) 
             ids = np.full((6, 8), i, np.uint8)
             ids[:, 0] = CAMVID_32.ignore_id
             cv2.imwrite(str(root / frames / f"{name}.png"), np.full((6, 8, 3), 9 * i, np.uint8))
-            picture = np.array(CAMVID_32.palette, np.uint8)[ids][..., ::-1] if suffix == "_L" else ids
+            picture = (
+                np.array(CAMVID_32.palette, np.uint8)[ids][..., ::-1] if suffix == "_L" else ids
+            )
             cv2.imwrite(str(root / labels / f"{name}{suffix}.png"), picture)
     return root
 
@@ -201,11 +222,14 @@ def make_32(root: Path, frames: str, labels: str, suffix: str, count: int = 10) 
         ("camseq01", ".", ".", "_L"),
     ],
 )
-def test_32_classes_in_every_layout(tmp_path: Path, address: str, frames: str, labels: str, suffix: str) -> None:
+def test_32_classes_in_every_layout(
+    tmp_path: Path, address: str, frames: str, labels: str, suffix: str
+) -> None:
     make_32(tmp_path, frames, labels, suffix)
     train, val = (open_dataset(f"{address}:{tmp_path}", split) for split in ("train", "val"))
     assert train.labels is val.labels is CAMVID_32
-    assert list(val.names) == [f"{d}_{i:05d}" for d in ("0001TP", "0016E5") for i in (8, 9)]  # the end of each drive
+    ends_of_drives = ["0001TP_00008", "0001TP_00009", "0016E5_00008", "0016E5_00009"]
+    assert list(val.names) == ends_of_drives
     assert len(train) == 16
     assert not set(train.names) & set(val.names)
     assert "last fifth" in val.name
@@ -235,6 +259,16 @@ def test_codes_in_another_order_are_followed(tmp_path: Path) -> None:
         open_dataset(f"camvid:{tmp_path}", "all")
 
 
+def test_codes_that_are_not_utf8_are_said(tmp_path: Path) -> None:
+    make_32(tmp_path, "images", "labels", "_P", count=3)
+    (tmp_path / "codes.txt").write_bytes("Animal\nArchway\nTraffic Cônes".encode("latin-1"))
+    with pytest.raises(DataError) as caught:
+        open_dataset(f"camvid:{tmp_path}", "all")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'codes.txt'}: not readable as UTF-8 text")
+    assert "expected 32 class names, one per line. Save it as UTF-8" in message
+
+
 def test_what_is_not_32_classes_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no frames with label pictures"):
         open_dataset(f"camseq01:{tmp_path}", "val")
@@ -246,12 +280,17 @@ def test_what_is_not_32_classes_is_said(tmp_path: Path) -> None:
         open_dataset(f"camseq01:{tmp_path}", "all")[0]
 
 
-# -- the real ones ---------------------------------------------------------------------------------------------------
+# -- the real ones ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("address", "split", "count"), [
-    ("voc:VOCdevkit", "train", None), ("cityscapes:cityscapes", "train", 2), ("cityscapes:cityscapes", "val", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("address", "split", "count"),
+    [
+        ("voc:VOCdevkit", "train", None),
+        ("cityscapes:cityscapes", "train", 2),
+        ("cityscapes:cityscapes", "val", 1),
+    ],
+)
 def test_real_samples(address: str, split: str, count: int | None) -> None:
     scheme, _, folder = address.partition(":")
     if not (SHARED / "data" / folder).is_dir():
@@ -266,18 +305,19 @@ def test_real_samples(address: str, split: str, count: int | None) -> None:
         assert (sample.mask != data.labels.ignore_id).mean() > 0.5
 
 
-# -- evaluated end to end --------------------------------------------------------------------------------------------
+# -- evaluated end to end --------------------------------------------------------------------------
 
 
 def small_net(labels: LabelSpace, path: Path) -> Path:
     """One 1x1 convolution from the image to the classes, its spec inside."""
     weight = np.random.default_rng(0).standard_normal((len(labels), 3, 1, 1)).astype(np.float32)
     graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "w"], ["logits"])], "small",
+        [helper.make_node("Conv", ["image", "w"], ["logits"])],
+        "small",
         [helper.make_tensor_value_info("image", 1, [1, 3, 32, 48])],
         [helper.make_tensor_value_info("logits", 1, [1, len(labels), 32, 48])],
         [numpy_helper.from_array(weight, "w")],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     spec = ModelSpec(architecture="small", input_size=(32, 48), labels=labels)
     helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -285,10 +325,16 @@ def small_net(labels: LabelSpace, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("scheme", ["voc", "cityscapes", "camseq01", "camvid", "real voc", "real cityscapes"])
+@pytest.mark.parametrize(
+    "scheme", ["voc", "cityscapes", "camseq01", "camvid", "real voc", "real cityscapes"]
+)
 def test_an_engine_is_scored_on_every_pixel_that_counts(scheme: str, tmp_path: Path) -> None:
     real, _, name = scheme.rpartition(" ")
-    folder = SHARED / "data" / {"voc": "VOCdevkit", "cityscapes": "cityscapes"}.get(name, "") if real else tmp_path
+    folder = (
+        SHARED / "data" / {"voc": "VOCdevkit", "cityscapes": "cityscapes"}.get(name, "")
+        if real
+        else tmp_path
+    )
     if real and not folder.is_dir():
         pytest.skip(f"{folder.name} is not here (EDGESEG_SHARED/data/{folder.name})")
     if not real:
@@ -300,9 +346,13 @@ def test_an_engine_is_scored_on_every_pixel_that_counts(scheme: str, tmp_path: P
         }
         makers[name](tmp_path)
     data = open_dataset(f"{name}:{folder}", "train")
-    engine = load_engine(build_engine(small_net(data.labels, tmp_path / "n.onnx"), precision="fp32"))
+    engine = load_engine(
+        build_engine(small_net(data.labels, tmp_path / "n.onnx"), precision="fp32")
+    )
     result = evaluate(engine, data)
     valid = [(s.mask != data.labels.ignore_id) & (s.mask < len(data.labels)) for s in iterate(data)]
     assert result.matrix.sum() == sum(int(v.sum()) for v in valid)
-    right = sum(int((engine(s.image) == s.mask)[v].sum()) for s, v in zip(iterate(data), valid, strict=True))
+    right = sum(
+        int((engine(s.image) == s.mask)[v].sum()) for s, v in zip(iterate(data), valid, strict=True)
+    )
     assert result.pixel_accuracy == pytest.approx(right / result.matrix.sum())

@@ -1,4 +1,6 @@
-"""The synthetic drive: the same every time, exact in its labels, continuous in time, the same scene at every size."""
+"""The synthetic drive: the same every time, exact in its labels, continuous in time, the same scene
+at every size.
+"""
 
 from itertools import combinations, pairwise
 
@@ -35,7 +37,9 @@ def test_random_access_equals_iteration() -> None:
 
 
 def test_a_frame_depends_on_its_time_not_on_the_length() -> None:
-    assert np.array_equal(SyntheticDrive(11, SMALL).frame(10).image, SyntheticDrive(500, SMALL).frame(10).image)
+    assert np.array_equal(
+        SyntheticDrive(11, SMALL).frame(10).image, SyntheticDrive(500, SMALL).frame(10).image
+    )
     half_rate = SyntheticDrive(11, SMALL, fps=7.5).frame(5)
     assert np.array_equal(half_rate.mask, SyntheticDrive(11, SMALL, fps=15).frame(10).mask)
 
@@ -49,11 +53,23 @@ def test_no_frame_outside_the_drive(i: int) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_class_has_a_sensible_share_of_a_minute_fragment(seed: int) -> None:
     drive = SyntheticDrive(60, (180, 240), seed)
-    counts = np.sum([np.bincount(drive.frame(i).mask.ravel(), minlength=12) for i in range(0, 60, 6)], axis=0)
-    share = dict(zip((*CAMVID_11.names, "Unlabelled"), (counts / counts.sum()).tolist(), strict=True))
+    counts = np.sum(
+        [np.bincount(drive.frame(i).mask.ravel(), minlength=12) for i in range(0, 60, 6)], axis=0
+    )
+    share = dict(
+        zip((*CAMVID_11.names, "Unlabelled"), (counts / counts.sum()).tolist(), strict=True)
+    )
     assert share["Unlabelled"] == 0
     # bounds about CamVid's own shares (17, 24, 1, 32, 5, 9, 1, 1, 6, 0.6, 0.3 per cent)
-    least = {"Sky": 0.05, "Building": 0.05, "Road": 0.2, "Tree": 0.01, "Car": 0.01, "Pavement": 0.004, "Pole": 0.003}
+    least = {
+        "Sky": 0.05,
+        "Building": 0.05,
+        "Road": 0.2,
+        "Tree": 0.01,
+        "Car": 0.01,
+        "Pavement": 0.004,
+        "Pole": 0.003,
+    }
     most = {"Sky": 0.3, "Building": 0.5, "Road": 0.5, "Tree": 0.4, "Car": 0.25, "Pavement": 0.15}
     for name in CAMVID_11.names:
         assert least.get(name, 0.001) < share[name] < most.get(name, 0.06), (name, share)
@@ -85,7 +101,9 @@ def test_a_larger_size_shows_the_same_scene(seed: int) -> None:
     assert (large.mask[::2, ::2] == small.mask).mean() > 0.9
     shrunk = large.image.reshape(180, 2, 240, 2, 3).mean((1, 3))
     assert np.abs(shrunk - small.image).mean() < 9
-    moved = SyntheticDrive(100, (180, 240), seed).frame(60)  # the bounds above are not met by just any street
+    moved = SyntheticDrive(100, (180, 240), seed).frame(
+        60
+    )  # the bounds above are not met by just any street
     assert (large.mask[::2, ::2] == moved.mask).mean() < 0.9
 
 
@@ -103,22 +121,33 @@ def test_brightness_drifts_slowly() -> None:
     drive = SyntheticDrive(FOREVER, (48, 64), seed=1)
     levels = np.array([drive.frame(i).image.mean() for i in range(0, 450, 5)])
     assert np.ptp(levels) > 8
-    steps = np.abs([drive.frame(i + 1).image.mean() - drive.frame(i).image.mean() for i in range(0, 100, 9)])
+    steps = np.abs(
+        [drive.frame(i + 1).image.mean() - drive.frame(i).image.mean() for i in range(0, 100, 9)]
+    )
     assert steps.max() < 8
 
 
 def features(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.repeat(np.linspace(0, 255, sample.mask.shape[0])[:, None], sample.mask.shape[1], axis=1)
-    return np.concatenate([sample.image.reshape(-1, 3), rows.reshape(-1, 1)], axis=1), sample.mask.ravel()
+    rows = np.repeat(
+        np.linspace(0, 255, sample.mask.shape[0])[:, None], sample.mask.shape[1], axis=1
+    )
+    return np.concatenate(
+        [sample.image.reshape(-1, 3), rows.reshape(-1, 1)], axis=1
+    ), sample.mask.ravel()
 
 
 def test_what_is_learnt_on_one_street_holds_on_another() -> None:
-    """Nearest mean of colour and row, learnt on seeds 0 and 1, finds the large classes on seed 2."""
-    learn = [features(SyntheticDrive(200, (60, 80), seed).frame(i)) for seed in (0, 1) for i in range(0, 200, 20)]
-    x, y = np.concatenate([a for a, _ in learn]), np.concatenate([b for _, b in learn])
+    """The nearest mean of colour and row, learnt on seeds 0 and 1, finds classes on seed 2."""
+    learn: list[tuple[np.ndarray, np.ndarray]] = []
+    for seed in (0, 1):
+        drive = SyntheticDrive(200, (60, 80), seed)
+        learn += [features(drive.frame(i)) for i in range(0, 200, 20)]
+    x = np.concatenate([a for a, _ in learn])
+    y = np.concatenate([b for _, b in learn])
     large = [0, 1, 3, 5]  # sky, building, road, tree
     means = np.stack([x[y == k].mean(0) for k in large])
-    right, total = 0, 0
+    right = 0
+    total = 0
     for i in range(0, 200, 20):
         x, y = features(SyntheticDrive(200, (60, 80), seed=2).frame(i))
         x, y = x[np.isin(y, large)], y[np.isin(y, large)]
@@ -128,11 +157,15 @@ def test_what_is_learnt_on_one_street_holds_on_another() -> None:
 
 
 def test_labels_lie_where_the_pixels_are() -> None:
-    """Shifting the mask against the image blurs what the classes look like: the spread within classes grows."""
+    """Shifting the mask against the image blurs what the classes look like: the spread within
+    classes grows.
+    """
 
     def spread(image: Image, mask: Image) -> float:
         values = image.astype(float).mean(-1)
-        return float(sum(values[mask == k].var() * (mask == k).sum() for k in np.unique(mask)) / mask.size)
+        return float(
+            sum(values[mask == k].var() * (mask == k).sum() for k in np.unique(mask)) / mask.size
+        )
 
     for seed in (0, 1, 2):
         sample = SyntheticDrive(50, (180, 240), seed).frame(20)
@@ -147,7 +180,13 @@ def test_a_face_owns_exactly_the_pixels_it_colours() -> None:
     white = Texture.of(np.full((64, 64, 4), 255, np.uint8), 1.0, 1.0)
     outline = np.array([[0.0, 0.0], [1.0, 0.0], [0.7, 1.0], [0.2, 0.8]])
     face = Face(
-        np.array([-1.0, 0.2, 3.0]), np.array([2.0, 0, 5.0]), np.array([0, 2.0, 0]), outline, white, 7, np.ones(3)
+        np.array([-1.0, 0.2, 3.0]),
+        np.array([2.0, 0, 5.0]),
+        np.array([0, 2.0, 0]),
+        outline,
+        white,
+        7,
+        np.ones(3),
     )
     view.face(face)
     owned = view.canvas[..., 3] == 7
@@ -169,7 +208,10 @@ def test_addresses() -> None:
     [
         ("camera://0", "such as synthetic://"),
         ("synthetic://street", "such as synthetic://"),
-        ("synthetic://?lenght=9", "unknown key: got 'lenght', expected one of length, size, seed, fps"),
+        (
+            "synthetic://?lenght=9",
+            "unknown key: got 'lenght', expected one of length, size, seed, fps",
+        ),
         ("synthetic://?length=many", "length: got 'many', expected a whole number"),
         ("synthetic://?length=2.5", "length: got '2.5', expected a whole number"),
         ("synthetic://?length=0", "length: got 0, expected 1 to"),

@@ -41,10 +41,14 @@ def settled(name: str, size: tuple[int, int]) -> nn.Module:
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda c: c[0])
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path, int]:
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[nn.Module, Path, int]:
     name, size, pools = request.param
     net = settled(name, size)
-    spec = ModelSpec(architecture=name, input_size=size, stride=architecture(name).stride, labels=CAMVID_11)
+    spec = ModelSpec(
+        architecture=name, input_size=size, stride=architecture(name).stride, labels=CAMVID_11
+    )
     return net, export_module(net, spec, tmp_path_factory.mktemp("x") / f"{name}.onnx"), pools
 
 
@@ -64,17 +68,23 @@ def test_file_is_standard_onnx(exported: tuple[nn.Module, Path, int]) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_onnx_runtime_gives_pytorchs_numbers(exported: tuple[nn.Module, Path, int], batch: int) -> None:
+def test_onnx_runtime_gives_pytorchs_numbers(
+    exported: tuple[nn.Module, Path, int], batch: int
+) -> None:
     net, path, _ = exported
     size = load_network(path).spec.input_size
     x = np.random.default_rng(batch).normal(size=(batch, 3, *size)).astype(np.float32)
-    (got,) = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"image": x})
+    (got,) = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
+        None, {"image": x}
+    )
     with torch.inference_mode():
         want = net(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(got, want, atol=1e-4 * np.ptp(want))
 
 
-def test_engine_gives_pytorchs_labels(exported: tuple[nn.Module, Path, int], tmp_path: Path) -> None:
+def test_engine_gives_pytorchs_labels(
+    exported: tuple[nn.Module, Path, int], tmp_path: Path
+) -> None:
     net, path, _ = exported
     engine = load_engine(build_engine(path, precision="fp32", out=tmp_path / "e.engine"))
     image = np.random.default_rng(0).integers(0, 256, (*engine.spec.input_size, 3), np.uint8)
@@ -101,7 +111,9 @@ def test_a_net_that_changed_on_the_way_is_noticed(exported: tuple[nn.Module, Pat
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     net = settled("enet", (64, 96))
     spec = ModelSpec(architecture="enet", input_size=(64, 96), stride=8, labels=CAMVID_11)
-    path = save_checkpoint(tmp_path / "run" / "best.pt", net, spec, {"val_miou": 0.5, "recipe": "{}"})
+    path = save_checkpoint(
+        tmp_path / "run" / "best.pt", net, spec, {"val_miou": 0.5, "recipe": "{}"}
+    )
     again, spec_again, notes = load_checkpoint(path)
     assert spec_again == spec
     assert notes["val_miou"] == 0.5
@@ -123,32 +135,59 @@ def test_bad_checkpoints_are_said(tmp_path: Path, fault: str) -> None:
     elif fault == "weights":
         spec = ModelSpec(architecture="enet", input_size=(64, 96), labels=CAMVID_11)
         save_checkpoint(path, torch.nn.Linear(2, 2), spec, {})
-    with warnings.catch_warnings(), pytest.raises(InputError, match=r"checkpoint|weights do not fit"):
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(InputError, match=r"checkpoint|weights do not fit"),
+    ):
         load_checkpoint(path)
 
 
-# -- nets that are not edgeseg's -------------------------------------------------------------------------------------
+# -- nets that are not edgeseg's -------------------------------------------------------------------
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factory", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
+@pytest.mark.parametrize(
+    "factory", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
+)
 def test_torchvisions_own_nets_are_exported(factory: str, tmp_path: Path) -> None:
-    """With weights of a file, without their auxiliary heads; the engine labels as the module does."""
+    """With weights of a file, without their auxiliary heads.
+
+    The engine labels as the module does.
+    """
     import torchvision
 
     torch.manual_seed(0)
     arguments = {"weights": None, "weights_backbone": None, "num_classes": 21}
     net = getattr(torchvision.models.segmentation, factory)(**arguments).eval()
-    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "w.pth")
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "w.pth"
+    )
+    words: list[str] = []
+    for key, value in arguments.items():
+        words += ["--arg", f"{key}={value}"]
     done = edgeseg(
-        "export", f"torchvision.models.segmentation:{factory}", "--size", "96x128", "--labels", "voc-21",
-        *(f for key, value in arguments.items() for f in ("--arg", f"{key}={value}")),
-        "--weights", tmp_path / "w.pth", "-o", tmp_path / "n.onnx",
-    )  # fmt: skip
+        "export",
+        f"torchvision.models.segmentation:{factory}",
+        "--size",
+        "96x128",
+        "--labels",
+        "voc-21",
+        *words,
+        "--weights",
+        tmp_path / "w.pth",
+        "-o",
+        tmp_path / "n.onnx",
+    )
     assert done.returncode == 0, done.stderr
     network = load_network(tmp_path / "n.onnx")
-    assert (network.spec.labels.name, network.spec.input_size, network.assumed) == ("voc-21", (96, 128), ())
-    engine = load_engine(build_engine(tmp_path / "n.onnx", precision="fp32", out=tmp_path / "e.engine"))
+    assert (network.spec.labels.name, network.spec.input_size, network.assumed) == (
+        "voc-21",
+        (96, 128),
+        (),
+    )
+    engine = load_engine(
+        build_engine(tmp_path / "n.onnx", precision="fp32", out=tmp_path / "e.engine")
+    )
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     with torch.inference_mode():
         want = net(torch.from_numpy(to_input(image, engine.spec)))["out"][0].argmax(0).numpy()
@@ -163,24 +202,43 @@ def test_a_module_beside_the_user_is_found(tmp_path: Path) -> None:
     (tmp_path / "my_nets.py").write_text(
         "from torch import nn\ndef net(classes):\n    return nn.Conv2d(3, classes, 3, padding=1)\n"
     )
-    command = [str(program), "export", "my_nets:net", "--arg", "classes=5", "--size", "32x48", "-o", "n.onnx"]
+    command = [
+        str(program),
+        "export",
+        "my_nets:net",
+        "--arg",
+        "classes=5",
+        "--size",
+        "32x48",
+        "-o",
+        "n.onnx",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(load_network(tmp_path / "n.onnx").spec.labels) == 5
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    (["nowhere.at.all:net", "--size", "64x64"], "no such Python module"),
-    (["torchvision.models.segmentation:nothing", "--size", "64x64"], "has no nothing"),
-    (["torchvision.models:resnet18", "--size", "64x64"], "gives no scores a class and pixel"),
-    (["torch.nn:Linear", "--arg", "in_features=3", "--size", "64x64"], "does not take these arguments"),
-    (["collections:OrderedDict", "--size", "64x64"], "makes no torch.nn.Module"),
-    (["torch.nn:Conv2d", "--arg", "nonsense", "--size", "64x64"], "not an argument"),
-    (["torch.nn:Identity"], "needs an input size"),
-    (["torch.nn:ReLU", "--labels", "voc-21", "--size", "64x64"], "classes are not those of voc-21"),
-    (["torch.nn:ReLU", "--weights", "absent.pth", "--size", "64x64"], "no such weight file"),
-    (["absent.pt"], "no such checkpoint"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.at.all:net", "--size", "64x64"], "no such Python module"),
+        (["torchvision.models.segmentation:nothing", "--size", "64x64"], "has no nothing"),
+        (["torchvision.models:resnet18", "--size", "64x64"], "gives no scores a class and pixel"),
+        (
+            ["torch.nn:Linear", "--arg", "in_features=3", "--size", "64x64"],
+            "does not take these arguments",
+        ),
+        (["collections:OrderedDict", "--size", "64x64"], "makes no torch.nn.Module"),
+        (["torch.nn:Conv2d", "--arg", "nonsense", "--size", "64x64"], "not an argument"),
+        (["torch.nn:Identity"], "needs an input size"),
+        (
+            ["torch.nn:ReLU", "--labels", "voc-21", "--size", "64x64"],
+            "classes are not those of voc-21",
+        ),
+        (["torch.nn:ReLU", "--weights", "absent.pth", "--size", "64x64"], "no such weight file"),
+        (["absent.pt"], "no such checkpoint"),
+    ],
+)
 def test_what_is_no_net_is_said(arguments: list[str], says: str, tmp_path: Path) -> None:
     from edgeseg.errors import EdgesegError
 
@@ -193,10 +251,15 @@ def test_a_checkpoint_at_another_size(tmp_path: Path) -> None:
     net = settled("enet", (64, 96))
     spec = ModelSpec(architecture="enet", input_size=(64, 96), stride=8, labels=CAMVID_11)
     save_checkpoint(tmp_path / "best.pt", net, spec, {"recipe": "{}"})
-    assert load_network(export_checkpoint(tmp_path / "best.pt", size=(72, 40))).spec.input_size == (72, 40)
+    assert load_network(export_checkpoint(tmp_path / "best.pt", size=(72, 40))).spec.input_size == (
+        72,
+        40,
+    )
     with pytest.raises(InputError, match=r"divisible by 8: got \[70, 40\], expected \[72, 40\]"):
         export_checkpoint(tmp_path / "best.pt", size=(70, 40))
-    half = load_network(export_checkpoint(tmp_path / "best.pt", tmp_path / "h.onnx", half=True)).model
+    half = load_network(
+        export_checkpoint(tmp_path / "best.pt", tmp_path / "h.onnx", half=True)
+    ).model
     again = export_checkpoint(tmp_path / "best.pt", tmp_path / "again.pt", (72, 40), half=True)
     assert again.stat().st_size < 0.75 * (tmp_path / "best.pt").stat().st_size
     slim, its_spec, _ = load_checkpoint(again)

@@ -4,7 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeseg.imaging.postprocess import annotate, colourise, indexed_png, legend, overlay, palette_lut
+from edgeseg.imaging.postprocess import (
+    annotate,
+    colourise,
+    indexed_png,
+    legend,
+    overlay,
+    palette_lut,
+)
 from edgeseg.spec import CAMVID_11, CAMVID_32, CITYSCAPES_19, VOC_21, LabelSpace
 
 SPACES = (CAMVID_11, CAMVID_32, CITYSCAPES_19, VOC_21)
@@ -65,14 +72,19 @@ def test_overlay_leaves_an_ignored_id_that_is_a_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "alpha"), [((5, 4, 3), np.uint8, 0.5), ((4, 4, 3), np.float32, 0.5), ((4, 4, 3), np.uint8, 1.5)]
+    ("shape", "dtype", "alpha"),
+    [((5, 4, 3), np.uint8, 0.5), ((4, 4, 3), np.float32, 0.5), ((4, 4, 3), np.uint8, 1.5)],
 )
-def test_overlay_refuses_what_does_not_fit(shape: tuple[int, ...], dtype: type, alpha: float) -> None:
+def test_overlay_refuses_what_does_not_fit(
+    shape: tuple[int, ...], dtype: type, alpha: float
+) -> None:
     with pytest.raises(ValueError, match="overlay"):
         overlay(np.zeros(shape, dtype), np.zeros((4, 4), np.uint8), CAMVID_11, alpha)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.int64), np.zeros((1, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.int64), np.zeros((1, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)]
+)
 def test_a_label_map_is_checked(bad: np.ndarray) -> None:
     for paint in (colourise, indexed_png):
         with pytest.raises(ValueError, match="label map"):
@@ -140,4 +152,5 @@ def test_indexed_png_keeps_the_ids() -> None:
     with image.open(io.BytesIO(indexed_png(ids, CAMVID_11))) as png:
         assert png.mode == "P"
         np.testing.assert_array_equal(np.asarray(png), ids)
-        assert png.getpalette()[: 3 * len(CAMVID_11)] == [value for rgb in CAMVID_11.palette for value in rgb]
+        palette = np.array(CAMVID_11.palette).ravel().tolist()
+        assert png.getpalette()[: len(palette)] == palette

@@ -1,4 +1,6 @@
-"""Every net of the registry, all the way: a step of training, ONNX, engines in FP32 and INT8, QAT, TensorRT."""
+"""Every net of the registry, all the way: a step of training, ONNX, engines in FP32 and INT8, QAT,
+TensorRT.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ import onnxruntime
 import processors
 import pytest
 
+from edgeseg.reporter import SILENT
+
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from onnx_tools import assert_builds  # noqa: E402
@@ -17,7 +21,7 @@ from torch import nn  # noqa: E402
 
 from edgeseg.backends.load import load_engine  # noqa: E402
 from edgeseg.backends.proof import reference  # noqa: E402
-from edgeseg.backends.tensorrt.backend import graph_for  # noqa: E402
+from edgeseg.backends.tensorrt.graphs import graph_for  # noqa: E402
 from edgeseg.build.engine_from_onnx import build_engine  # noqa: E402
 from edgeseg.build.options import Quantization  # noqa: E402
 from edgeseg.data import open_dataset  # noqa: E402
@@ -27,7 +31,7 @@ from edgeseg.graph.network import Overrides, load_network  # noqa: E402
 from edgeseg.imaging.preprocess import to_input  # noqa: E402
 from edgeseg.models import REGISTRY, create  # noqa: E402
 from edgeseg.quantize.calibration_set import resolve_set  # noqa: E402
-from edgeseg.quantize.ptq import prepare  # noqa: E402
+from edgeseg.quantize.ptq import plan_quantization  # noqa: E402
 from edgeseg.spec import CAMVID_11, ModelSpec  # noqa: E402
 from edgeseg.training.qat.fake_quant import Quantizer  # noqa: E402
 from edgeseg.training.segmenter import enlarged  # noqa: E402
@@ -65,7 +69,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.5  # six steps: statistics of the last few
-    spec = ModelSpec(architecture=name, input_size=SIZE, stride=REGISTRY[name].stride, labels=CAMVID_11)
+    spec = ModelSpec(
+        architecture=name, input_size=SIZE, stride=REGISTRY[name].stride, labels=CAMVID_11
+    )
     data = open_dataset(DRIVE, "train")
     frames = [data[i].image for i in range(len(data))]
     x = torch.from_numpy(np.concatenate([to_input(f, spec) for f in frames[:2]]))
@@ -91,14 +97,19 @@ def test_training_lowers_the_loss(case: Case) -> None:
 def test_onnx_runtime_gives_pytorchs_numbers(case: Case) -> None:
     onnx.checker.check_model(onnx.load(case.path), full_check=True)
     x = np.concatenate([to_input(f, case.spec) for f in case.frames[:3]])
-    (got,) = onnxruntime.InferenceSession(str(case.path), providers=["CPUExecutionProvider"]).run(None, {"image": x})
+    (got,) = onnxruntime.InferenceSession(str(case.path), providers=["CPUExecutionProvider"]).run(
+        None, {"image": x}
+    )
     with torch.inference_mode():
         want = case.net(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(got, want, atol=2e-4 * np.ptp(want))
 
 
 def test_an_odd_size_is_exported_as_well(case: Case, tmp_path: Path) -> None:
-    """The export checks itself against PyTorch. A file of one size says so when it is asked for another."""
+    """The export checks itself against PyTorch.
+
+    A file of one size says so when it is asked for another.
+    """
     size = tuple(-(-side // case.spec.stride) * case.spec.stride for side in ODD)
     path = export_module(case.net, case.spec.replace(input_size=size), tmp_path / "odd.onnx")
     assert load_network(path).spec.input_size == size
@@ -116,23 +127,31 @@ def test_the_fp32_engine_gives_pytorchs_labels(case: Case, tmp_path: Path) -> No
 
 
 def test_int8_is_what_was_quantized(case: Case, tmp_path: Path, tensorrt_rtx: ModuleType) -> None:
-    """The engine against the float net; the module that is fine-tuned against the engine; TensorRT takes the file."""
+    """The engine against the float net; the module that is fine-tuned against the engine.
+
+    TensorRT takes the file.
+    """
     frames = resolve_set(DRIVE, count=4)
     made = build_engine(
-        case.path, precision="int8", calib=frames, out=tmp_path / "e.engine", save_onnx=tmp_path / "q.onnx",
-        quantization=Quantization(least_agreement=0),
-    )  # fmt: skip
+        case.path,
+        precision="int8",
+        calib=frames,
+        out=tmp_path / "e.engine",
+        quantization=Quantization(least_agreement=0, save_onnx=tmp_path / "q.onnx"),
+    )
     engine = load_engine(made)
     known = reference(load_network(tmp_path / "q.onnx"), case.frames)
     assert known is not None
-    assert known.agreement(engine) >= 0.999, (processors.name(), engine.passport.form)
-    assert "rounded_in_float" not in engine.passport.form
+    assert known.agreement(engine) >= 0.999, (processors.name(), engine.passport.openvino)
+    assert not engine.passport.openvino.rounded_in_float
     if "amx_int8" in processors.host_features() and not processors.why_not(processors.WITHOUT_AMX):
-        (found,) = processors.same_labels(processors.WITHOUT_AMX, [tmp_path / "q.onnx"], case.frames, tmp_path)
+        (found,) = processors.same_labels(
+            processors.WITHOUT_AMX, [tmp_path / "q.onnx"], case.frames, tmp_path
+        )
         assert found["same"] >= 0.999, processors.WITHOUT_AMX
         assert not found["repaired"]
-    assert engine.passport.int8["int8_layers"] >= 5
-    prepared = prepare(load_network(case.path), frames)
+    assert (engine.passport.int8.int8_layers or 0) >= 5
+    prepared = plan_quantization(load_network(case.path), frames)
     quantizer = Quantizer(prepared.network.model, prepared.placement())
     module = quantizer.module(prepared.ranges.amax)
     quantizer.take_biases(module, quantizer.to_onnx(module))
@@ -145,9 +164,14 @@ def test_int8_is_what_was_quantized(case: Case, tmp_path: Path, tensorrt_rtx: Mo
         trained.append(float((enlarged(rounded, SIZE).argmax(1)[0].numpy() == got).mean()))
     # ENet gives next to nothing after six steps: its scores all but tie.
     assert np.mean(agree) >= (0.7 if case.name == "enet" else 0.93)
-    # R2U-Net's layers are applied several times: the file has a bias for each step size, the module has one.
+    # R2U-Net's layers are applied several times: the file has a bias for each step size, the module
+    # has one.
     assert np.mean(trained) >= (0.95 if case.name == "r2unet" else 0.99)
-    for source, precision in ((case.path, "fp32"), (case.path, "fp16"), (tmp_path / "q.onnx", "int8")):
-        graph, _ = graph_for(load_network(source), precision, case.frames[:2], print)
+    for source, precision in (
+        (case.path, "fp32"),
+        (case.path, "fp16"),
+        (tmp_path / "q.onnx", "int8"),
+    ):
+        graph, _ = graph_for(load_network(source), precision, case.frames[:2], SILENT)
         # TensorRT-RTX has no FP32 matrix product for Turing, and PSPNet's pyramid is one.
         assert_builds(tensorrt_rtx, graph, turing=(case.name, precision) != ("pspnet", "fp32"))

@@ -1,4 +1,6 @@
-"""The ranges of the shipped nets on a fixed set, against those that are kept: alarms in both directions."""
+"""The ranges of the shipped nets on a fixed set, against those that are kept: alarms in both
+directions.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +10,14 @@ from paths import ROOT
 
 from edgeseg.graph.network import load_network
 from edgeseg.quantize.calibration_set import resolve_set
-from edgeseg.quantize.ptq import DEFAULT_METHOD, prepare
+from edgeseg.quantize.ptq import DEFAULT_METHOD, plan_quantization
 from edgeseg.quantize.ranges import Ranges, read_ranges
 from edgeseg.zoo import zoo
 
 NETS = ("enet-camvid", "segnet-light-camvid")
 SET = "calibration/sets/golden.toml"
-# Other optimizations of ONNX Runtime move a range by 0.1 %; one grey level of noise on every pixel by 1.7 %.
+# Other optimizations of ONNX Runtime move a range by 0.1 %; one grey level of noise on every pixel
+# by 1.7 %.
 TOLERANCE = 0.02
 
 
@@ -23,7 +26,9 @@ def golden_file(net: str) -> str:
 
 
 def changes(golden: Mapping[str, float], found: Mapping[str, float]) -> list[str]:
-    """A line for every tensor that came, went, or whose range grew or shrank by more than the tolerance."""
+    """A line for every tensor that came, went, or whose range grew or shrank by more than the
+    tolerance.
+    """
     said = [f"{name}: is new" for name in found if name not in golden]
     for name, before in golden.items():
         now = found.get(name)
@@ -35,9 +40,13 @@ def changes(golden: Mapping[str, float], found: Mapping[str, float]) -> list[str
 
 
 def require_same(net: str, golden: Ranges, found: Ranges) -> None:
-    """Fail where ``found`` is of another net, set or method, or not within the tolerance; name it, and the command."""
+    """Fail where ``found`` is of another net, set or method, or not within the tolerance.
+
+    Name it, and the command.
+    """
     file = golden_file(net)
-    renew = f"If that is meant, with CamVid in data/camvid: edgeseg calibrate {net} --calib {SET} -o {file}"
+    command = f"edgeseg calibrate {net} --calib {SET} -o {file}"
+    renew = f"If that is meant, with CamVid in data/camvid: {command}"
     for fact in ("network_sha256", "set_digest", "method", "frames", "bits"):
         was, now = getattr(golden, fact), getattr(found, fact)
         if was != now:
@@ -45,7 +54,9 @@ def require_same(net: str, golden: Ranges, found: Ranges) -> None:
     said = changes(golden.amax, found.amax)
     if said:
         first = "\n  ".join(said[:10])
-        pytest.fail(f"{len(said)} of {len(golden.amax)} ranges changed:\n  {first}\n{renew}", pytrace=False)
+        pytest.fail(
+            f"{len(said)} of {len(golden.amax)} ranges changed:\n  {first}\n{renew}", pytrace=False
+        )
 
 
 def test_every_net_that_ships_has_golden_ranges() -> None:
@@ -56,7 +67,9 @@ def test_every_net_that_ships_has_golden_ranges() -> None:
 def test_the_golden_ranges_are_of_the_net_that_ships(net: str) -> None:
     """Needs no data, so that a new net without new ranges is told everywhere."""
     golden, sha256 = read_ranges(ROOT / golden_file(net)), load_network(zoo()[net]).sha256
-    require_same(net, golden, golden.model_copy(update={"network_sha256": sha256, "method": DEFAULT_METHOD}))
+    require_same(
+        net, golden, golden.model_copy(update={"network_sha256": sha256, "method": DEFAULT_METHOD})
+    )
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -66,7 +79,7 @@ def test_the_ranges_are_the_golden_ones(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "camvid").symlink_to(camvid_root)
     monkeypatch.chdir(tmp_path)
-    found = prepare(load_network(zoo()[net]), resolve_set(ROOT / SET)).ranges
+    found = plan_quantization(load_network(zoo()[net]), resolve_set(ROOT / SET)).ranges
     require_same(net, read_ranges(ROOT / golden_file(net)), found)
 
 
@@ -96,4 +109,6 @@ def test_what_fails_says_the_command_that_renews(change: dict[str, object], said
     with pytest.raises(pytest.fail.Exception) as caught:
         require_same("enet-camvid", golden, golden.model_copy(update=change))
     assert said in str(caught.value)
-    assert f"edgeseg calibrate enet-camvid --calib {SET} -o {golden_file('enet-camvid')}" in str(caught.value)
+    assert f"edgeseg calibrate enet-camvid --calib {SET} -o {golden_file('enet-camvid')}" in str(
+        caught.value
+    )

@@ -1,6 +1,8 @@
-"""Every way of joining features: the engine labels as its Q/DQ file does in ONNX Runtime, on every processor.
+"""Every way of joining features: the engine labels as its Q/DQ file does in ONNX Runtime, on every
+processor.
 
-Also where the file went through QAT's module, and where it is what ONNX Runtime's own quantizer writes.
+Also where the file went through QAT's module, and where it is what ONNX Runtime's own quantizer
+writes.
 """
 
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import onnx
 import processors
 import pytest
 from onnx_tools import run_ort
+from reporting import Heard
 
 torch = pytest.importorskip("torch")
 from int8_patterns import CLASSES, DRIVE, OVERRIDES, PATTERNS, H, W, export  # noqa: E402
@@ -23,12 +26,12 @@ from edgeseg.data import open_dataset  # noqa: E402
 from edgeseg.graph.network import Network, load_network  # noqa: E402
 from edgeseg.imaging.preprocess import to_input  # noqa: E402
 from edgeseg.quantize.calibration_set import CalibrationSet, resolve_set  # noqa: E402
-from edgeseg.quantize.ptq import Prepared, prepare  # noqa: E402
+from edgeseg.quantize.ptq import QuantizationPlan, plan_quantization  # noqa: E402
 
 SAME, SAME_ANY_SCALE = 0.999, 0.995
 SCALES = pytest.mark.parametrize("exact", [True, False], ids=["power-of-two", "any"])
 ALL = pytest.mark.parametrize("pattern", PATTERNS)
-Made = Callable[[str], Prepared]
+Made = Callable[[str], QuantizationPlan]
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +46,20 @@ def calibration() -> CalibrationSet:
 
 
 @pytest.fixture(scope="module")
-def made(frames: list[np.ndarray], calibration: CalibrationSet, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(
+    frames: list[np.ndarray], calibration: CalibrationSet, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
     """A pattern's float net with its ranges, made once for both kinds of scales."""
     folder = tmp_path_factory.mktemp("patterns")
-    found: dict[str, Prepared] = {}
+    found: dict[str, QuantizationPlan] = {}
 
-    def prepared(pattern: str) -> Prepared:
+    def prepared(pattern: str) -> QuantizationPlan:
         if pattern not in found:
             path = folder / f"{len(found)}.onnx"
             export(pattern, frames, path)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("EDGESEG_CACHE", str(folder / "cache"))
-                found[pattern] = prepare(load_network(path, OVERRIDES), calibration)
+                found[pattern] = plan_quantization(load_network(path, OVERRIDES), calibration)
         return found[pattern]
 
     return prepared
@@ -70,11 +75,15 @@ def assert_engine_is_the_file(
     known = reference(network, frames)
     assert known is not None
     heard: list[str] = []
-    chosen = forms.choose(network, "int8", known=known, say=heard.append)
+    chosen = forms.choose(network, "int8", known=known, reporter=Heard(heard))
     graph = deploy(network, for_openvino=False)
     want = np.stack([run_ort(graph, frame=frame[None])[0][0] for frame in frames])
     assert np.unique(want).size >= CLASSES - 1, "a net that sees one class proves nothing"
-    same = float(np.mean([(np.array(chosen.compiled(f)) == w).mean() for f, w in zip(frames, want, strict=True)]))
+    same = float(
+        np.mean(
+            [(np.array(chosen.compiled(f)) == w).mean() for f, w in zip(frames, want, strict=True)]
+        )
+    )
     assert same >= least, (processors.name(), chosen.form)
     assert len(chosen.form.rounded) <= repairs, heard
     return chosen.form
@@ -82,9 +91,11 @@ def assert_engine_is_the_file(
 
 @ALL
 @SCALES
-def test_the_engine_labels_as_its_file(pattern: str, exact: bool, made: Made, frames: list[np.ndarray]) -> None:
+def test_the_engine_labels_as_its_file(
+    pattern: str, exact: bool, made: Made, frames: list[np.ndarray]
+) -> None:
     prepared = made(pattern)
-    prepared = Prepared(prepared.network, prepared.ranges, prepared.from_cache, exact)
+    prepared = QuantizationPlan(prepared.folded, prepared.ranges, prepared.from_cache, exact)
     network = prepared.quantized(prepared.placement())
     form = assert_engine_is_the_file(network, frames)
     if session.int8_is_exact():
@@ -92,7 +103,9 @@ def test_the_engine_labels_as_its_file(pattern: str, exact: bool, made: Made, fr
 
 
 @pytest.mark.slow
-def test_the_engines_label_as_their_files_without_amx(made: Made, frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_the_engines_label_as_their_files_without_amx(
+    made: Made, frames: list[np.ndarray], tmp_path: Path
+) -> None:
     """The same files, all in one process that sees this processor without AMX."""
     processors.skip_unless_amx_can_be_hidden()
     files, names = list[Path](), list[str]()
@@ -104,7 +117,9 @@ def test_the_engines_label_as_their_files_without_amx(made: Made, frames: list[n
             names.append(f"{pattern}, {'power-of-two' if exact else 'any'}")
     facts = {"size": (H, W), "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     found = processors.same_labels(processors.WITHOUT_AMX, files, frames, tmp_path, **facts)
-    wrong = {n: one for n, one in zip(names, found, strict=True) if one["same"] < SAME or one["repaired"]}
+    wrong = {
+        n: one for n, one in zip(names, found, strict=True) if one["same"] < SAME or one["repaired"]
+    }
     assert not wrong, processors.WITHOUT_AMX
     assert len(found) == 2 * len(PATTERNS)
 
@@ -147,8 +162,16 @@ def test_a_file_that_was_fine_tuned(pattern: str, made: Made, frames: list[np.nd
 def test_a_file_of_onnx_runtimes_quantizer(
     pattern: str, symmetric: bool, made: Made, frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """Its scales are of any value. By default activations are UINT8 with a zero point, and every tensor has a pair."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    """Its scales are of any value.
+
+    By default activations are UINT8 with a zero point, and every tensor has a pair.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     network = made(pattern).network
     source, target = tmp_path / "float.onnx", tmp_path / "qdq.onnx"
@@ -163,8 +186,17 @@ def test_a_file_of_onnx_runtimes_quantizer(
 
     kind = QuantType.QInt8 if symmetric else QuantType.QUInt8
     quantize_static(
-        source, target, Frames(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=kind,
-        weight_type=QuantType.QInt8, extra_options={"ActivationSymmetric": symmetric, "QuantizeBias": False},
-    )  # fmt: skip
-    # OpenVINO leaves the rounding of a sum's branch out, which edgeseg's own files have in none: a repair or two.
-    assert_engine_is_the_file(load_network(target, OVERRIDES), frames, least=SAME_ANY_SCALE, repairs=2)
+        source,
+        target,
+        Frames(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=kind,
+        weight_type=QuantType.QInt8,
+        extra_options={"ActivationSymmetric": symmetric, "QuantizeBias": False},
+    )
+    # OpenVINO leaves the rounding of a sum's branch out, which edgeseg's own files have in none: a
+    # repair or two.
+    assert_engine_is_the_file(
+        load_network(target, OVERRIDES), frames, least=SAME_ANY_SCALE, repairs=2
+    )

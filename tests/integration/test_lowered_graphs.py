@@ -1,7 +1,8 @@
-"""The graphs that targets are given, byte for byte, for every net that ships and every net of the registry.
+"""The graphs that targets are given, byte for byte, for every net that ships and every net of the
+registry.
 
-`lowered_graphs.json` has their digests. A change that is meant to leave graphs alone leaves that file alone. A change
-that is meant to change them records them again, and says so in its commit:
+`lowered_graphs.json` has their digests. A change that is meant to leave graphs alone leaves that
+file alone. A change that is meant to change them records them again, and says so in its commit:
 
     EDGESEG_RECORD=1 python -m pytest tests/integration/test_lowered_graphs.py
 """
@@ -23,14 +24,15 @@ from edgeseg.graph.ops import is_quantized
 from edgeseg.graph.passes.dynamic_shapes import resolve_dynamic_shapes
 from edgeseg.graph.passes.fp16 import to_fp16
 from edgeseg.models import REGISTRY, create
-from edgeseg.quantize.ptq import Prepared, folded, tensors_to_range
+from edgeseg.quantize.ptq import QuantizationPlan, fold_network
 from edgeseg.quantize.ranges import Ranges
 from edgeseg.spec import CAMVID_11, ModelSpec
 from edgeseg.zoo import zoo, zoo_int8
 
 RECORD = Path(__file__).resolve().parent / "lowered_graphs.json"
 SIZE = (64, 96)
-RANGE = 3.0  # of every tensor: what calibration finds differs in its last bits from one processor to the next
+# Of every tensor: what calibration finds differs in its last bits from one processor to the next
+RANGE = 3.0
 
 Forms = dict[str, Callable[[], onnx.ModelProto]]
 
@@ -44,7 +46,9 @@ def float_forms(net: Network) -> Forms:
         "openvino, extension": lambda: deploy(net, plugin=True),
         "tensorrt": lambda: deploy(net, for_openvino=False),
         "tensorrt, plugin, both": lambda: deploy(net, for_openvino=False, plugin=True, both=True),
-        "tensorrt, batch": lambda: deploy(net, for_openvino=False, dynamic=resolve_dynamic_shapes(net, True, ())),
+        "tensorrt, batch": lambda: deploy(
+            net, for_openvino=False, dynamic=resolve_dynamic_shapes(net, True, ())
+        ),
         "tensorrt, bare": lambda: deploy_bare(net, plugin=True),
         "tensorrt, fp16": lambda: to_fp16(deploy(net, for_openvino=False), {}).model,
     }
@@ -56,7 +60,9 @@ def int8_forms(net: Network) -> Forms:
         "the file": lambda: net.model,
         "openvino, signed": lambda: deploy(net),
         "openvino, unsigned": lambda: deploy(net, unsigned=True),
-        "openvino, unsigned, extension": lambda: deploy(net, unsigned=True, plugin=True, compare=True),
+        "openvino, unsigned, extension": lambda: deploy(
+            net, unsigned=True, plugin=True, compare=True
+        ),
         "tensorrt": lambda: deploy(net, for_openvino=False),
         "tensorrt, plugin": lambda: deploy(net, for_openvino=False, plugin=True),
     }
@@ -64,10 +70,10 @@ def int8_forms(net: Network) -> Forms:
 
 def quantized(net: Network, *, exact: bool) -> Network:
     """Return ``net`` in INT8, every range the same."""
-    base = folded(net)
-    amax = dict.fromkeys(tensors_to_range(base), RANGE)
+    base = fold_network(net)
+    amax = dict.fromkeys(base.tensors_to_range, RANGE)
     ranges = Ranges(method="minmax", bits=8, frames=1, amax=amax)
-    prepared = Prepared(base, ranges, from_cache=False, exact=exact)
+    prepared = QuantizationPlan(base, ranges, from_cache=False, exact=exact)
     return prepared.quantized(prepared.placement())
 
 
@@ -90,7 +96,10 @@ def digests(net: Network, wanted: tuple[str, ...] = ()) -> dict[str, str]:
         forms = float_forms(net)
         for name, exact in (("int8", True), ("int8, any scales", False)):
             if not wanted or any(form.startswith(f"{name}:") for form in wanted):
-                forms |= {f"{name}: {form}": make for form, make in int8_forms(quantized(net, exact=exact)).items()}
+                forms |= {
+                    f"{name}: {form}": make
+                    for form, make in int8_forms(quantized(net, exact=exact)).items()
+                }
     return {
         form: hashlib.sha256(make().SerializeToString(deterministic=True)).hexdigest()[:16]
         for form, make in forms.items()
@@ -98,7 +107,9 @@ def digests(net: Network, wanted: tuple[str, ...] = ()) -> dict[str, str]:
     }
 
 
-def compare(name: str, net: Network, packages: tuple[str, ...], wanted: tuple[str, ...] = ()) -> None:
+def compare(
+    name: str, net: Network, packages: tuple[str, ...], wanted: tuple[str, ...] = ()
+) -> None:
     """Compare the digests of a net with those on record, or record them."""
     versions = {package: importlib.metadata.version(package) for package in packages}
     known = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
@@ -111,7 +122,9 @@ def compare(name: str, net: Network, packages: tuple[str, ...], wanted: tuple[st
     assert digests(net, wanted) == known[name]["digests"]
 
 
-@pytest.mark.parametrize("path", [*zoo().values(), *(p for p in map(zoo_int8, zoo()) if p)], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [*zoo().values(), *(p for p in map(zoo_int8, zoo()) if p)], ids=lambda p: p.stem
+)
 def test_nets_that_ship(path: Path) -> None:
     compare(path.stem, load_network(path), ("onnx",))
 
@@ -124,7 +137,9 @@ def test_nets_of_the_registry(name: str, tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     net = create(name, 11)
-    spec = ModelSpec(architecture=name, input_size=SIZE, stride=REGISTRY[name].stride, labels=CAMVID_11)
+    spec = ModelSpec(
+        architecture=name, input_size=SIZE, stride=REGISTRY[name].stride, labels=CAMVID_11
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = export_module(net.eval(), spec, tmp_path / f"{name}.onnx")

@@ -1,7 +1,9 @@
-"""The INT8 tests again, in processes that see this processor without AMX: what most x86 processors are.
+"""The INT8 tests again, in processes that see this processor without AMX: what most x86 processors
+are.
 
-Every net of the registry and every pattern is built without AMX beside its own test (``processors.same_labels``). Where
-this processor has no AMX, the tests themselves have run without it, and these are skipped.
+Every net of the registry and every pattern is built without AMX beside its own test
+(``processors.same_labels``). Where this processor has no AMX, the tests themselves have run without
+it, and these are skipped.
 """
 
 import re
@@ -18,12 +20,20 @@ pytestmark = pytest.mark.slow
 # What to run, and how many tests at least.
 RUNS = {
     "runtimes": (
-        ["integration/test_int8_runtimes.py", "-k", "shipped_net_has or labels_are_the_same or rounds_where"],
+        [
+            "integration/test_int8_runtimes.py",
+            "-k",
+            "shipped_net_has or labels_are_the_same or rounds_where",
+        ],
         16,
     ),
     "build": (["build/test_int8.py", "-k", "says_how or fragile_net or fastest_within"], 3),
     "guard and repairs": (
-        ["quantize/test_label_change.py", "graph/passes/test_tiny_scales.py", "graph/passes/test_float_rounding.py"],
+        [
+            "quantize/test_label_change.py",
+            "graph/passes/test_tiny_scales.py",
+            "graph/passes/test_float_rounding.py",
+        ],
         20,
     ),
 }

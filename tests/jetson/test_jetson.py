@@ -1,4 +1,6 @@
-"""The device's folder: which JetPack is taken and which refused, the unit, and the measurement on a made-up board."""
+"""The device's folder: which JetPack is taken and which refused, the unit, and the measurement on a
+made-up board.
+"""
 
 import importlib
 import json
@@ -19,23 +21,31 @@ JETSON = ROOT / "jetson"
 
 # Lines of tegrastats as it prints them on these boards.
 AGX_ORIN = (
-    "05-09-2026 18:42:06 RAM 18207/62841MB (lfb 466x4MB) SWAP 86/31420MB (cached 0MB) CPU [14%@2188,5%@2112,off,off] "
-    "EMC_FREQ 3%@2133 GR3D_FREQ 0%@[0,0] NVENC off VIC 36%@115 APE 174 cpu@52.562C soc2@48.437C tj@52.562C CV0@-256C "
+    "05-09-2026 18:42:06 RAM 18207/62841MB (lfb 466x4MB) SWAP 86/31420MB (cached 0MB) CPU "
+    "[14%@2188,5%@2112,off,off] "
+    "EMC_FREQ 3%@2133 GR3D_FREQ 0%@[0,0] NVENC off VIC 36%@115 APE 174 cpu@52.562C soc2@48.437C "
+    "tj@52.562C CV0@-256C "
     "VDD_GPU_SOC 2412mW/2400mW VDD_CPU_CV 1607mW/1600mW VIN_SYS_5V0 4707mW/4700mW NC 0mW/0mW"
 )
 ORIN_NANO = (
-    "07-14-2025 10:29:36 RAM 2147/7620MB (lfb 2x4MB) SWAP 1476/3810MB (cached 1MB) CPU [0%@729,0%@729] GR3D_FREQ 0% "
-    "cpu@47.687C soc2@46.718C gpu@48.625C tj@48.625C VDD_IN 4556mW/4556mW VDD_CPU_GPU_CV 483mW/483mW "
+    "07-14-2025 10:29:36 RAM 2147/7620MB (lfb 2x4MB) SWAP 1476/3810MB (cached 1MB) CPU "
+    "[0%@729,0%@729] GR3D_FREQ 0% "
+    "cpu@47.687C soc2@46.718C gpu@48.625C tj@48.625C VDD_IN 4556mW/4556mW VDD_CPU_GPU_CV "
+    "483mW/483mW "
     "VDD_SOC 1451mW/1451mW"
 )
 THOR = (
-    "07-02-2026 13:45:44 RAM 36529/125749MB (lfb 12x4MB) SWAP 11/4096MB (cached 9MB) CPU [2%@972,1%@972] "
+    "07-02-2026 13:45:44 RAM 36529/125749MB (lfb 12x4MB) SWAP 11/4096MB (cached 9MB) CPU "
+    "[2%@972,1%@972] "
     "cpu@60.406C tj@63.281C soc012@58.468C gpu@62.906C VDD_GPU 37528mW/37528mW/37528mW "
-    "VDD_CPU_SOC_MSS 18961mW/18961mW/18961mW VIN_SYS_5V0 18331mW/18331mW/18331mW VIN 87426mW/43713mW/87426mW"
+    "VDD_CPU_SOC_MSS 18961mW/18961mW/18961mW VIN_SYS_5V0 18331mW/18331mW/18331mW VIN "
+    "87426mW/43713mW/87426mW"
 )
 THOR_NO_VIN = (
-    "07-23-2026 15:29:26 RAM 9101/125811MB (lfb 19x4MB) CPU [39%@2160] EMC_FREQ 7%@3200 GR3D_FREQ @[314,314,314] "
-    "cpu@34.843C/34.843C tj@35.906C/35.906C VDD_GPU -392mW/4925mW/4925mW VDD_CPU_SOC_MSS 8710mW/8710mW/8710mW "
+    "07-23-2026 15:29:26 RAM 9101/125811MB (lfb 19x4MB) CPU [39%@2160] EMC_FREQ 7%@3200 GR3D_FREQ "
+    "@[314,314,314] "
+    "cpu@34.843C/34.843C tj@35.906C/35.906C VDD_GPU -392mW/4925mW/4925mW VDD_CPU_SOC_MSS "
+    "8710mW/8710mW/8710mW "
     "VIN_SYS_5V0 6767mW/6767mW/6767mW"
 )
 
@@ -53,7 +63,7 @@ def _module(name: str) -> ModuleType:
         sys.path.remove(str(JETSON))
 
 
-# -- shell scripts, unit, Dockerfile ---------------------------------------------------------------------------------
+# -- shell scripts, unit, Dockerfile ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", sorted(JETSON.glob("*.sh")), ids=lambda p: p.name)
@@ -84,8 +94,16 @@ def test_unit_verifies(tmp_path: Path) -> None:
 
 def test_unit_leaves_camera_and_gpu_usable() -> None:
     lines = (JETSON / "edgeseg-camera.service").read_text().splitlines()
-    settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    for hidden in ("PrivateDevices", "DevicePolicy", "PrivateTmp", "MemoryDenyWriteExecute", "ProtectKernelTunables"):
+    settings = dict(
+        line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")
+    )
+    for hidden in (
+        "PrivateDevices",
+        "DevicePolicy",
+        "PrivateTmp",
+        "MemoryDenyWriteExecute",
+        "ProtectKernelTunables",
+    ):
         assert hidden not in settings
     assert settings["Group"] == "video"
     assert settings["User"] != "root"
@@ -99,8 +117,14 @@ def test_the_units_options_are_edgesegs() -> None:
 
     from edgeseg.cli import app
 
-    options = re.findall(r"(?<!\S)--?[a-z][\w-]*", (JETSON / "edgeseg-camera.env").read_text().split("OPTIONS=")[1])
-    shown = CliRunner().invoke(app, ["segment", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    options = re.findall(
+        r"(?<!\S)--?[a-z][\w-]*", (JETSON / "edgeseg-camera.env").read_text().split("OPTIONS=")[1]
+    )
+    shown = (
+        CliRunner()
+        .invoke(app, ["segment", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+        .output
+    )
     assert options == ["-o", "--max-frames"]
     assert all(option in shown for option in options)
 
@@ -115,18 +139,21 @@ def test_dockerfile_has_a_stage_for_every_jetpack() -> None:
         assert setup("--jetpack", version, "--dry-run").returncode == 0
 
 
-# -- setup.sh --------------------------------------------------------------------------------------------------------
+# -- setup.sh --------------------------------------------------------------------------------------
 
 
 def setup(*arguments: object, root: Path | None = None) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "EDGESEG_ROOT": str(root or "/nowhere")}
     command = [str(JETSON / "setup.sh"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL
+    )
 
 
 def system(folder: Path, release: str) -> Path:
     (folder / "etc").mkdir(parents=True, exist_ok=True)
-    text = f"# {release}, GCID: 41844464, BOARD: generic, EABI: aarch64, DATE: Fri Aug 22 00:55:42 UTC 2025\n"
+    facts = "GCID: 41844464, BOARD: generic, EABI: aarch64, DATE: Fri Aug 22 00:55:42 UTC 2025"
+    text = f"# {release}, {facts}\n"
     (folder / "etc" / "nv_tegra_release").write_text(text)
     return folder
 
@@ -134,13 +161,34 @@ def system(folder: Path, release: str) -> Path:
 @pytest.mark.parametrize(
     ("release", "says"),
     [
-        ("R36 (release), REVISION: 4.0", "JetPack 6.1 (L4T 36.4.0): expecting TensorRT 10.3 or newer, CUDA 12.6"),
-        ("R36 (release), REVISION: 4.3", "JetPack 6.2 (L4T 36.4.3): expecting TensorRT 10.3 or newer, CUDA 12.6"),
-        ("R36 (release), REVISION: 4.4", "JetPack 6.2.1 (L4T 36.4.4): expecting TensorRT 10.3 or newer, CUDA 12.6"),
-        ("R36 (release), REVISION: 5.0", "JetPack 6.2.2 (L4T 36.5.0): expecting TensorRT 10.3 or newer, CUDA 12.6"),
-        ("R38 (release), REVISION: 2.2", "JetPack 7.0 (L4T 38.2.2): expecting TensorRT 10.13 or newer, CUDA 13.0"),
-        ("R38 (release), REVISION: 4.0", "JetPack 7.1 (L4T 38.4.0): expecting TensorRT 10.13 or newer, CUDA 13.0"),
-        ("R39 (release), REVISION: 2.1", "JetPack 7.2 (L4T 39.2.1): expecting TensorRT 10.16 or newer, CUDA 13.2"),
+        (
+            "R36 (release), REVISION: 4.0",
+            "JetPack 6.1 (L4T 36.4.0): expecting TensorRT 10.3 or newer, CUDA 12.6",
+        ),
+        (
+            "R36 (release), REVISION: 4.3",
+            "JetPack 6.2 (L4T 36.4.3): expecting TensorRT 10.3 or newer, CUDA 12.6",
+        ),
+        (
+            "R36 (release), REVISION: 4.4",
+            "JetPack 6.2.1 (L4T 36.4.4): expecting TensorRT 10.3 or newer, CUDA 12.6",
+        ),
+        (
+            "R36 (release), REVISION: 5.0",
+            "JetPack 6.2.2 (L4T 36.5.0): expecting TensorRT 10.3 or newer, CUDA 12.6",
+        ),
+        (
+            "R38 (release), REVISION: 2.2",
+            "JetPack 7.0 (L4T 38.2.2): expecting TensorRT 10.13 or newer, CUDA 13.0",
+        ),
+        (
+            "R38 (release), REVISION: 4.0",
+            "JetPack 7.1 (L4T 38.4.0): expecting TensorRT 10.13 or newer, CUDA 13.0",
+        ),
+        (
+            "R39 (release), REVISION: 2.1",
+            "JetPack 7.2 (L4T 39.2.1): expecting TensorRT 10.16 or newer, CUDA 13.2",
+        ),
     ],
 )
 def test_setup_says_what_it_would_do(release: str, says: str, tmp_path: Path) -> None:
@@ -152,10 +200,8 @@ def test_setup_says_what_it_would_do(release: str, says: str, tmp_path: Path) ->
     assert lines[0] == f"{says}, Python {python}"
     assert lines[1] == f"would run: /usr/bin/python3 -m venv --system-site-packages {venv}"
     assert any(line.endswith(f"install --upgrade --no-deps {ROOT}") for line in lines)
-    assert any(
-        line == f"would run: {venv}/bin/edgeseg build-plugin -o {venv}/share/edgeseg/libedgeseg_plugin.so"
-        for line in lines
-    )
+    plugin = f"{venv}/share/edgeseg/libedgeseg_plugin.so"
+    assert f"would run: {venv}/bin/edgeseg build-plugin -o {plugin}" in lines
     assert not venv.exists()
 
 
@@ -189,7 +235,8 @@ def test_setup_reads_dpkg_where_there_is_no_release_file(tmp_path: Path) -> None
     status = tmp_path / "var" / "lib" / "dpkg" / "status"
     status.parent.mkdir(parents=True)
     status.write_text(
-        "Package: nvidia-l4t-core\nStatus: install ok installed\nMaintainer: x\nArchitecture: arm64\n"
+        "Package: nvidia-l4t-core\nStatus: install ok installed\nMaintainer: x\nArchitecture: "
+        "arm64\n"
         "Version: 36.4.4-20250616085344\nDescription: x\n\n"
     )
     done = setup("--dry-run", root=tmp_path)
@@ -203,8 +250,14 @@ def test_setup_reads_dpkg_where_there_is_no_release_file(tmp_path: Path) -> None
         (["--venv"], "--venv needs a value"),
         (["--dry-run", "--jetpack", "9"], "JetPack 9 is not known"),
         (["--dry-run", "--jetpack", "7.2", "--wheels", "FOLDER"], "has no wheel of edgeseg"),
-        (["--dry-run", "--jetpack", "7.2", "--venv", "FOLDER"], "is there and is no virtual environment"),
-        (["--dry-run", "--jetpack", "7.2", "--venv", "CLOSED"], "does not see the system's packages"),
+        (
+            ["--dry-run", "--jetpack", "7.2", "--venv", "FOLDER"],
+            "is there and is no virtual environment",
+        ),
+        (
+            ["--dry-run", "--jetpack", "7.2", "--venv", "CLOSED"],
+            "does not see the system's packages",
+        ),
     ],
 )
 def test_setup_says_what_is_wrong(arguments: list[str], says: str, tmp_path: Path) -> None:
@@ -222,7 +275,16 @@ def test_setup_offline_and_again(tmp_path: Path) -> None:
     (tmp_path / "edgeseg-0.1.0-py3-none-any.whl").write_text("")
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "pyvenv.cfg").write_text("include-system-site-packages = true\n")
-    done = setup("--dry-run", "--jetpack", "6.2", "--venv", tmp_path / "venv", "--wheels", tmp_path, "--no-plugin")
+    done = setup(
+        "--dry-run",
+        "--jetpack",
+        "6.2",
+        "--venv",
+        tmp_path / "venv",
+        "--wheels",
+        tmp_path,
+        "--no-plugin",
+    )
     assert done.returncode == 0, done.stderr
     assert f"using the environment {tmp_path / 'venv'}" in done.stdout
     assert f"--no-index --find-links {tmp_path} --upgrade --no-deps edgeseg" in done.stdout
@@ -257,7 +319,7 @@ def test_the_systems_opencv_is_looked_for_outside_the_environment(
         assert module.has_system_cv2() is found
 
 
-# -- tegrastats ------------------------------------------------------------------------------------------------------
+# -- tegrastats ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,7 +332,9 @@ def test_the_systems_opencv_is_looked_for_outside_the_environment(
     ],
     ids=["AGX Orin", "Orin Nano", "Thor", "Thor without VIN"],
 )
-def test_tegrastats_lines(board: ModuleType, line: str, total_mw: float, of: str, hottest: float) -> None:
+def test_tegrastats_lines(
+    board: ModuleType, line: str, total_mw: float, of: str, hottest: float
+) -> None:
     sample = board.parse_tegrastats(line, 1.5)
     assert sample.at_s == 1.5
     assert "NC" not in sample.rails_mw
@@ -279,7 +343,9 @@ def test_tegrastats_lines(board: ModuleType, line: str, total_mw: float, of: str
     assert "cv0" not in sample.temperatures_c  # -256 is a sensor that is off
 
 
-@pytest.mark.parametrize("line", ["", "tegrastats: permission denied", "RAM 1/2MB GR3D_FREQ 0%", AGX_ORIN[:-90]])
+@pytest.mark.parametrize(
+    "line", ["", "tegrastats: permission denied", "RAM 1/2MB GR3D_FREQ 0%", AGX_ORIN[:-90]]
+)
 def test_lines_without_a_total_have_no_power(board: ModuleType, line: str) -> None:
     sample = board.parse_tegrastats(line, 1.0)
     assert board.total_of(sample.rails_mw) is None
@@ -288,7 +354,8 @@ def test_lines_without_a_total_have_no_power(board: ModuleType, line: str) -> No
 
 def test_power_is_the_mean_between_two_moments(board: ModuleType) -> None:
     samples = [
-        board.parse_tegrastats(f"VDD_IN {mw}mW/1mW VDD_SOC 1000mW/1mW", t) for t, mw in enumerate((9, 4000, 6000))
+        board.parse_tegrastats(f"VDD_IN {mw}mW/1mW VDD_SOC 1000mW/1mW", t)
+        for t, mw in enumerate((9, 4000, 6000))
     ]
     power = board.power_of(samples, 0.5, 2.5)
     assert power == {
@@ -322,25 +389,36 @@ def test_readme_names_what_there_is() -> None:
     for name in re.findall(r"`((?:jetson/)?[\w.-]+\.(?:sh|py|service|env))`", text):
         assert (ROOT / name).exists() or (JETSON / name).exists(), name
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text.split("## Measuring")[1]))
-    shown = subprocess.run([sys.executable, str(JETSON / "bench.py"), "--help"], capture_output=True, text=True)
+    shown = subprocess.run(
+        [sys.executable, str(JETSON / "bench.py"), "--help"], capture_output=True, text=True
+    )
     assert flags
     assert all(flag in shown.stdout for flag in flags)
 
 
-# -- bench.sh --------------------------------------------------------------------------------------------------------
+# -- bench.sh --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def tiny_engine(tmp_path_factory: pytest.TempPathFactory, small_onnx: Path) -> Path:
     from edgeseg.build.engine_from_onnx import build_engine
 
-    return build_engine(small_onnx, precision="fp32", out=tmp_path_factory.mktemp("engine") / "small.engine")
+    return build_engine(
+        small_onnx, precision="fp32", out=tmp_path_factory.mktemp("engine") / "small.engine"
+    )
 
 
-def bench(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def bench(
+    *arguments: object, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [str(JETSON / "bench.sh"), *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, env=env or environment(), stdin=subprocess.DEVNULL, cwd=ROOT
+        command,
+        capture_output=True,
+        text=True,
+        env=env or environment(),
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
     )
 
 
@@ -349,11 +427,22 @@ def environment(root: str = "/nowhere") -> dict[str, str]:
     return {**os.environ, "PYTHON": sys.executable, "EDGESEG_ROOT": root, "PYTHONPATH": here}
 
 
-QUICK = ("--data", "synthetic://?length=6&size=96x64", "--rounds", 1, "--seconds", 0.3, "--warm-up", 0.1)
+QUICK = (
+    "--data",
+    "synthetic://?length=6&size=96x64",
+    "--rounds",
+    1,
+    "--seconds",
+    0.3,
+    "--warm-up",
+    0.1,
+)
 
 
 def test_bench_anywhere_measures_without_power(tiny_engine: Path, tmp_path: Path) -> None:
-    done = bench(tiny_engine, *QUICK, "--runs", 1, "--anywhere", "--out", tmp_path, "--name", "here")
+    done = bench(
+        tiny_engine, *QUICK, "--runs", 1, "--anywhere", "--out", tmp_path, "--name", "here"
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "here.json").read_text())
     assert result["power"] == "absent: not a Jetson (--anywhere)"
@@ -368,7 +457,9 @@ def test_bench_anywhere_measures_without_power(tiny_engine: Path, tmp_path: Path
 
 
 def made_up_board(folder: Path, *, line: str = ORIN_NANO) -> dict[str, str]:
-    """An Orin Nano of files and shell scripts: a release, a temperature, tegrastats, nvpmodel and jetson_clocks."""
+    """An Orin Nano of files and shell scripts: a release, a temperature, tegrastats, nvpmodel and
+    jetson_clocks.
+    """
     root, programs = folder / "root", folder / "bin"
     system(root, "R36 (release), REVISION: 4.3")
     for path, text in {
@@ -386,7 +477,8 @@ def made_up_board(folder: Path, *, line: str = ORIN_NANO) -> dict[str, str]:
         "tegrastats": f"while :; do echo '{line}'; sleep 0.05; done",
         "nvpmodel": f'echo "$*" >>{folder}/log\n[ "$1" = -m ] && echo "$2" >{mode}\n'
         f'printf \'NV Power Mode: M%s\\n%s\\n\' "$(cat {mode})" "$(cat {mode})"',
-        "jetson_clocks": f'echo "clocks $1" >>{folder}/log\n[ "$1" != --show ] || echo "GPU MinFreq=306000000"',
+        "jetson_clocks": f'echo "clocks $1" >>{folder}/log\n'
+        '[ "$1" != --show ] || echo "GPU MinFreq=306000000"',
         "sudo": 'shift\nexec "$@"',
     }
     programs.mkdir()
@@ -399,7 +491,9 @@ def made_up_board(folder: Path, *, line: str = ORIN_NANO) -> dict[str, str]:
 
 def test_bench_on_a_made_up_board(tiny_engine: Path, tmp_path: Path) -> None:
     env = made_up_board(tmp_path)
-    done = bench(tiny_engine, *QUICK, "--runs", 2, "--mode", 0, "--out", tmp_path / "results", env=env)
+    done = bench(
+        tiny_engine, *QUICK, "--runs", 2, "--mode", 0, "--out", tmp_path / "results", env=env
+    )
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "results").iterdir()
     assert path.name == "jetson-orin-nano-developer-kit-m0.json"
@@ -415,7 +509,9 @@ def test_bench_on_a_made_up_board(tiny_engine: Path, tmp_path: Path) -> None:
         assert run["idle"]["power_w_mean"] == run["compare"]["power"]["power_w_mean"] == 4.556
         alone = run["engines"][0]["alone"]
         assert alone["power"]["power_of"] == "VDD_IN"
-        assert alone["energy_mj_per_frame"] == pytest.approx(4556 * alone["seconds"] / alone["frames"], rel=1e-3)
+        assert alone["energy_mj_per_frame"] == pytest.approx(
+            4556 * alone["seconds"] / alone["frames"], rel=1e-3
+        )
     assert result["summary"][0]["power_w_mean"] == 4.556
     assert (tmp_path / "mode").read_text().strip() == "1"  # put back
     log = (tmp_path / "log").read_text()
@@ -424,8 +520,18 @@ def test_bench_on_a_made_up_board(tiny_engine: Path, tmp_path: Path) -> None:
 
 def test_bench_puts_the_board_back_when_it_is_stopped(tiny_engine: Path, tmp_path: Path) -> None:
     env = made_up_board(tmp_path)
-    command = [str(JETSON / "bench.sh"), str(tiny_engine), *map(str, QUICK[:2]), "--mode", "2", "--out", str(tmp_path)]
-    running = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        str(JETSON / "bench.sh"),
+        str(tiny_engine),
+        *map(str, QUICK[:2]),
+        "--mode",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
+    running = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     log = tmp_path / "log"
     deadline = time.monotonic() + 60
     while not (log.exists() and "clocks --show" in log.read_text()) and time.monotonic() < deadline:
@@ -450,9 +556,15 @@ def test_bench_says_what_is_wrong(tiny_engine: Path, tmp_path: Path) -> None:
     assert "power modes are a Jetson's" in said(tiny_engine, *QUICK, "--anywhere", "--mode", 0)
     assert "no such engine" in said("nothing.engine", *QUICK, "--runs", 1, "--anywhere")
     env = made_up_board(tmp_path)
-    (tmp_path / "bin" / "nvpmodel").write_text("#!/bin/sh\nprintf 'NV Power Mode: 15W\\n1\\n'\n")  # wants a reboot
+    (tmp_path / "bin" / "nvpmodel").write_text(
+        "#!/bin/sh\nprintf 'NV Power Mode: 15W\\n1\\n'\n"
+    )  # wants a reboot
     assert "power mode 0 was not taken" in said(tiny_engine, *QUICK, "--mode", 0, env=env)
-    (tmp_path / "bin" / "jetson_clocks").write_text("#!/bin/sh\necho 'Run this script as a root user' >&2\nexit 1\n")
-    assert "the clocks cannot be saved: got Run this script as a root user" in said(tiny_engine, *QUICK, env=env)
+    (tmp_path / "bin" / "jetson_clocks").write_text(
+        "#!/bin/sh\necho 'Run this script as a root user' >&2\nexit 1\n"
+    )
+    assert "the clocks cannot be saved: got Run this script as a root user" in said(
+        tiny_engine, *QUICK, env=env
+    )
     assert "no Python with edgeseg" in said(tiny_engine, env={**env, "PYTHON": "/nowhere/python"})
     assert not list(tmp_path.glob("*.json"))

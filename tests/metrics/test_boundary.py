@@ -1,5 +1,8 @@
-"""The boundary F-score against a reference that looks at every pair of pixels, and the cases it is there for."""
+"""The boundary F-score against a reference that looks at every pair of pixels, and the cases it is
+there for.
+"""
 
+import itertools
 import math
 import time
 from pathlib import Path
@@ -16,18 +19,22 @@ from edgeseg.metrics.boundary import TOLERANCE, BoundaryTruth, boundary_scores
 VOID = 255
 
 
-def brute_force(truth: np.ndarray, guess: np.ndarray, classes: int, void: int, tolerance: float) -> np.ndarray:
+def brute_force(
+    truth: np.ndarray, guess: np.ndarray, classes: int, void: int, tolerance: float
+) -> np.ndarray:
     """The module's definition, pixel by pixel and pair by pair."""
     height, width = truth.shape
     limit = tolerance * math.hypot(height, width) + 1e-9
-    pixels = [(y, x) for y in range(height) for x in range(width)]
+    pixels = list(itertools.product(range(height), range(width)))
     unknown = [p for p in pixels if truth[p] == void or truth[p] >= classes]
 
     def boundary(labels: np.ndarray) -> list[tuple[int, int]]:
         found = []
         for y, x in pixels:
             around = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
-            known = [p for p in around if 0 <= p[0] < height and 0 <= p[1] < width and p not in unknown]
+            known = [
+                p for p in around if 0 <= p[0] < height and 0 <= p[1] < width and p not in unknown
+            ]
             if (y, x) not in unknown and any(labels[p] != labels[y, x] for p in known):
                 found.append((y, x))
         return found
@@ -51,7 +58,9 @@ def blobs(rng: np.random.Generator, height: int, width: int, classes: int) -> np
     labels = np.full((height, width), rng.integers(classes), np.uint8)
     for _ in range(4):
         y, x = rng.integers(height), rng.integers(width)
-        labels[y : y + rng.integers(1, height + 1), x : x + rng.integers(1, width + 1)] = rng.integers(classes)
+        labels[y : y + rng.integers(1, height + 1), x : x + rng.integers(1, width + 1)] = (
+            rng.integers(classes)
+        )
     return labels
 
 
@@ -64,7 +73,9 @@ def blobs(rng: np.random.Generator, height: int, width: int, classes: int) -> np
     tolerance=st.sampled_from([0.0, 0.05, 0.1, 0.21, 2.0]),
     void=st.sampled_from([VOID, 0]),
 )
-def test_agrees_with_brute_force(seed: int, height: int, width: int, classes: int, tolerance: float, void: int) -> None:
+def test_agrees_with_brute_force(
+    seed: int, height: int, width: int, classes: int, tolerance: float, void: int
+) -> None:
     rng = np.random.default_rng(seed)
     truth = blobs(rng, height, width, classes)
     guess = np.where(rng.random(truth.shape) < 0.15, blobs(rng, height, width, classes), truth)
@@ -90,7 +101,9 @@ def halves(column: int, shape: tuple[int, int] = (300, 400)) -> np.ndarray:
 
 
 def test_tolerance_is_a_share_of_the_diagonal() -> None:
-    """300x400 has a diagonal of 500, so 3.75 pixels: an edge 3 pixels off is right, 4 pixels off is wrong."""
+    """300x400 has a diagonal of 500, so 3.75 pixels: an edge 3 pixels off is right, 4 pixels off is
+    wrong.
+    """
     truth = BoundaryTruth(halves(200), 2)
     assert TOLERANCE * 500 == 3.75
     for shift, score in ((0, 1.0), (3, 1.0), (4, 0.0), (-3, 1.0), (-4, 0.0)):
@@ -108,14 +121,18 @@ def test_precision_recall_and_f_by_hand() -> None:
 
 
 def test_a_class_on_one_side_scores_zero_and_one_on_neither_not_at_all() -> None:
-    result = boundary_scores("abcd", np.array([[5, 5, 5, 5], [5, 0, 0, 0], [0, 0, 5, 0], [0, 0, 0, 0]]))
+    result = boundary_scores(
+        "abcd", np.array([[5, 5, 5, 5], [5, 0, 0, 0], [0, 0, 5, 0], [0, 0, 0, 0]])
+    )
     np.testing.assert_array_equal(result.f_score, [1, 0, 0, np.nan])
     assert result.mean_f_score == pytest.approx(1 / 3)
     assert np.isnan(boundary_scores("a", np.zeros((1, 4), int)).mean_f_score)
 
 
 def test_void_hides_what_lies_in_it() -> None:
-    """Whatever is predicted inside a void region and within the tolerance of it, the counts are the same."""
+    """Whatever is predicted inside a void region and within the tolerance of it, the counts are the
+    same.
+    """
     truth = halves(200)
     truth[100:200, 150:250] = VOID
     scorer = BoundaryTruth(truth, 2)
@@ -123,7 +140,9 @@ def test_void_hides_what_lies_in_it() -> None:
     clean = scorer.counts(guess)
     guess[120:180, 160:240:2] ^= 1
     np.testing.assert_array_equal(scorer.counts(guess), clean)
-    assert clean[0, 0] == clean[0, 2] == 2 * (100 - 3)  # 3.75 pixels above and below the void are not counted
+    assert (
+        clean[0, 0] == clean[0, 2] == 2 * (100 - 3)
+    )  # 3.75 pixels above and below the void are not counted
 
 
 def test_frame_border_is_no_boundary() -> None:
@@ -132,12 +151,16 @@ def test_frame_border_is_no_boundary() -> None:
 
 
 def test_counts_add_up_over_frames() -> None:
-    """Two halves of the data scored apart are the whole, as long as counts are added before dividing."""
+    """Two halves of the data scored apart are the whole, as long as counts are added before
+    dividing.
+    """
     rng = np.random.default_rng(0)
     pairs = [(blobs(rng, 60, 80, 4), blobs(rng, 60, 80, 4)) for _ in range(4)]
     counts = [BoundaryTruth(t, 4).counts(g) for t, g in pairs]
     total = boundary_scores("abcd", np.sum(counts, axis=0))
-    assert total.precision[1] == pytest.approx(sum(c[1, 1] for c in counts) / sum(c[1, 0] for c in counts))
+    assert total.precision[1] == pytest.approx(
+        sum(c[1, 1] for c in counts) / sum(c[1, 0] for c in counts)
+    )
 
 
 def test_bad_input_is_said() -> None:

@@ -15,7 +15,9 @@ NAMES = tuple("abcde")
 def maps(seed: int, classes: int, void: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, (3, 20, 30)).astype(np.uint8)
-    guess = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, classes, truth.shape)).astype(np.uint8)
+    guess = np.where(
+        rng.random(truth.shape) < 0.6, truth, rng.integers(0, classes, truth.shape)
+    ).astype(np.uint8)
     truth[rng.random(truth.shape) < 0.1] = void
     return truth, guess
 

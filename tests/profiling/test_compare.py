@@ -1,6 +1,9 @@
-"""Engines side by side: scores against evaluate's, latency on a fake clock, golden files that alarm both ways."""
+"""Engines side by side: scores against evaluate's, latency on a fake clock, golden files that alarm
+both ways.
+"""
 
 import copy
+import itertools
 import json
 import os
 import subprocess
@@ -15,14 +18,15 @@ import onnx
 import pytest
 from commands import edgeseg
 from onnx import TensorProto, helper, numpy_helper
+from reporting import Heard
 
 from edgeseg.backends.engine import Engine
 from edgeseg.backends.load import load_engine
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.data import open_dataset
 from edgeseg.data.sampling import spread
-from edgeseg.errors import DataError, InputError
-from edgeseg.graph.network import Overrides
+from edgeseg.errors import DataError, EngineError, InputError
+from edgeseg.graph.network import Overrides, load_network
 from edgeseg.metrics.boundary import BoundaryTruth, boundary_scores
 from edgeseg.metrics.evaluate import evaluate
 from edgeseg.profiling.compare import Comparison, compare
@@ -37,7 +41,9 @@ from edgeseg.video import Source, VideoInfo, open_source
 DRIVE = "synthetic://?length=5&size=96x64"
 
 
-def linear_net(path: Path, classes: int = 11, size: tuple[int, int] = (64, 96), seed: int = 0) -> Path:
+def linear_net(
+    path: Path, classes: int = 11, size: tuple[int, int] = (64, 96), seed: int = 0
+) -> Path:
     """A foreign ONNX net of one 3x3 convolution with random weights: no torch, no spec inside."""
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=(classes, 3, 3, 3)).astype(np.float32)
@@ -48,20 +54,25 @@ def linear_net(path: Path, classes: int = 11, size: tuple[int, int] = (64, 96), 
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, classes, *size])],
         [numpy_helper.from_array(weights, "w")],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
+    )
     return path
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Engines a, b (other weights) and c (a's weights, half the size), all of CamVid's classes; d of three classes."""
+    """Engines a, b (other weights) and c (a's weights, half the size), all of CamVid's classes.
+
+    D of three classes.
+    """
     root = tmp_path_factory.mktemp("engines")
     nets = {"a": linear_net(root / "a.onnx"), "b": linear_net(root / "b.onnx", seed=1)}
     nets["c"] = linear_net(root / "c.onnx", size=(32, 48))
     nets["d"] = linear_net(root / "d.onnx", classes=3)
     for name, path in nets.items():
         facts = Overrides(labels=None if name == "d" else "camvid-11")
-        build_engine(path, precision="fp32", out=root / f"{name}.engine", overrides=facts)
+        build_engine(load_network(path, facts), precision="fp32", out=root / f"{name}.engine")
     return root
 
 
@@ -109,14 +120,14 @@ def constant(value: float) -> Iterator[float]:
 
 
 def test_latency_is_measured_in_turns() -> None:
-    clock, turns = FakeClock(), []
+    clock, turns = FakeClock(), Heard()
     a, b = clock.candidate("a", constant(0.01)), clock.candidate("b", constant(0.03))
     found = measure_latency(
-        [a, b], FRAMES, rounds=2, calls=4, warmup=1, clock=clock, on_turn=lambda: turns.append(clock.now)
+        [a, b], FRAMES, rounds=2, calls=4, warmup=1, clock=clock, reporter=turns
     )
     assert [name for name, _ in clock.log] == [*"aaaaabbbbb", *"bbbbbaaaaa"]
     assert [frame for _, frame in clock.log[:5]] == [0, 0, 1, 2, 0]
-    assert len(turns) == 4
+    assert turns.steps == [("time", done, 4) for done in range(5)]
     assert found[0].calls == found[1].calls == 8
     assert found[0].ms_p50 == pytest.approx(10)
     assert found[1].ms_p95 == pytest.approx(30)
@@ -125,7 +136,9 @@ def test_latency_is_measured_in_turns() -> None:
 def test_warm_up_is_not_counted_and_a_turn_ends_in_time() -> None:
     clock = FakeClock()
     slow = clock.candidate("slow", iter([9.0, 0.4, 0.4, 0.4, 0.4, 0.4]))
-    (found,) = measure_latency([slow], FRAMES, rounds=1, calls=20, seconds=1.0, warmup=1, clock=clock)
+    (found,) = measure_latency(
+        [slow], FRAMES, rounds=1, calls=20, seconds=1.0, warmup=1, clock=clock
+    )
     assert found.calls == 3
     assert found.ms_mean == pytest.approx(400)
 
@@ -162,8 +175,12 @@ def test_scores_are_those_of_evaluate(folder: Path, comparison: Comparison) -> N
         assert result.boundary is not None
         np.testing.assert_array_equal(result.scores.matrix, evaluate(engine, data).matrix)
         samples = map(data.__getitem__, range(5))
-        counts = np.sum([BoundaryTruth(s.mask, 11, 11).counts(engine(s.image)) for s in samples], axis=0)
-        np.testing.assert_array_equal(result.boundary.counts, boundary_scores(CAMVID_11.names, counts).counts)
+        counts = np.sum(
+            [BoundaryTruth(s.mask, 11, 11).counts(engine(s.image)) for s in samples], axis=0
+        )
+        np.testing.assert_array_equal(
+            result.boundary.counts, boundary_scores(CAMVID_11.names, counts).counts
+        )
         assert result.size_bytes == (folder / f"{name}.engine").stat().st_size
 
 
@@ -171,7 +188,39 @@ def test_label_agreement_is_with_the_first(folder: Path, comparison: Comparison)
     a, b = load_engine(folder / "a.engine"), load_engine(folder / "b.engine")
     images = [open_dataset(DRIVE)[i].image for i in range(5)]
     assert comparison.results[0].agreement == 1
-    assert comparison.results[1].agreement == pytest.approx(np.mean([(a(x) == b(x)).mean() for x in images]))
+    assert comparison.results[1].agreement == pytest.approx(
+        np.mean([(a(x) == b(x)).mean() for x in images])
+    )
+
+
+def test_engines_that_are_opened_here_are_closed_and_others_stay_open(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Entry] = []
+
+    def keep(given: Engine | str | Path) -> Entry:
+        opened.append(open_entry(given))
+        return opened[-1]
+
+    monkeypatch.setattr("edgeseg.profiling.compare.open_entry", keep)
+    mine = load_engine(folder / "a.engine")
+    compare(
+        [mine, folder / "b.engine"],
+        open_dataset(DRIVE),
+        indices=[0],
+        rounds=1,
+        clock=ticking(0.001),
+    )
+    image = open_dataset(DRIVE)[0].image
+    assert opened[0].engine is mine
+    assert mine(image).shape == image.shape[:2]
+    with pytest.raises(EngineError, match="b: the engine is closed"):
+        opened[1].engine(image)
+
+    with pytest.raises(InputError):
+        compare([folder / "a.engine", folder / "no.engine"], open_dataset(DRIVE))
+    with pytest.raises(EngineError, match="a: the engine is closed"):
+        opened[-1].engine(image)
 
 
 def test_inputs_may_differ_in_size(comparison: Comparison) -> None:
@@ -187,7 +236,9 @@ def test_changes_are_against_the_first(comparison: Comparison) -> None:
     assert a["miou_change"] == a["boundary_f_change"] == 0
     assert a["worst_class"] is None
     assert b["miou_change"] == pytest.approx(b["miou"] - a["miou"])
-    lost = {name: c["iou_change"] for name, c in b["per_class"].items() if c["iou_change"] is not None}
+    lost = {
+        name: c["iou_change"] for name, c in b["per_class"].items() if c["iou_change"] is not None
+    }
     assert b["worst_class"] == min(lost, key=lambda name: lost[name])
     assert b["worst_class_iou_change"] == min(lost.values())
     assert b["latency_ratio"] == pytest.approx(1)  # the fake clock gives all the same
@@ -220,7 +271,9 @@ def test_data_hash_sees_names_masks_and_pixels(folder: Path) -> None:
             if index == 2 and self.what in ("image", "mask"):
                 changed = getattr(sample, self.what)
                 changed[3, 4] = 1 - changed[3, 4].clip(0, 1)
-            return type(sample)(sample.name + ("x" if self.what == "name" else ""), sample.image, sample.mask)
+            return type(sample)(
+                sample.name + ("x" if self.what == "name" else ""), sample.image, sample.mask
+            )
 
     def hashes(what: str) -> tuple[str, str]:
         data = compare([folder / "a.engine"], Changed(what), rounds=1).data
@@ -251,7 +304,9 @@ def test_unlabelled_data_gives_agreement_and_latency(folder: Path, tmp_path: Pat
 
 
 def test_unlabelled_data_says_what_became_of_each_class(folder: Path, tmp_path: Path) -> None:
-    """The first engine's labels are the truth: the confusion matrix of two label maps, by another implementation."""
+    """The first engine's labels are the truth: the confusion matrix of two label maps, by another
+    implementation.
+    """
     data = open_dataset(DRIVE)
     images = [data[i].image for i in range(3)]
     for i, image in enumerate(images):
@@ -270,9 +325,15 @@ def test_unlabelled_data_says_what_became_of_each_class(folder: Path, tmp_path: 
             assert told["iou"] == pytest.approx((a & b).sum() / (a | b).sum(), abs=1e-5)
         else:
             assert told["iou"] is None
-    judged = {n: row["iou"] for n, row in second["per_class_with_reference"].items() if row["share"] > 0.001}
+    judged = {
+        n: row["iou"]
+        for n, row in second["per_class_with_reference"].items()
+        if row["share"] > 0.001
+    }
     assert second["worst_class_with_reference"] == min(judged, key=lambda n: judged[n])
-    assert second["mean_iou_with_reference"] == pytest.approx(np.mean(list(judged.values())), abs=1e-5)
+    assert second["mean_iou_with_reference"] == pytest.approx(
+        np.mean(list(judged.values())), abs=1e-5
+    )
 
 
 def test_frames_are_chosen_by_index(folder: Path) -> None:
@@ -304,7 +365,8 @@ def test_spread_and_sample() -> None:
     assert spread(3, 5) == [0, 1, 2]
     assert spread(10, 2) == [2, 7]
     assert spread(101, 1) == [50]
-    assert all(len(set(spread(n, k))) == min(n, k) for n in range(1, 40) for k in range(1, 45))
+    for total, wanted in itertools.product(range(1, 40), range(1, 45)):
+        assert len(set(spread(total, wanted))) == min(total, wanted)
     for count, given, kept in ((100, 100, 8), (3, 3, 3), (None, 50, 8), (100, 1, 1)):
         sample = Sample(count)
         for i in range(given):
@@ -313,7 +375,9 @@ def test_spread_and_sample() -> None:
 
 
 def test_different_classes_are_said(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"d@fp32 and a@fp32 have different classes.*3 .*11 .*class0 / Sky"):
+    with pytest.raises(
+        InputError, match=r"d@fp32 and a@fp32 have different classes.*3 .*11 .*class0 / Sky"
+    ):
         compare([folder / "a.engine", folder / "d.engine"], open_dataset(DRIVE))
     with pytest.raises(DataError, match="labels are not those of synthetic/val"):
         compare([folder / "d.engine"], open_dataset(DRIVE))
@@ -324,7 +388,12 @@ def test_different_classes_are_said(folder: Path, tmp_path: Path) -> None:
 
 def test_ids_are_unique(folder: Path) -> None:
     a = open_entry(folder / "a.engine")
-    assert identify([a, open_entry(folder / "b.engine"), a, a]) == ("a@fp32", "b@fp32", "a@fp32#2", "a@fp32#3")
+    assert identify([a, open_entry(folder / "b.engine"), a, a]) == (
+        "a@fp32",
+        "b@fp32",
+        "a@fp32#2",
+        "a@fp32#3",
+    )
 
 
 def test_precision_suffix(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,20 +417,25 @@ def test_size_of_an_engine_from_the_cache(folder: Path) -> None:
 
 
 def test_progress_counts_frames_and_turns(folder: Path) -> None:
-    steps: list[tuple[int, int | None]] = []
+    heard = Heard()
     engines: list[Engine | Entry | str | Path] = [folder / "a.engine", folder / "b.engine"]
     compare(
         engines,
         open_dataset(DRIVE),
         rounds=2,
         clock=ticking(0.1),
-        on_progress=lambda done, total: steps.append((done, total)),
+        reporter=heard,
     )
-    assert steps == [(i, 5 + 4) for i in range(1, 10)]
+    assert heard.steps == [
+        *(("compare", i, 5) for i in range(6)),
+        *(("time", i, 4) for i in range(5)),
+    ]
 
 
 def changed(comparison: Comparison, path: str, points: float) -> dict[str, Any]:
-    """The comparison's JSON with one number of its second engine moved, so that it now is ``points`` better."""
+    """The comparison's JSON with one number of its second engine moved, so that it now is
+    ``points`` better.
+    """
     saved = json.loads(json.dumps(comparison.to_dict()))
     place = saved["engines"][1]
     *way, last = path.split(".")
@@ -385,7 +459,9 @@ def test_same_again_is_no_regression(comparison: Comparison) -> None:
         ("per_class.Road.iou", "b@fp32: IoU of Road", 2.0),
     ],
 )
-def test_golden_alarms_both_ways(comparison: Comparison, path: str, title: str, band: float) -> None:
+def test_golden_alarms_both_ways(
+    comparison: Comparison, path: str, title: str, band: float
+) -> None:
     assert check_against(changed(comparison, path, -band + 0.01), comparison) == []
     assert check_against(changed(comparison, path, band - 0.01), comparison) == []
     (drop,) = check_against(changed(comparison, path, -band - 0.01), comparison)
@@ -474,7 +550,9 @@ def test_baseline_files(comparison: Comparison, tmp_path: Path) -> None:
 
 
 def test_command(small_onnx: Path, tmp_path: Path) -> None:
-    """The whole way on ENet at two input forms: saved, held against itself, against a worse and a better baseline."""
+    """The whole way on ENet at two input forms: saved, held against itself, against a worse and a
+    better baseline.
+    """
     saved, again = tmp_path / "b.json", tmp_path / "again.json"
     given = (f"{small_onnx}@fp32", small_onnx, "--data", DRIVE, "--frames", "3", "--rounds", "1")
     done = edgeseg("compare", *given, "--json", saved)
@@ -494,7 +572,9 @@ def test_command(small_onnx: Path, tmp_path: Path) -> None:
         worse = copy.deepcopy(facts)
         worse["engines"][1]["miou"] += points / 100
         saved.write_text(json.dumps(worse))
-        done = edgeseg("compare", *given, "--baseline", saved, "--max-drop", "0.25", "--json", again)
+        done = edgeseg(
+            "compare", *given, "--baseline", saved, "--max-drop", "0.25", "--json", again
+        )
         assert done.returncode == 1
         assert says in done.stdout
         assert "1 of the baseline's numbers left" in done.stderr
@@ -512,9 +592,11 @@ def test_command_without_labels(small_onnx: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "mIoU" not in done.stdout
     assert "100.00" in done.stdout
-    both = edgeseg("compare", f"{small_onnx}@fp32", f"{small_onnx}@fp32", "--data", folder, "--rounds", "1")
+    both = edgeseg(
+        "compare", f"{small_onnx}@fp32", f"{small_onnx}@fp32", "--data", folder, "--rounds", "1"
+    )
     assert both.returncode == 0, both.stderr
-    assert "with the first engine's labels as the truth" in both.stdout.replace("\n", " ")
+    assert "with the first engine's labels as the truth" in " ".join(both.stdout.split())
     assert "worst" in both.stdout
 
 
@@ -546,9 +628,15 @@ def test_command_errors(small_onnx: Path, tmp_path: Path, arguments: list[str], 
     (tmp_path / "other.json").write_text('{"benchmark": "cpu"}')
     before = sorted(tmp_path.rglob("*"))
     wide = {**os.environ, "COLUMNS": "200"}
-    done = edgeseg("compare", *[a.replace("NET", str(small_onnx)) for a in arguments], cwd=tmp_path, env=wide)
+    done = edgeseg(
+        "compare", *[a.replace("NET", str(small_onnx)) for a in arguments], cwd=tmp_path, env=wide
+    )
     assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("assumed:")]
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if line.strip() and not line.startswith("assumed:")
+    ]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     assert says in lines[0]
@@ -556,8 +644,14 @@ def test_command_errors(small_onnx: Path, tmp_path: Path, arguments: list[str], 
 
 
 def test_imports_no_torch() -> None:
-    modules = "edgeseg.profiling.compare, edgeseg.profiling.regression, edgeseg.metrics.boundary, edgeseg.cli.compare"
-    code = f"import sys, {modules}; print(*[m for m in ('torch', 'lightning', 'tensorrt') if m in sys.modules])"
+    modules = (
+        "edgeseg.profiling.compare",
+        "edgeseg.profiling.regression",
+        "edgeseg.metrics.boundary",
+        "edgeseg.cli.compare",
+    )
+    heavy = "torch", "lightning", "tensorrt"
+    code = f"import sys, {', '.join(modules)}; print(*[m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

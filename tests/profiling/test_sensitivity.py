@@ -1,4 +1,6 @@
-"""Layer by layer: what INT8 does to a net with one fragile layer, with labels and without, and what is said of it."""
+"""Layer by layer: what INT8 does to a net with one fragile layer, with labels and without, and what
+is said of it.
+"""
 
 import json
 import subprocess
@@ -12,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from commands import edgeseg
+from reporting import Heard
 
 from edgeseg.build.mixed_precision import run_with
 from edgeseg.cli.sensitivity import print_sensitivity
@@ -20,9 +23,9 @@ from edgeseg.errors import DataError, InputError
 from edgeseg.graph.network import load_network
 from edgeseg.metrics.evaluate import evaluate
 from edgeseg.profiling.plots import plot_sensitivity
-from edgeseg.profiling.sensitivity import LayerCost, Scorer, Sensitivity, alone, count_steps, sensitivity
+from edgeseg.profiling.sensitivity import LayerCost, Scorer, Sensitivity, alone, sensitivity
 from edgeseg.quantize.calibration_set import CalibrationSet, resolve_set
-from edgeseg.quantize.ptq import Prepared, folded, prepare, tensors_to_range
+from edgeseg.quantize.ptq import QuantizationPlan, fold_network, plan_quantization
 
 DRIVE = "synthetic://?length=30&size=64x48&seed=3"
 NAMES = {"stem", "fragile", "body", "tail", "sum"}
@@ -34,14 +37,16 @@ def calibration() -> CalibrationSet:
 
 
 @pytest.fixture(scope="module")
-def prepared(fragile_onnx: Path, calibration: CalibrationSet, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(
+    fragile_onnx: Path, calibration: CalibrationSet, tmp_path_factory: pytest.TempPathFactory
+) -> QuantizationPlan:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESEG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return prepare(load_network(fragile_onnx), calibration)
+        return plan_quantization(load_network(fragile_onnx), calibration)
 
 
 @pytest.fixture(scope="module")
-def result(prepared: Prepared, calibration: CalibrationSet) -> Sensitivity:
+def result(prepared: QuantizationPlan, calibration: CalibrationSet) -> Sensitivity:
     """All layers, on labelled data."""
     return sensitivity(prepared, calibration, open_dataset(DRIVE, "val"), frames=6, layers=0)
 
@@ -50,8 +55,12 @@ def named(result: Sensitivity, name: str) -> LayerCost:
     return next(layer for layer in result.layers if layer.name == name)
 
 
-def test_the_fixture_is_as_fragile_as_it_says(prepared: Prepared, calibration: CalibrationSet) -> None:
-    """What other tests build on: plain INT8 changes many labels, and next to none with one layer in float."""
+def test_the_fixture_is_as_fragile_as_it_says(
+    prepared: QuantizationPlan, calibration: CalibrationSet
+) -> None:
+    """What other tests build on: plain INT8 changes many labels, and next to none with one layer in
+    float.
+    """
     scorer = Scorer(prepared.network, calibration, open_dataset(DRIVE, "val"), 10)
     plain = scorer(prepared.quantized(prepared.placement()), "int8")
     kept = scorer(prepared.quantized(prepared.placement(["fragile"])), "int8")
@@ -80,14 +89,21 @@ def test_the_fragile_layer_comes_first(result: Sensitivity) -> None:
     assert ranks == sorted(ranks)
 
 
-def test_a_cost_is_that_of_the_layer_alone(result: Sensitivity, prepared: Prepared) -> None:
-    """Scored again from its definition: the float net and the one with all other layers kept in float."""
+def test_a_cost_is_that_of_the_layer_alone(result: Sensitivity, prepared: QuantizationPlan) -> None:
+    """Scored again from its definition: the float net and the one with all other layers kept in
+    float.
+    """
     data = open_dataset(DRIVE, "val")
     indices = result.data["indices"]
     one = prepared.quantized(prepared.placement(sorted(NAMES - {"tail"})))
     labels = [run_with(net, "fp32") for net in (prepared.network, one)]
-    miou = [evaluate(label, data, labels=prepared.network.spec.labels, indices=indices).mean_iou for label in labels]
-    changed = [float((labels[0](data[i].image) != labels[1](data[i].image)).mean()) for i in indices]
+    miou = [
+        evaluate(label, data, labels=prepared.network.spec.labels, indices=indices).mean_iou
+        for label in labels
+    ]
+    changed = [
+        float((labels[0](data[i].image) != labels[1](data[i].image)).mean()) for i in indices
+    ]
     tail = named(result, "tail")
     assert tail.labels_changed == pytest.approx(np.mean(changed))
     assert tail.miou_points == pytest.approx(100 * (miou[0] - miou[1]))
@@ -105,26 +121,32 @@ def test_what_is_measured_and_told_of_each(result: Sensitivity) -> None:
     assert result.scored_on == "6 of the 30 frames of synthetic/val"
 
 
-def test_a_layer_or_a_sum_alone(prepared: Prepared) -> None:
+def test_a_layer_or_a_sum_alone(prepared: QuantizationPlan) -> None:
     full = prepared.placement()
     assert set(full.layers) | set(full.sums) == NAMES
     layer, added = alone(prepared, full, "body"), alone(prepared, full, "sum")
     assert (layer.layers, layer.sums, layer.tensors) == (("body",), (), ("fragile_relu",))
-    assert (added.layers, added.sums, added.tensors) == ((), ("sum",), ("fragile_relu", "body_relu"))
+    assert (added.layers, added.sums, added.tensors) == (
+        (),
+        ("sum",),
+        ("fragile_relu", "body_relu"),
+    )
     assert set(added.floats) == NAMES - {"sum"} | {"scores"}
     kinds = [node.op_type for node in prepared.quantized(added).model.graph.node]
     assert kinds.count("QuantizeLinear") == 2
 
 
-def test_without_labels_those_that_change_are_counted(prepared: Prepared, tmp_path: Path) -> None:
+def test_without_labels_those_that_change_are_counted(
+    prepared: QuantizationPlan, tmp_path: Path
+) -> None:
     """On frames of the calibration set, here a folder; only the noisiest are scored."""
     for index in range(6):
         cv2.imwrite(str(tmp_path / f"{index}.png"), open_dataset(DRIVE, "train")[index * 5].image)
     found = resolve_set(tmp_path)
-    steps: list[int] = []
-    result = sensitivity(prepared, found, frames=4, layers=2, on_step=lambda: steps.append(1))
-    assert len(steps) == count_steps(prepared, 2) == 6
-    assert count_steps(prepared, 0) == 9
+    heard = Heard()
+    result = sensitivity(prepared, found, frames=4, layers=2, reporter=heard)
+    scored = [step for step in heard.steps if step[0] == "score layers"]
+    assert scored == [("score layers", done, 2) for done in range(3)]
     assert result.float_miou is None
     assert result.scored_on == "4 of the 6 calibration frames"
     assert result.data == {"labelled": False, "frames": 4, "digest": found.subset(4).digest}
@@ -138,11 +160,18 @@ def test_without_labels_those_that_change_are_counted(prepared: Prepared, tmp_pa
 def test_json_holds_everything(result: Sensitivity) -> None:
     told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert [layer["name"] for layer in told["layers"]] == [layer.name for layer in result.layers]
-    assert len(told["network_sha256"]) == len(told["data"]["pixels_sha256"]) == len(told["calibration"]["digest"]) == 64
+    assert (
+        len(told["network_sha256"])
+        == len(told["data"]["pixels_sha256"])
+        == len(told["calibration"]["digest"])
+        == 64
+    )
     assert told["machine"]["cores"]
 
 
-def test_frames_without_labels_of_their_own_are_told(prepared: Prepared, calibration: CalibrationSet) -> None:
+def test_frames_without_labels_of_their_own_are_told(
+    prepared: QuantizationPlan, calibration: CalibrationSet
+) -> None:
     data = open_dataset(DRIVE, "val")
 
     class Void:
@@ -155,7 +184,10 @@ def test_frames_without_labels_of_their_own_are_told(prepared: Prepared, calibra
             return replace(data[index], mask=np.full_like(data[index].mask, 255))
 
     class Others(Void):
-        name, labels = "others", data.labels.model_copy(update={"names": ("Other", *data.labels.names[1:])})
+        name, labels = (
+            "others",
+            data.labels.model_copy(update={"names": ("Other", *data.labels.names[1:])}),
+        )
 
     def score(given: Dataset) -> None:
         Scorer(prepared.network, calibration, given, 2)
@@ -173,12 +205,16 @@ def test_a_net_with_no_layer_for_int8_is_told(fragile_onnx: Path) -> None:
     first, last = model.graph.node[0], model.graph.node[-1]
     last.input[0] = "image"
     last.input[1] = "wide"
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((11, 3, 1, 1), np.float32), "wide"))
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.ones((11, 3, 1, 1), np.float32), "wide")
+    )
     del model.graph.node[:]
     model.graph.node.append(last)
     assert first.name == "stem"
-    with pytest.raises(InputError, match=r"no layer of it can run in INT8: got scores gives the scores"):
-        tensors_to_range(folded(replace(network, model=model)))
+    with pytest.raises(
+        InputError, match=r"no layer of it can run in INT8: got scores gives the scores"
+    ):
+        fold_network(replace(network, model=model))
 
 
 def test_the_table_fits_80_columns(
@@ -186,7 +222,9 @@ def test_the_table_fits_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     long = replace(
-        result.layers[1], name="/encoder/stage2/bottleneck3/branch/conv_projection/Conv", labels_changed=None
+        result.layers[1],
+        name="/encoder/stage2/bottleneck3/branch/conv_projection/Conv",
+        labels_changed=None,
     )
     print_sensitivity(replace(result, layers=(*result.layers, long)))
     lines = capsys.readouterr().out.splitlines()
@@ -203,10 +241,15 @@ def test_a_picture_is_drawn(result: Sensitivity, tmp_path: Path, labelled: bool)
     """With every name there is, and where nothing could be timed."""
     shown = result if labelled else replace(result, float_miou=None)
     names = tuple(
-        replace(layer, name=f"/a/very/long/{i}/name/of/a/layer/{layer.name}") for i, layer in enumerate(result.layers)
+        replace(layer, name=f"/a/very/long/{i}/name/of/a/layer/{layer.name}")
+        for i, layer in enumerate(result.layers)
     )
-    for number, layers in enumerate((result.layers, names, tuple(replace(one, saved_ms=None) for one in names))):
-        picture = cv2.imread(str(plot_sensitivity(replace(shown, layers=layers), tmp_path / f"{number}.png")))
+    for number, layers in enumerate(
+        (result.layers, names, tuple(replace(one, saved_ms=None) for one in names))
+    ):
+        picture = cv2.imread(
+            str(plot_sensitivity(replace(shown, layers=layers), tmp_path / f"{number}.png"))
+        )
         assert picture is not None
         assert picture.shape[1] > 1000
 
@@ -216,15 +259,33 @@ def test_a_picture_is_drawn(result: Sensitivity, tmp_path: Path, labelled: bool)
 
 def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
     facts, plot = tmp_path / "s.json", tmp_path / "s.png"
-    done = edgeseg("sensitivity",
-        fragile_onnx, "--calib", DRIVE, "--count", 6, "--data", DRIVE, "--frames", 3, "--layers", 2,
-        "--json", facts, "--plot", plot,
-    )  # fmt: skip
+    done = edgeseg(
+        "sensitivity",
+        fragile_onnx,
+        "--calib",
+        DRIVE,
+        "--count",
+        6,
+        "--data",
+        DRIVE,
+        "--frames",
+        3,
+        "--layers",
+        2,
+        "--json",
+        facts,
+        "--plot",
+        plot,
+    )
     assert done.returncode == 0, done.stderr
     assert "3 others" in done.stdout
     told = json.loads(facts.read_text())
     assert told["layers"][0]["name"] == "fragile"
-    assert (told["data"]["address"], told["data"]["split"], told["data"]["frames"]) == (DRIVE, "val", 3)
+    assert (told["data"]["address"], told["data"]["split"], told["data"]["frames"]) == (
+        DRIVE,
+        "val",
+        3,
+    )
     assert len(told["calibration"]["frames"]) == 6
     assert plot.stat().st_size > 10_000
 
@@ -233,7 +294,7 @@ def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["NET"], "no calibration set given: expected --calib camvid:PATH"),
-        (["nowhere", "--calib", DRIVE], "no such net"),
+        (["nowhere", "--calib", DRIVE], "no such model"),
         (["QUANTIZED", "--calib", DRIVE], "is quantized already"),
         (["NET", "--calib", DRIVE, "--data", "camvid:nowhere"], "no such folder"),
         (["NET", "--calib", DRIVE, "--data", "somewhere"], "READER:PATH"),
@@ -246,7 +307,11 @@ def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
     ids=lambda value: "-".join(value)[-50:] if isinstance(value, list) else "",
 )
 def test_errors_are_a_line(
-    fragile_onnx: Path, prepared: Prepared, tmp_path: Path, arguments: Sequence[str], said: str
+    fragile_onnx: Path,
+    prepared: QuantizationPlan,
+    tmp_path: Path,
+    arguments: Sequence[str],
+    said: str,
 ) -> None:
     quantized = tmp_path / "quantized.onnx"
     onnx.save(prepared.quantized(prepared.placement()).model, quantized)
@@ -259,6 +324,7 @@ def test_errors_are_a_line(
 
 
 def test_no_torch_is_imported() -> None:
-    code = "import sys, edgeseg.profiling.sensitivity, edgeseg.profiling.plots; print('torch' in sys.modules)"
+    modules = "edgeseg.profiling.sensitivity, edgeseg.profiling.plots"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

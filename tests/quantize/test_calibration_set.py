@@ -1,4 +1,6 @@
-"""Calibration sets: which frames, how they are named and hashed, and what is said where there are none."""
+"""Calibration sets: which frames, how they are named and hashed, and what is said where there are
+none.
+"""
 
 import inspect
 import json
@@ -18,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from paths import ROOT
+from reporting import Heard
 
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.mixed_precision import AGREEMENT_FRAMES, run_with
@@ -46,7 +49,7 @@ from edgeseg.quantize.calibration_set import (
 )
 from edgeseg.quantize.frame_sources import SourceFrame, open_frame_source
 from edgeseg.quantize.histograms import Statistics, collect, tensors_to_watch
-from edgeseg.quantize.ptq import DEFAULT_METHOD, folded, prepare, tensors_to_range
+from edgeseg.quantize.ptq import DEFAULT_METHOD, fold_network, plan_quantization
 from edgeseg.quantize.ranges import read_ranges, write_ranges
 from edgeseg.spec import CAMVID_11, METADATA_KEY, ModelSpec
 from edgeseg.types import Image
@@ -124,7 +127,9 @@ def test_camvid_by_its_address(camvid_root: Path) -> None:
     assert {name.split("_")[0] for name in names(found)} == {"0001TP", "0006R0", "0016E5"}
 
 
-def test_the_shipped_recipes(camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_recipes(
+    camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipes = sorted((ROOT / "calibration" / "sets").glob("*.toml"))
     assert [path.stem for path in recipes] == ["camvid-train", "golden", "synthetic"]
     for path in recipes:
@@ -147,11 +152,15 @@ def test_every_choice_is_used_by_resolve(tmp_path: Path) -> None:
 # --- recipes
 
 
-def test_a_recipe_and_what_is_given_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_and_what_is_given_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "home"
     write_pictures(home / "frames", 10)
     recipe = home / "set.toml"
-    recipe.write_text('about = "ten greys"\nsource = "frames"\ncount = 3\nchoose = "random"\nseed = 5\n')
+    recipe.write_text(
+        'about = "ten greys"\nsource = "frames"\ncount = 3\nchoose = "random"\nseed = 5\n'
+    )
     beside = resolve_set(recipe)
     assert (len(beside), beside.choose, beside.seed) == (3, "random", 5)
     given_too = resolve_set(recipe, count=2, choose="first", seed=1)
@@ -195,7 +204,9 @@ def test_a_wrong_recipe_is_named(tmp_path: Path, text: str, said: str) -> None:
 
 @pytest.mark.parametrize("text", [None, "", "  "])
 def test_no_set_says_how_to_give_one(text: str | None) -> None:
-    with pytest.raises(InputError, match=r"no calibration set given.*`calib=camvid:PATH`, a folder, a video, syn"):
+    with pytest.raises(
+        InputError, match=r"no calibration set given.*`calib=camvid:PATH`, a folder, a video, syn"
+    ):
         resolve_set(text)
 
 
@@ -230,7 +241,7 @@ def test_unlabelled_frames_have_no_split_and_no_classes(tmp_path: Path) -> None:
     write_pictures(tmp_path, 2)
     with pytest.raises(InputError, match="only a data set has splits"):
         resolve_set(tmp_path, split="train")
-    with pytest.raises(InputError, match="cover needs labels"):
+    with pytest.raises(InputError, match="cover` needs labels"):
         resolve_set(tmp_path, choose="cover")
 
 
@@ -277,7 +288,9 @@ def test_the_digest_is_of_the_pixels_alone(tmp_path: Path) -> None:
     assert one.digest == two.digest
     assert names(one) != names(two)
     assert one.digest != resolve_set(tmp_path / "a", count=4).digest
-    assert frame_digest(np.zeros((2, 3, 3), np.uint8)) != frame_digest(np.zeros((3, 2, 3), np.uint8))
+    assert frame_digest(np.zeros((2, 3, 3), np.uint8)) != frame_digest(
+        np.zeros((3, 2, 3), np.uint8)
+    )
 
 
 def test_the_same_words_give_the_same_set() -> None:
@@ -340,7 +353,9 @@ def test_positions_are_distinct_rising_and_in_range(total: int, count: int, seed
 def test_spread_is_even(total: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, total))
     found = np.array(positions(total, count, "spread"))
-    gaps = np.diff(np.concatenate([[-found[0] - 1], found, [2 * total - found[-1] - 1]]))  # mirrored at both ends
+    gaps = np.diff(
+        np.concatenate([[-found[0] - 1], found, [2 * total - found[-1] - 1]])
+    )  # mirrored at both ends
     assert gaps.max() <= 2 * -(-total // count)
     assert set(positions(total, total, "spread")) == set(range(total))
 
@@ -353,7 +368,9 @@ def test_spread_ranks_are_a_permutation_with_even_prefixes(total: int) -> None:
     for count in (2, 4, 8, 16):
         if count <= total:
             places = np.array([p for p in range(total) if ranks[p] < count])
-            assert max(np.diff(np.concatenate([[-1], places, [total]]))) <= 2 * -(-total // count) + 1
+            assert (
+                max(np.diff(np.concatenate([[-1], places, [total]]))) <= 2 * -(-total // count) + 1
+            )
 
 
 def test_subsets_are_nested() -> None:
@@ -393,7 +410,9 @@ def test_stretched_frames_are_told(tmp_path: Path) -> None:
     shutil.move(tmp_path / "more" / "1.png", tmp_path / "4.png")
     found = resolve_set(tmp_path)
     (said,) = found.aspect_warnings((360, 480))
-    assert said.startswith("3 of 4 frames are 160x90, the net takes 480x360: they are stretched by 33 %")
+    assert said.startswith(
+        "3 of 4 frames are 90x160 (HxW), the network's input is 360x480: they are stretched by 33 %"
+    )
     assert not resolve_set(tmp_path / "4.png").aspect_warnings((352, 480))
 
 
@@ -406,7 +425,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
     weights = np.random.default_rng(0).standard_normal((11, 3, 3, 3)).astype(np.float32)
     graph = helper.make_graph(
         [
-            helper.make_node("Conv", ["image", "w"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            helper.make_node(
+                "Conv", ["image", "w"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]
+            ),
             helper.make_node("Relu", ["conv"], ["relu"]),
             helper.make_node("Add", ["relu", "conv"], ["out"]),
         ],
@@ -429,9 +450,12 @@ def state_of(report: SetReport, item: str) -> Verdict:
 
 def test_a_drive_is_fit(network: Network) -> None:
     found = resolve_set("synthetic://?length=200&size=64x48&seed=3", count=40)
-    seen: list[int] = []
+    heard = Heard()
     report = check_set(
-        network, found, validation=open_dataset("synthetic://?length=5&size=64x48&seed=3"), on_frame=seen.append
+        network,
+        found,
+        validation=open_dataset("synthetic://?length=5&size=64x48&seed=3"),
+        reporter=heard,
     )
     assert {v.item: v.state for v in report.verdicts} == {
         "frames": "good",
@@ -441,7 +465,7 @@ def test_a_drive_is_fit(network: Network) -> None:
         "settling": "good",
     }
     assert report.good
-    assert seen == list(range(1, 41))
+    assert heard.steps == [("calibrate", done, 40) for done in range(41)]
     assert json.loads(json.dumps(report.to_dict()))["good"] is True
 
 
@@ -462,7 +486,9 @@ def test_coverage_is_counted_from_the_labels(network: Network) -> None:
 def test_coverage_of_unlabelled_frames_is_predicted(network: Network, tmp_path: Path) -> None:
     found = resolve_set(write_pictures(tmp_path, 4))
     assert state_of(check_set(network, found), "classes").state == "not checked"
-    report = check_set(network, found, engine_labels=lambda image: np.full(image.shape[:2], 3, np.uint8))
+    report = check_set(
+        network, found, engine_labels=lambda image: np.full(image.shape[:2], 3, np.uint8)
+    )
     assert report.coverage_from == "predictions"
     assert {one.name: one.frames for one in report.coverage if one.frames} == {"Road": 4}
     verdict = state_of(report, "classes")
@@ -472,7 +498,10 @@ def test_coverage_of_unlabelled_frames_is_predicted(network: Network, tmp_path: 
 
 
 def test_repeats_are_counted_once_each(network: Network, tmp_path: Path) -> None:
-    """Greys 0, 5 and 10: neighbours look alike, the ends do not; 100 stands alone, and comes twice."""
+    """Greys 0, 5 and 10: neighbours look alike, the ends do not.
+
+    100 stands alone, and comes twice.
+    """
     for name, grey in (("1", 0), ("2", 5), ("3", 10), ("4", 100), ("5", 100)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((24, 32, 3), grey, np.uint8))
     report = check_set(network, resolve_set(tmp_path))
@@ -503,11 +532,17 @@ def test_overlap_with_what_is_scored_is_found(network: Network) -> None:
             brighter = np.asarray(cv2.add(sample.image, np.full_like(sample.image, 2)), np.uint8)
             return Sample(sample.name, brighter, sample.mask)
 
-    report = check_set(network, resolve_set(DRIVE, split="val", count=3, choose="first"), validation=Brighter())
+    report = check_set(
+        network, resolve_set(DRIVE, split="val", count=3, choose="first"), validation=Brighter()
+    )
     assert not report.identical
-    assert {(pair.one, pair.two) for pair in report.alike} >= {(name, name) for name in val.names[:3]}
+    assert {(pair.one, pair.two) for pair in report.alike} >= {
+        (name, name) for name in val.names[:3]
+    }
     assert "look like one of synthetic/val" in state_of(report, "overlap").found
-    assert state_of(check_set(network, resolve_set(DRIVE, count=2)), "overlap").state == "not checked"
+    assert (
+        state_of(check_set(network, resolve_set(DRIVE, count=2)), "overlap").state == "not checked"
+    )
 
 
 def test_stages_are_the_statistics_of_subsets(network: Network) -> None:
@@ -545,7 +580,9 @@ def test_one_frame_can_be_checked_and_drawn(network: Network, tmp_path: Path) ->
     assert plot_report(report, tmp_path / "one.svg").read_text().startswith("<?xml")
 
 
-def test_a_plot_that_cannot_be_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plot_that_cannot_be_is_told_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(OutputError, match="not the name of a picture"):
         require_picture(tmp_path / "p.txt")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -556,9 +593,13 @@ def test_a_plot_that_cannot_be_is_told_first(tmp_path: Path, monkeypatch: pytest
 def test_a_net_that_gives_nothing_is_told(network: Network, tmp_path: Path) -> None:
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((11, 3, 3, 3), np.float32), "w"))
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.zeros((11, 3, 3, 3), np.float32), "w")
+    )
     with pytest.raises(GraphError, match="every activation is zero"):
-        check_set(replace(network, model=model), resolve_set(DRIVE, count=2), tensors=("conv", "relu"))
+        check_set(
+            replace(network, model=model), resolve_set(DRIVE, count=2), tensors=("conv", "relu")
+        )
 
 
 # --- the command
@@ -566,79 +607,125 @@ def test_a_net_that_gives_nothing_is_told(network: Network, tmp_path: Path) -> N
 
 def test_the_command(fragile_onnx: Path, tmp_path: Path) -> None:
     out, facts, plot = tmp_path / "n.ranges.json", tmp_path / "f.json", tmp_path / "p.png"
-    first = edgeseg("calibrate",
-        fragile_onnx, "--calib", DRIVE, "--count", 4, "--method", "mse", "--check", "--data", SHORT, "--plot", plot,
-        "-o", out, "--json", facts,
-    )  # fmt: skip
+    first = edgeseg(
+        "calibrate",
+        fragile_onnx,
+        "--calib",
+        DRIVE,
+        "--count",
+        4,
+        "--method",
+        "mse",
+        "--check",
+        "--data",
+        SHORT,
+        "--plot",
+        plot,
+        "-o",
+        out,
+        "--json",
+        facts,
+    )
     assert first.returncode == 0, first.stderr
-    for said in ("kept of it", "near-duplicates:", "warning  frames: 4 frames", "score: INT8 score"):
+    for said in ("part kept", "near-duplicates:", "warning  frames: 4 frames", "score: INT8 score"):
         assert said in first.stdout
     told = json.loads(facts.read_text())
     made = read_ranges(out)
     assert told["ranges"]["amax"] == made.amax
     assert made.set_digest == told["set"]["digest"] == resolve_set(DRIVE, count=4).digest
     assert made.network_sha256 == load_network(fragile_onnx).sha256
-    assert set(made.amax) == set(tensors_to_range(folded(load_network(fragile_onnx))))
+    assert set(made.amax) == set(fold_network(load_network(fragile_onnx)).tensors_to_range)
     assert told["check"]["frames"] == 4
-    assert told["scored_on"].startswith("mIoU on 4 of the 4 frames of synthetic/val, evenly spread (float ")
+    assert told["scored_on"].startswith(
+        "mIoU on 4 of the 4 frames of synthetic/val, evenly spread (float "
+    )
     assert told["scored_on"] in " ".join(first.stdout.split())
     assert plot.stat().st_size > 10_000
-    again = edgeseg("calibrate", fragile_onnx, "--calib", DRIVE, "--count", 4, "--method", "entropy")
+    again = edgeseg(
+        "calibrate", fragile_onnx, "--calib", DRIVE, "--count", 4, "--method", "entropy"
+    )
     assert again.returncode == 0, again.stderr
     assert "nothing was run" in again.stdout
 
 
-def test_the_score_is_of_int8_with_the_ranges_of_the_stage(fragile_onnx: Path, tmp_path: Path) -> None:
-    """Without data: labels that stay, frame by frame, of nets quantized with the ranges of 1, 2 and 3 frames."""
+def test_the_score_is_of_int8_with_the_ranges_of_the_stage(
+    fragile_onnx: Path, tmp_path: Path
+) -> None:
+    """Without data: labels that stay, frame by frame, of nets quantized with the ranges of 1, 2 and
+    3 frames.
+    """
     facts = tmp_path / "f.json"
-    done = edgeseg("calibrate", fragile_onnx, "--calib", DRIVE, "--count", 3, "--check", "--json", facts)
+    done = edgeseg(
+        "calibrate", fragile_onnx, "--calib", DRIVE, "--count", 3, "--check", "--json", facts
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(facts.read_text())
-    assert told["scored_on"] == "share of labels that stay as the float net's, on 3 of the 3 calibration frames"
+    assert (
+        told["scored_on"]
+        == "share of labels that stay as the float net's, on 3 of the 3 calibration frames"
+    )
     whole, network = resolve_set(DRIVE, count=3), load_network(fragile_onnx)
     want = []
     for count in (1, 2, 3):
-        made = prepare(network, whole.subset(count))
-        floats, rounded = run_with(made.network, "fp32"), run_with(made.quantized(made.placement()), "int8")
+        made = plan_quantization(network, whole.subset(count))
+        floats, rounded = (
+            run_with(made.network, "fp32"),
+            run_with(made.quantized(made.placement()), "int8"),
+        )
         frames = list(whole.subset(AGREEMENT_FRAMES).images())
         want.append(np.mean([np.mean(floats(frame) == rounded(frame)) for frame in frames]))
     assert told["check"]["settling"]["scores"] == pytest.approx(want)
 
 
 def test_ranges_of_a_file_are_built_with(fragile_onnx: Path, tmp_path: Path) -> None:
-    """What calibrate writes, build-engine takes, tensor by tensor; a file of another net it leaves, and says so."""
+    """What calibrate writes, build-engine takes, tensor by tensor.
+
+    A file of another net it leaves, and says so.
+    """
     out = tmp_path / "n.ranges.json"
-    done = edgeseg("calibrate", fragile_onnx, "--calib", FITTING, "--count", 3, "--method", "minmax", "-o", out)
+    done = edgeseg(
+        "calibrate", fragile_onnx, "--calib", FITTING, "--count", 3, "--method", "minmax", "-o", out
+    )
     assert done.returncode == 0, done.stderr
     chosen = resolve_set(FITTING, count=3)
 
     def built(options: Quantization) -> tuple[list[str], Passport]:
         said: list[str] = []
         engine = build_engine(
-            fragile_onnx, precision="int8", calib=chosen, out=tmp_path / "n.engine", quantization=options,
-            say=said.append,
-        )  # fmt: skip
+            fragile_onnx,
+            precision="int8",
+            calib=chosen,
+            out=tmp_path / "n.engine",
+            quantization=options,
+            reporter=Heard(said),
+        )
         return said, Passport.read(engine)
 
     said, passport = built(Quantization(ranges=out, keep_float=("fragile",)))
     assert said == []
-    assert (passport.int8["method"], passport.int8["ranges_from_cache"]) == ("minmax", True)
+    assert (passport.int8.method, passport.int8.ranges_from_cache) == ("minmax", True)
     foreign = read_ranges(out).model_copy(update={"network_sha256": "0" * 64})
     write_ranges(out, foreign)
     said, passport = built(Quantization(ranges=out, keep_float=("fragile",)))
-    assert said[0].startswith(f"warning: {out}: belongs to another net")
-    assert passport.int8["method"] == DEFAULT_METHOD
+    assert said[0].startswith(f"warning: {out}: belongs to another network")
+    assert passport.int8.method == DEFAULT_METHOD
 
 
 def test_ranges_of_a_net_whose_size_is_free(fragile_onnx: Path, tmp_path: Path) -> None:
-    """Which layers run in INT8 depends on the size: here one whose map is a pixel, which only a known size tells."""
+    """Which layers run in INT8 depends on the size: here one whose map is a pixel, which only a
+    known size tells.
+    """
     model = onnx.load(fragile_onnx)
     for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], "hw", strict=True):
         dim.dim_param = name
     tail = next(place for place, node in enumerate(model.graph.node) if node.name == "tail")
     nodes = [
-        helper.make_node("AveragePool", ["added"], ["pooled"], "pool", kernel_shape=[48, 64], strides=[48, 64]),
-        helper.make_node("Conv", ["pooled", "tail.weight", "tail.bias"], ["squeezed"], "squeeze", pads=[1] * 4),
+        helper.make_node(
+            "AveragePool", ["added"], ["pooled"], "pool", kernel_shape=[48, 64], strides=[48, 64]
+        ),
+        helper.make_node(
+            "Conv", ["pooled", "tail.weight", "tail.bias"], ["squeezed"], "squeeze", pads=[1] * 4
+        ),
         helper.make_node("Sigmoid", ["squeezed"], ["gate"], "gate"),
         helper.make_node("Mul", ["added", "gate"], ["gated"], "gated"),
     ]
@@ -652,12 +739,12 @@ def test_ranges_of_a_net_whose_size_is_free(fragile_onnx: Path, tmp_path: Path) 
     said: list[str] = []
     options = Quantization(ranges=out, keep_float=("fragile",), least_agreement=0)
     chosen = resolve_set(FITTING, count=2)
-    build_engine(path, precision="int8", calib=chosen, quantization=options, say=said.append)
+    build_engine(path, precision="int8", calib=chosen, quantization=options, reporter=Heard(said))
     assert said == []
 
 
 def test_a_net_that_is_quantized_is_refused(fragile_onnx: Path, tmp_path: Path) -> None:
-    made = prepare(load_network(fragile_onnx), resolve_set(DRIVE, count=1))
+    made = plan_quantization(load_network(fragile_onnx), resolve_set(DRIVE, count=1))
     path = tmp_path / "q.onnx"
     onnx.save(made.quantized(made.placement()).model, path)
     done = edgeseg("calibrate", path, "--calib", DRIVE)
@@ -670,10 +757,10 @@ def test_the_cache_is_of_nets_folded_as_now(
 ) -> None:
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path))
     network, chosen = load_network(fragile_onnx), resolve_set(DRIVE, count=1)
-    assert not prepare(network, chosen).from_cache
-    assert prepare(network, chosen).from_cache
+    assert not plan_quantization(network, chosen).from_cache
+    assert plan_quantization(network, chosen).from_cache
     monkeypatch.setattr("edgeseg.graph.passes.fold_batchnorm.FOLD_VERSION", 0)
-    assert not prepare(network, chosen).from_cache
+    assert not plan_quantization(network, chosen).from_cache
 
 
 def test_the_commands_default_to_the_quantizers_method() -> None:
@@ -685,13 +772,22 @@ def test_the_commands_default_to_the_quantizers_method() -> None:
     ("arguments", "said"),
     [
         (["enet-camvid"], "no calibration set given: expected --calib camvid:PATH"),
-        (["nowhere", "--calib", DRIVE], "no such net"),
-        (["enet-camvid", "--calib", DRIVE, "--data", DRIVE], "--data belongs to the check"),
-        (["enet-camvid", "--calib", DRIVE, "--plot", "p.png"], "--plot belongs to the check"),
+        (["nowhere", "--calib", DRIVE], "no such model"),
+        (["enet-camvid", "--calib", DRIVE, "--data", DRIVE], "--data works only with --check"),
+        (["enet-camvid", "--calib", DRIVE, "--plot", "p.png"], "--plot works only with --check"),
         (["enet-camvid", "--calib", DRIVE, "-o", "ranges.txt"], "not the name of a JSON file"),
-        (["enet-camvid", "--calib", DRIVE, "--percentile", "101", "--method", "percentile"], "percentile: got 101"),
-        (["enet-camvid", "--calib", DRIVE, "--percentile", "99"], "--percentile belongs to a method: got mse"),
-        (["enet-camvid", "--calib", DRIVE, "--check", "--data", "camvid:nowhere"], "no such folder"),
+        (
+            ["enet-camvid", "--calib", DRIVE, "--percentile", "101", "--method", "percentile"],
+            "percentile: got 101",
+        ),
+        (
+            ["enet-camvid", "--calib", DRIVE, "--percentile", "99"],
+            "--percentile works only with --method percentile: got --method mse",
+        ),
+        (
+            ["enet-camvid", "--calib", DRIVE, "--check", "--data", "camvid:nowhere"],
+            "no such folder",
+        ),
         (["enet-camvid", "--calib", DRIVE, "--count", "0"], "got 0, expected 1 or more"),
     ],
 )

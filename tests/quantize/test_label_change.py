@@ -1,4 +1,6 @@
-"""INT8 is judged class by class: a thin class that is lost is named, whatever the share of equal labels."""
+"""INT8 is judged class by class: a thin class that is lost is named, whatever the share of equal
+labels.
+"""
 
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import onnx
 import pytest
 from commands import edgeseg
 from onnx import helper, numpy_helper
+from reporting import Heard
 
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.options import Quantization
@@ -18,12 +21,19 @@ from edgeseg.quantize.label_change import LabelChange, Limits, compare_labels, r
 from edgeseg.spec import METADATA_KEY, LabelSpace, ModelSpec
 
 NAMES = ("road", "sky", "lane")
-SPACE = LabelSpace(name="lanes", names=NAMES, palette=((128, 64, 128), (70, 130, 180), (255, 255, 0)), ignore_id=255)
+SPACE = LabelSpace(
+    name="lanes",
+    names=NAMES,
+    palette=((128, 64, 128), (70, 130, 180), (255, 255, 0)),
+    ignore_id=255,
+)
 H, W = 48, 64
 
 
 def streets(folder: Path, count: int = 12) -> Path:
-    """Frames: a red road below, a blue sky above, and a lane line one pixel wide, a little green on the road."""
+    """Frames: a red road below, a blue sky above, and a lane line one pixel wide, a little green on
+    the road.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         frame = np.zeros((H, W, 3), np.uint8)
@@ -35,10 +45,12 @@ def streets(folder: Path, count: int = 12) -> Path:
 
 
 def lanes_onnx(path: Path) -> Path:
-    """A net that sees all three classes; ``thin`` reads the lane beside channels 400 times as large.
+    """A net that sees all three classes.
 
-    One range for the tensor is decided by the large channels, and the lane's falls into less than half a step: plain
-    INT8 loses that class alone, 0.8 % of the pixels.
+    ``thin`` reads the lane beside channels 400 times as large.
+
+    One range for the tensor is decided by the large channels, and the lane's falls into less than
+    half a step: plain INT8 loses that class alone, 0.8 % of the pixels.
     """
     weights = {
         # RGB in 0..1 -> how red and how blue, both times 400, and how green
@@ -51,18 +63,26 @@ def lanes_onnx(path: Path) -> Path:
     nodes, x = [], "image"
     for name in weights:
         out = "logits" if name == "scores" else f"{name}_out"
-        nodes.append(helper.make_node("Conv", [x, f"{name}.weight", f"{name}.bias"], [out], name, kernel_shape=[1, 1]))
+        nodes.append(
+            helper.make_node(
+                "Conv", [x, f"{name}.weight", f"{name}.bias"], [out], name, kernel_shape=[1, 1]
+            )
+        )
         if name != "scores":
             nodes.append(helper.make_node("Relu", [out], [f"{name}_relu"], f"{name}/relu"))
             x = f"{name}_relu"
     tensors = []
     for name, (weight, bias) in weights.items():
-        tensors.append(numpy_helper.from_array(weight.astype(np.float32)[:, :, None, None], f"{name}.weight"))
+        tensors.append(
+            numpy_helper.from_array(weight.astype(np.float32)[:, :, None, None], f"{name}.weight")
+        )
         tensors.append(numpy_helper.from_array(bias.astype(np.float32), f"{name}.bias"))
     ends = [helper.make_tensor_value_info(n, 1, [1, 3, H, W]) for n in ("image", "logits")]
     graph = helper.make_graph(nodes, "lanes", ends[:1], ends[1:], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    spec = ModelSpec(architecture="lanes", input_size=(H, W), mean=(0, 0, 0), std=(1, 1, 1), labels=SPACE)
+    spec = ModelSpec(
+        architecture="lanes", input_size=(H, W), mean=(0, 0, 0), std=(1, 1, 1), labels=SPACE
+    )
     helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.save(model, path)
     return path
@@ -77,37 +97,58 @@ def lanes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_lost_thin_class_is_refused_by_name(lanes: tuple[Path, Path], tmp_path: Path) -> None:
     net, frames = lanes
     engine = tmp_path / "n.engine"
-    done = edgeseg("build-engine", net, "--int8", "--calib", frames, "--scales", "any", "-o", engine)
+    done = edgeseg(
+        "build-engine", net, "--int8", "--calib", frames, "--scales", "any", "-o", engine
+    )
     assert done.returncode == 1, done.stdout + done.stderr
-    for words in ("loses the class 'lane'", "expected at least 0.7", "--keep-float thin", "% of the pixels"):
+    for words in (
+        "loses the class 'lane'",
+        "expected at least 0.7",
+        "--keep-float thin",
+        "% of the pixels",
+    ):
         assert words in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_the_share_of_labels_alone_would_have_passed(lanes: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_share_of_labels_alone_would_have_passed(
+    lanes: tuple[Path, Path], tmp_path: Path
+) -> None:
     net, frames = lanes
     options = Quantization(least_mean_iou=0, least_class_iou=0)
     passport = Passport.read(
-        build_engine(net, precision="int8", calib=str(frames), out=tmp_path / "n.engine", quantization=options)
+        build_engine(
+            net,
+            precision="int8",
+            calib=str(frames),
+            out=tmp_path / "n.engine",
+            quantization=options,
+        )
     )
-    change = passport.int8["label_change"]
+    change = passport.int8.label_change
     assert 0.97 < change["agreement"] < 0.995
     assert change["per_class"]["lane"]["iou"] < 0.1
     assert change["per_class"]["road"]["iou"] > 0.9
 
 
-def test_the_layer_in_float_keeps_the_class_and_the_table_says_so(lanes: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_layer_in_float_keeps_the_class_and_the_table_says_so(
+    lanes: tuple[Path, Path], tmp_path: Path
+) -> None:
     net, frames = lanes
     engine = tmp_path / "n.engine"
-    done = edgeseg("build-engine", net, "--int8", "--calib", frames, "--keep-float", "thin", "-o", engine)
+    done = edgeseg(
+        "build-engine", net, "--int8", "--calib", frames, "--keep-float", "thin", "-o", engine
+    )
     assert done.returncode == 0, done.stderr
     assert "INT8 against float" in done.stdout
     assert "lane" in done.stdout
-    assert Passport.read(engine).int8["label_change"]["per_class"]["lane"]["iou"] > 0.9
+    assert Passport.read(engine).int8.label_change["per_class"]["lane"]["iou"] > 0.9
 
 
 def test_a_budget_finds_the_layer(lanes: tuple[Path, Path], tmp_path: Path) -> None:
-    """The lane has no truth here that mIoU would notice: the class itself is what keeps ``thin`` in float."""
+    """The lane has no truth here that mIoU would notice: the class itself is what keeps ``thin`` in
+    float.
+    """
     net, frames = lanes
     dataset = tmp_path / "camvid"
     (dataset / "val").mkdir(parents=True)
@@ -115,7 +156,9 @@ def test_a_budget_finds_the_layer(lanes: tuple[Path, Path], tmp_path: Path) -> N
     from edgeseg.data import open_dataset
     from edgeseg.spec import CAMVID_11
 
-    spec = ModelSpec(architecture="lanes", input_size=(H, W), mean=(0, 0, 0), std=(1, 1, 1), labels=CAMVID_11)
+    spec = ModelSpec(
+        architecture="lanes", input_size=(H, W), mean=(0, 0, 0), std=(1, 1, 1), labels=CAMVID_11
+    )
     model = onnx.load(net)
     _pad_classes(model, len(CAMVID_11))
     helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -137,12 +180,12 @@ def test_a_budget_finds_the_layer(lanes: tuple[Path, Path], tmp_path: Path) -> N
             calib=str(frames),
             out=tmp_path / "n.engine",
             quantization=options,
-            say=heard.append,
+            reporter=Heard(heard),
         )
     )
     assert any("class 'Pole' at IoU 0.00" in line for line in heard), heard
-    assert "thin" in passport.int8["float_layers"]
-    assert passport.int8["label_change"]["per_class"]["Pole"]["iou"] > 0.9
+    assert "thin" in passport.int8.float_layers
+    assert passport.int8.label_change["per_class"]["Pole"]["iou"] > 0.9
 
 
 def _pad_classes(model: onnx.ModelProto, classes: int) -> None:
@@ -157,7 +200,7 @@ def _pad_classes(model: onnx.ModelProto, classes: int) -> None:
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = classes
 
 
-# -- the numbers -------------------------------------------------------------------------------------------------------
+# -- the numbers -----------------------------------------------------------------------------------
 
 
 def change_of(truth: np.ndarray, found: np.ndarray) -> LabelChange:

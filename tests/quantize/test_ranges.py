@@ -1,4 +1,7 @@
-"""Ranges of activations: every method against a slow, independent one; streaming, memory, files, cache."""
+"""Ranges of activations: every method against a slow, independent one.
+
+Streaming, memory, files, cache.
+"""
 
 import json
 import os
@@ -15,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
+from reporting import Heard
 
 from edgeseg.errors import GraphError, InputError, OutputError
 from edgeseg.quantize import histograms
@@ -23,6 +27,7 @@ from edgeseg.quantize.histograms import BINS, Statistics, Tally, collect, collec
 from edgeseg.quantize.ranges import (
     DEAD_AMAX,
     METHODS,
+    RangeOptions,
     cached_ranges,
     cached_statistics,
     entropy_amax,
@@ -63,7 +68,9 @@ def amax_of(values: np.ndarray, method: str, **options: float) -> float:
     return ranges(statistics_of(values), method, **options).amax["x"]  # type: ignore[arg-type]
 
 
-def net(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None, kind: int = 1) -> onnx.ModelProto:
+def net(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None, kind: int = 1
+) -> onnx.ModelProto:
     """A net from ``image`` (1, 3, H, W) to ``out``."""
     graph = helper.make_graph(
         nodes,
@@ -80,10 +87,16 @@ def small_net() -> onnx.ModelProto:
     weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
     return net(
         [
-            helper.make_node("Conv", ["image", "w"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            helper.make_node(
+                "Conv", ["image", "w"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]
+            ),
             helper.make_node("Relu", ["conv"], ["relu"]),
-            helper.make_node("MaxPool", ["relu"], ["pool", "places"], kernel_shape=[2, 2], strides=[2, 2]),
-            helper.make_node("MaxUnpool", ["pool", "places"], ["out"], kernel_shape=[2, 2], strides=[2, 2]),
+            helper.make_node(
+                "MaxPool", ["relu"], ["pool", "places"], kernel_shape=[2, 2], strides=[2, 2]
+            ),
+            helper.make_node(
+                "MaxUnpool", ["pool", "places"], ["out"], kernel_shape=[2, 2], strides=[2, 2]
+            ),
         ],
         {"w": weights},
     )
@@ -103,9 +116,14 @@ def frames(count: int, seed: int = 0) -> Iterator[np.ndarray]:
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
-@given(st.lists(arrays(np.float32, st.integers(1, 40), elements=finite), min_size=1, max_size=6), st.randoms())
+@given(
+    st.lists(arrays(np.float32, st.integers(1, 40), elements=finite), min_size=1, max_size=6),
+    st.randoms(),
+)
 def test_streaming_equals_one_pass_over_all_values(parts: list[np.ndarray], random: object) -> None:
-    """Bit for bit, in any order, and by merging, against a histogram of everything made at once in float64."""
+    """Bit for bit, in any order, and by merging, against a histogram of everything made at once in
+    float64.
+    """
     together = np.concatenate(parts)
     shuffled = list(parts)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -119,10 +137,17 @@ def test_streaming_equals_one_pass_over_all_values(parts: list[np.ndarray], rand
         top = max(2.0 ** (np.floor(np.log2(sizes.max())) + 1), 2.0**-100)
         top = top if top > sizes.max() else top * 2  # log2 rounds
         want = np.bincount((sizes[sizes > 0] * (BINS / top)).astype(np.int64), minlength=BINS)
-        for found_top, histogram in ((tally.top, tally.histogram), (merged.top[0], merged.histogram[0])):
+        for found_top, histogram in (
+            (tally.top, tally.histogram),
+            (merged.top[0], merged.histogram[0]),
+        ):
             assert found_top == top
             np.testing.assert_array_equal(histogram, want)
-    assert (tally.minimum, tally.maximum) == (together.min(), together.max()) == (merged.minimum[0], merged.maximum[0])
+    assert (
+        (tally.minimum, tally.maximum)
+        == (together.min(), together.max())
+        == (merged.minimum[0], merged.maximum[0])
+    )
     assert tally.zeros == merged.zeros[0] == (together == 0).sum()
     assert tally.elements == merged.elements[0] == together.size
 
@@ -150,11 +175,16 @@ def test_percentile_is_within_a_bin(kind: str, share: float) -> None:
     values = sample(kind)
     found = statistics_of(values)
     want = np.percentile(np.abs(values), share, method="inverted_cdf") or np.abs(values).max()
-    assert abs(ranges(found, "percentile", percentile=share).amax["x"] - want) <= found.top[0] / BINS
+    assert (
+        abs(ranges(found, "percentile", percentile=share).amax["x"] - want) <= found.top[0] / BINS
+    )
 
 
 def brute_entropy(histogram: np.ndarray, levels: int) -> np.ndarray:
-    """Migacz's pseudocode as it stands on his slides, bin by bin; infinite where the last bin is empty."""
+    """Migacz's pseudocode as it stands on his slides, bin by bin.
+
+    Infinite where the last bin is empty.
+    """
     divergences = np.full(len(histogram) + 1, np.inf)
     for i in range(levels, len(histogram) + 1):
         if histogram[i - 1] == 0:
@@ -185,7 +215,9 @@ def test_entropy_is_the_published_procedure(kind: str, bins: int, levels: int) -
     assert divergences[round(found / edges[1])] == pytest.approx(divergences.min(), abs=1e-9)
 
 
-@given(arrays(np.int64, st.integers(16, 60), elements=st.integers(0, 30)).filter(lambda h: h[-1] > 0))
+@given(
+    arrays(np.int64, st.integers(16, 60), elements=st.integers(0, 30)).filter(lambda h: h[-1] > 0)
+)
 @settings(max_examples=60, deadline=None)
 def test_entropy_on_any_histogram(histogram: np.ndarray) -> None:
     divergences = brute_entropy(histogram, 16)
@@ -210,9 +242,12 @@ def test_mse_is_the_best_of_many_thresholds(kind: str, seed: int) -> None:
     """Quantizing the values themselves, no threshold of 400 is more than 1 % better."""
     values = sample(kind, seed).astype(np.float64)
     largest = np.abs(values).max()
-    best = min(quantization_error(values, amax) for amax in np.linspace(largest / 200, largest, 400))
+    best = min(
+        quantization_error(values, amax) for amax in np.linspace(largest / 200, largest, 400)
+    )
     found = quantization_error(values, amax_of(values.astype(np.float32), "mse"))
-    # a byte image has 256 values and its bins are not uniform: which of the steps nearest to 1/255 is taken is chance
+    # a byte image has 256 values and its bins are not uniform: which of the steps nearest to 1/255
+    # is taken is chance
     assert found <= best * (1.25 if kind == "bytes" else 1.01)
 
 
@@ -226,7 +261,9 @@ def test_squared_error_is_the_integral() -> None:
         for place, count in enumerate(histogram):
             u = place + x
             want += count * np.square(u - np.minimum(np.rint(u / scale), 7) * scale).mean()
-        assert squared_error(histogram, 1.0, np.array([amax]), 7)[0] == pytest.approx(want, rel=1e-6)
+        assert squared_error(histogram, 1.0, np.array([amax]), 7)[0] == pytest.approx(
+            want, rel=1e-6
+        )
 
 
 @given(arrays(np.float32, st.integers(1, 200), elements=st.floats(-(2.0**60), 2.0**60, width=32)))
@@ -239,7 +276,11 @@ def test_every_method_stays_within_the_maximum(values: np.ndarray) -> None:
 
 def test_more_bits_clip_less() -> None:
     values = sample("tail")
-    assert amax_of(values, "mse", bits=4) < amax_of(values, "mse", bits=8) < amax_of(values, "mse", bits=12)
+    assert (
+        amax_of(values, "mse", bits=4)
+        < amax_of(values, "mse", bits=8)
+        < amax_of(values, "mse", bits=12)
+    )
 
 
 def test_a_dead_tensor_gets_a_range_and_a_note() -> None:
@@ -258,7 +299,9 @@ def test_a_tensor_that_is_nearly_all_zero_keeps_its_maximum() -> None:
     assert "its maximum was taken" in made.notes["x"]
 
 
-@pytest.mark.parametrize(("method", "share"), [("best", 99.0), ("percentile", 0.0), ("percentile", 100.1)])
+@pytest.mark.parametrize(
+    ("method", "share"), [("best", 99.0), ("percentile", 0.0), ("percentile", 100.1)]
+)
 def test_wrong_methods_are_refused(method: str, share: float) -> None:
     with pytest.raises(InputError):
         ranges(statistics_of(sample("gauss", size=10)), method, percentile=share)
@@ -281,13 +324,21 @@ def test_collect_against_running_the_net_at_once() -> None:
     probe = small_net()
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in SMALL[1:])
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        probe.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     images = list(frames(5))
     seen = [[image, *session.run(None, {"image": image})] for image in images]
     for row, tensor in enumerate(SMALL):
         want = statistics_of(np.concatenate([values[row].ravel() for values in seen]))
-        assert (found.minimum[row], found.maximum[row]) == (want.minimum[0], want.maximum[0]), tensor
-        assert (found.zeros[row], found.elements[row], found.top[row]) == (want.zeros[0], want.elements[0], want.top[0])
+        assert (found.minimum[row], found.maximum[row]) == (want.minimum[0], want.maximum[0]), (
+            tensor
+        )
+        assert (found.zeros[row], found.elements[row], found.top[row]) == (
+            want.zeros[0],
+            want.elements[0],
+            want.top[0],
+        )
         np.testing.assert_array_equal(found.histogram[row], want.histogram[0])
     assert [o.name for o in model.graph.output] == ["out"]  # the caller's net is as it was
 
@@ -295,17 +346,20 @@ def test_collect_against_running_the_net_at_once() -> None:
 def test_groups_give_the_same_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = collect(small_net(), SMALL, frames(3))
     monkeypatch.setattr(histograms, "_GROUP_BYTES", 5000)  # one tensor each
-    seen: list[int] = []
-    parted = collect(small_net(), SMALL, frames(3), on_frame=seen.append)
+    heard = Heard()
+    parted = collect(small_net(), SMALL, frames(3), reporter=heard)
     np.testing.assert_array_equal(whole.histogram, parted.histogram)
-    assert seen == [1, 2, 3]
+    assert heard.steps == [("calibrate", done, None) for done in range(4)]
 
 
 def test_groups_hold_no_more_than_their_budget() -> None:
     sizes = histograms._bytes_of(small_net(), "image", (1, 3, 24, 32))
     assert sizes["conv"] == sizes["relu"] == 4 * 4 * 24 * 32
     budget = histograms._GROUP_BYTES
-    assert histograms._groups(["a", "b", "c"], {"a": budget, "b": 1, "c": budget - 1}) == [["a"], ["b", "c"]]
+    assert histograms._groups(["a", "b", "c"], {"a": budget, "b": 1, "c": budget - 1}) == [
+        ["a"],
+        ["b", "c"],
+    ]
     assert histograms._groups(["a", "b"], {}) == [["a", "b"]]
 
 
@@ -331,7 +385,10 @@ def test_half_precision_activations_are_widened() -> None:
 
 
 def test_what_is_watched() -> None:
-    """Float activations in front of what INT8 computes or moves; no weights, no shapes, no positions."""
+    """Float activations in front of what INT8 computes or moves.
+
+    No weights, no shapes, no positions.
+    """
     nodes = [
         helper.make_node("Shape", ["image"], ["shape"]),
         helper.make_node("Add", ["shape", "one"], ["longer"]),
@@ -340,8 +397,12 @@ def test_what_is_watched() -> None:
         helper.make_node("Relu", ["conv"], ["relu"]),
         helper.make_node("Add", ["relu", "conv"], ["sum"]),
         helper.make_node("Add", ["sum", "bias"], ["biased"]),
-        helper.make_node("MaxPool", ["biased"], ["pool", "places"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("MaxUnpool", ["pool", "places"], ["unpool"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node(
+            "MaxPool", ["biased"], ["pool", "places"], kernel_shape=[2, 2], strides=[2, 2]
+        ),
+        helper.make_node(
+            "MaxUnpool", ["pool", "places"], ["unpool"], kernel_shape=[2, 2], strides=[2, 2]
+        ),
         helper.make_node("Concat", ["unpool", "relu"], ["out"], axis=1),
     ]
     constants: dict[str, np.ndarray] = {
@@ -354,7 +415,8 @@ def test_what_is_watched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(np.nan, "'conv' holds NaN on calibration frame 2"), (np.inf, "'conv' holds infinity")]
+    ("value", "said"),
+    [(np.nan, "'conv' holds NaN on calibration frame 2"), (np.inf, "'conv' holds infinity")],
 )
 def test_numbers_that_are_none_name_the_tensor(value: float, said: str) -> None:
     images = list(frames(2))
@@ -366,7 +428,7 @@ def test_numbers_that_are_none_name_the_tensor(value: float, said: str) -> None:
 def test_wrong_tensors_are_named() -> None:
     with pytest.raises(GraphError, match="no such activation: got 'nowhere'"):
         collect(small_net(), ["conv", "nowhere"], frames(1))
-    with pytest.raises(GraphError, match="'places' has no range"):
+    with pytest.raises(GraphError, match="'places' cannot be calibrated"):
         collect(small_net(), ["places"], frames(1))
     with pytest.raises(InputError, match="no frames"):
         collect(small_net(), ["conv"], [])
@@ -385,21 +447,29 @@ size = (64, 96)
 net = load_network(zoo()["enet-camvid"], Overrides(size=size))
 fix_input(net.model, net.input, net.channels_last, size)
 rng = np.random.default_rng(0)
-tensors = [n.output[0] for n in net.model.graph.node if n.op_type in ("Conv", "Add", "PRelu", "MaxPool", "MaxUnpool")]
-inputs = ((rng.standard_normal((1, 3, *size)) * (1 + i % 7)).astype(np.float32) for i in range(int(sys.argv[1])))
-assert collect(net.model, tensors, inputs).frames == int(sys.argv[1])
+watched = "Conv", "Add", "PRelu", "MaxPool", "MaxUnpool"
+tensors = [n.output[0] for n in net.model.graph.node if n.op_type in watched]
+count = int(sys.argv[1])
+noise = (rng.standard_normal((1, 3, *size)) * (1 + i % 7) for i in range(count))
+assert collect(net.model, tensors, (x.astype(np.float32) for x in noise)).frames == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_frames() -> None:
-    """Peak memory on 4 and on 400 frames is the same within 10 %. Values kept would be a hundred times that."""
+    """Peak memory on 4 and on 400 frames is the same within 10 %. Values kept would be a hundred
+    times that.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     peak_kib = [
         int(
             subprocess.run(
-                [sys.executable, "-c", MEMORY, str(count)], capture_output=True, text=True, check=True, env=environment
+                [sys.executable, "-c", MEMORY, str(count)],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=environment,
             ).stdout
         )
         for count in (4, 400)
@@ -418,7 +488,8 @@ def test_files_hold_what_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"method": "mse"}', '{"method": "mse", "bits": 8, "frames": 1, "amax": {"x": 0}}']
+    "text",
+    ["", "[]", '{"method": "mse"}', '{"method": "mse", "bits": 8, "frames": 1, "amax": {"x": 0}}'],
 )
 def test_damaged_files_are_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "r.json"
@@ -438,7 +509,7 @@ def test_foreign_ranges_are_not_used_and_that_is_said(tmp_path: Path) -> None:
     for arguments, said in (
         (("c" * 64,), "another net"),
         (("a" * 64, "c" * 64), r"another calibration set \(ten greys\)"),
-        (("a" * 64, None, ["conv", "elsewhere"]), "lacks 1 of 2 activations, 'elsewhere' for one"),
+        (("a" * 64, None, ["conv", "elsewhere"]), "lacks 1 of 2 activations, such as 'elsewhere'"),
     ):
         found, reason = fitting_ranges(path, *arguments)
         assert found is None
@@ -455,22 +526,33 @@ def plain(image: np.ndarray) -> np.ndarray:
 
 def test_the_cache_is_hit_by_every_method_and_missed_by_any_change(tmp_path: Path) -> None:
     model, found = small_net(), resolve_set(DRIVE, count=3)
-    first, from_cache = cached_ranges(model, "net", SMALL, found, "minmax", plain, tmp_path)
+    first, from_cache = cached_ranges(
+        model, "net", SMALL, found, RangeOptions("minmax"), plain, tmp_path
+    )
     assert not from_cache
     assert (first.network_sha256, first.set_digest, first.frames) == ("net", found.digest, 3)
     assert first.set_description == found.describe()
     for method in METHODS:
-        again, from_cache = cached_ranges(model, "net", SMALL, found, method, plain, tmp_path)
+        again, from_cache = cached_ranges(
+            model, "net", SMALL, found, RangeOptions(method), plain, tmp_path
+        )
         assert from_cache
         assert again.amax == ranges(collect(model, SMALL, map(plain, found.images())), method).amax
     others = [
         ("net2", SMALL, found, plain),
         ("net", SMALL[:-1], found, plain),
         ("net", SMALL, resolve_set(DRIVE, count=2), plain),
-        ("net", SMALL, found, lambda image: plain(image) * 2),  # another mean, std, size or colour order
+        (
+            "net",
+            SMALL,
+            found,
+            lambda image: plain(image) * 2,
+        ),  # another mean, std, size or colour order
     ]
     for number, (sha256, tensors, chosen, to_input) in enumerate(others):
-        assert not cached_ranges(model, sha256, tensors, chosen, "mse", to_input, tmp_path)[1]
+        assert not cached_ranges(
+            model, sha256, tensors, chosen, RangeOptions("mse"), to_input, tmp_path
+        )[1]
         assert len(list(tmp_path.glob("*.npz"))) == number + 2
 
 
@@ -491,7 +573,9 @@ def test_a_damaged_or_foreign_cache_is_made_again(tmp_path: Path) -> None:
 
 def test_the_cache_is_in_edgesegs_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "c"))
-    cached_ranges(small_net(), "net", SMALL, resolve_set(DRIVE, count=1), "mse", plain)
+    cached_ranges(
+        small_net(), "net", SMALL, resolve_set(DRIVE, count=1), RangeOptions("mse"), plain
+    )
     assert len(list((tmp_path / "c" / "ranges").glob("*.npz"))) == 1
 
 
@@ -499,11 +583,18 @@ def test_a_cache_that_cannot_be_written_is_told_before_collecting(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="EDGESEG_CACHE"):
         cached_ranges(
-            small_net(), "net", ["nowhere"], resolve_set(DRIVE, count=1), "mse", plain, tmp_path / "file" / "x"
+            small_net(),
+            "net",
+            ["nowhere"],
+            resolve_set(DRIVE, count=1),
+            RangeOptions("mse"),
+            plain,
+            tmp_path / "file" / "x",
         )
 
 
 def test_no_torch_is_imported() -> None:
-    code = "import sys, edgeseg.quantize.ranges, edgeseg.quantize.calibration_set; print('torch' in sys.modules)"
+    modules = "edgeseg.quantize.ranges, edgeseg.quantize.calibration_set"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,4 +1,6 @@
-"""What other servers are handed: Triton's model repository and DeepStream's nvinfer, read as those read them."""
+"""What other servers are handed: Triton's model repository and DeepStream's nvinfer, read as those
+read them.
+"""
 
 import ast
 import configparser
@@ -26,17 +28,22 @@ from lowered import deploy
 from onnx import TensorProto, helper, numpy_helper
 from onnx_tools import rtx_log
 
-from edgeseg.backends.base import LABELS, LABELS_AND_SCORES
 from edgeseg.build.engine_cache import resolve_engine
 from edgeseg.data import open_dataset
 from edgeseg.errors import EngineError, InputError, OutputError
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.network import Overrides, load_network
 from edgeseg.imaging.preprocess import to_input
-from edgeseg.passport import Passport
+from edgeseg.passport import LABELS, LABELS_AND_SCORES, Passport, TensorRTFacts
 from edgeseg.serving.deepstream import deepstream_from_network, feeding, nvinfer_graph
 from edgeseg.serving.folder import write_folder
-from edgeseg.serving.triton import config_text, quoted, safe_name, triton_from_engine, triton_from_network
+from edgeseg.serving.triton import (
+    config_text,
+    quoted,
+    safe_name,
+    triton_from_engine,
+    triton_from_network,
+)
 from edgeseg.spec import CAMVID_11, ModelSpec
 from edgeseg.zoo import zoo, zoo_int8
 
@@ -60,9 +67,10 @@ def frames() -> list[np.ndarray]:
     return [data[i].image for i in (0, 3)]
 
 
-# -- Triton ----------------------------------------------------------------------------------------------------------
+# -- Triton ----------------------------------------------------------------------------------------
 
-# The fields of Triton's model_config.proto that are used, by number: (name, number, type, message or enum, repeated).
+# The fields of Triton's model_config.proto that are used, by number: (name, number, type, message
+# or enum, repeated).
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _STRING, _INT32, _INT64 = _FIELD.TYPE_STRING, _FIELD.TYPE_INT32, _FIELD.TYPE_INT64
 _MESSAGES: dict[str, list[tuple[str, int, int, str, bool]]] = {
@@ -103,8 +111,13 @@ _ENUMS = {
 
 
 def parse_config(text: str) -> Any:
-    """``text`` by protobuf's own parser, as ``ModelConfig``; a field or a name that is not there is an error."""
-    file = descriptor_pb2.FileDescriptorProto(name="model_config.proto", package="inference", syntax="proto3")
+    """``text`` by protobuf's own parser, as ``ModelConfig``.
+
+    A field or a name that is not there is an error.
+    """
+    file = descriptor_pb2.FileDescriptorProto(
+        name="model_config.proto", package="inference", syntax="proto3"
+    )
     for name, values in _ENUMS.items():
         enum = file.enum_type.add(name=name)
         for value, number in values.items():
@@ -122,16 +135,24 @@ def parse_config(text: str) -> Any:
     return text_format.Parse(text, made)
 
 
-def test_triton_repository_is_what_its_configuration_says(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_triton_repository_is_what_its_configuration_says(
+    frames: list[np.ndarray], tmp_path: Path
+) -> None:
     network = load_network(zoo()["enet-camvid"])
     folder = triton_from_network(network, tmp_path / "models")
     assert folder == tmp_path / "models" / "enet-camvid"
     config = parse_config((folder / "config.pbtxt").read_text())
-    assert (config.name, config.platform, config.max_batch_size) == ("enet-camvid", "onnxruntime_onnx", 0)
+    assert (config.name, config.platform, config.max_batch_size) == (
+        "enet-camvid",
+        "onnxruntime_onnx",
+        0,
+    )
     model = session(folder / "1" / "model.onnx")
     types = {"tensor(uint8)": 2}
     for said, there in ((config.input, model.get_inputs()), (config.output, model.get_outputs())):
-        assert [(v.name, v.data_type, list(v.dims)) for v in said] == [(v.name, types[v.type], v.shape) for v in there]
+        assert [(v.name, v.data_type, list(v.dims)) for v in said] == [
+            (v.name, types[v.type], v.shape) for v in there
+        ]
     assert [group.kind for group in config.instance_group] == [0]
     facts = {entry.key: entry.value.string_value for entry in config.parameters}
     assert ModelSpec.parse(facts["edgeseg.spec"], "config") == network.spec
@@ -148,7 +169,9 @@ def test_triton_readme_shows_python_that_parses(tmp_path: Path) -> None:
     folder = triton_from_network(load_network(zoo()["enet-camvid"]), tmp_path)
     text = (folder / "README.txt").read_text()
     code = text.split("From Python")[1].split("\n\n", 1)[1]
-    names = {n.attr for n in ast.walk(ast.parse("if True:\n" + code)) if isinstance(n, ast.Attribute)}
+    names = {
+        n.attr for n in ast.walk(ast.parse("if True:\n" + code)) if isinstance(n, ast.Attribute)
+    }
     assert {"InferenceServerClient", "InferInput", "as_numpy"} <= names
     assert str(360 * 480 * 3) in text
 
@@ -163,13 +186,14 @@ def test_strings_of_the_configuration_come_back(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "safe"), [("enet-camvid", "enet-camvid"), ("my net/2", "my_net_2"), ("..", "net"), ("a.b", "a.b")]
+    ("name", "safe"),
+    [("enet-camvid", "enet-camvid"), ("my net/2", "my_net_2"), ("..", "net"), ("a.b", "a.b")],
 )
 def test_names_are_safe(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
-def _engine(folder: Path, target: str = "tensorrt", data: bytes = b"a plan", **settings: str) -> Path:
+def _engine(folder: Path, target: str = "tensorrt", data: bytes = b"a plan", **facts: Any) -> Path:
     path = folder / "net.fp16.tensorrt.engine"
     path.write_bytes(data)
     passport = Passport(
@@ -183,7 +207,7 @@ def _engine(folder: Path, target: str = "tensorrt", data: bytes = b"a plan", **s
         library="TensorRT",
         library_version="10.3.0",
         device="Orin",
-        settings=settings,
+        facts=TensorRTFacts(**facts),
         build_seconds=1,
         built_at="2026-11-01",
     )
@@ -210,10 +234,12 @@ def test_triton_refuses_other_engines(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="is not the engine its passport describes"):
         triton_from_engine(_engine(tmp_path, data=b"other"), tmp_path / "models")
     plugin: dict[str, Any] = {"plugin": "libedgeseg_plugin.so"}
-    with pytest.raises(EngineError, match=r"by edgeseg's plugin.*`unpool=native`, or with `version_compatible`"):
+    with pytest.raises(
+        EngineError, match=r"by edgeseg's plugin.*`unpool=native`, or with `version_compatible`"
+    ):
         triton_from_engine(_engine(tmp_path, **plugin), tmp_path / "models")
     assert not (tmp_path / "models").exists()
-    triton_from_engine(_engine(tmp_path, **plugin, version_compatible="yes"), tmp_path / "models")
+    triton_from_engine(_engine(tmp_path, **plugin, version_compatible=True), tmp_path / "models")
 
 
 def test_a_raw_answer_is_told_of_where_it_is_the_label_map_alone(tmp_path: Path) -> None:
@@ -225,12 +251,13 @@ def test_a_raw_answer_is_told_of_where_it_is_the_label_map_alone(tmp_path: Path)
     assert told == [True, False]
 
 
-# -- DeepStream ------------------------------------------------------------------------------------------------------
+# -- DeepStream ------------------------------------------------------------------------------------
 
 
 @dataclass
 class Nvinfer:
-    """nvinfer's arithmetic in NumPy, from what its configuration says: documented preprocessing, argmax of the parser.
+    """nvinfer's arithmetic in NumPy, from what its configuration says: documented preprocessing,
+    argmax of the parser.
 
     ``property``: the group of the key file; the model beside it is run by ONNX Runtime.
     """
@@ -238,7 +265,9 @@ class Nvinfer:
     folder: Path
 
     def __post_init__(self) -> None:
-        parser = configparser.ConfigParser(inline_comment_prefixes=None, comment_prefixes=("#",), delimiters=("=",))
+        parser = configparser.ConfigParser(
+            inline_comment_prefixes=None, comment_prefixes=("#",), delimiters=("=",)
+        )
         parser.read(self.folder / "config_infer.txt")
         assert parser.sections() == ["property"]
         self.property = dict(parser["property"])
@@ -246,16 +275,24 @@ class Nvinfer:
 
     def feed(self, frame: np.ndarray) -> np.ndarray:
         channels, height, width = map(int, self.property["infer-dims"].split(";"))
-        assert frame.shape == (height, width, channels)  # it scales with a filter of its own: not emulated
+        assert frame.shape == (
+            height,
+            width,
+            channels,
+        )  # it scales with a filter of its own: not emulated
         planes = frame[:, :, ::-1] if int(self.property["model-color-format"]) == 0 else frame
         factor = np.float32(self.property["net-scale-factor"])
         offsets = np.array(self.property["offsets"].split(";"), np.float32)
-        return np.ascontiguousarray((factor * (planes.astype(np.float32) - offsets)).transpose(2, 0, 1)[None])
+        return np.ascontiguousarray(
+            (factor * (planes.astype(np.float32) - offsets)).transpose(2, 0, 1)[None]
+        )
 
     def labels(self, frame: np.ndarray) -> np.ndarray:
         (given,) = self.session.get_inputs()
         assert given.type == "tensor(float)"
-        (scores,) = self.session.run([self.property["output-blob-names"]], {given.name: self.feed(frame)})
+        (scores,) = self.session.run(
+            [self.property["output-blob-names"]], {given.name: self.feed(frame)}
+        )
         assert self.property["segmentation-output-order"] == "0"
         assert scores.dtype == np.float32
         assert scores.shape[1] == int(self.property["num-detected-classes"])
@@ -270,7 +307,9 @@ class Nvinfer:
 
 
 @pytest.mark.parametrize("overrides", SPECS.values(), ids=SPECS.keys())
-def test_nvinfer_gives_edgesegs_labels(overrides: Overrides, frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_nvinfer_gives_edgesegs_labels(
+    overrides: Overrides, frames: list[np.ndarray], tmp_path: Path
+) -> None:
     network = load_network(zoo()["enet-camvid"], overrides)
     nvinfer = Nvinfer(deepstream_from_network(network, tmp_path / "ds"))
     reference = session(deploy(network, for_openvino=False))
@@ -289,14 +328,20 @@ def test_nvinfer_and_the_cpu_engine_agree(frames: list[np.ndarray], tmp_path: Pa
     assert (nvinfer.labels(frames[1]) == engine(frames[1])).mean() >= 0.999
 
 
-def test_what_nvinfer_feeds_and_the_graph_multiplies_is_the_contract(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_what_nvinfer_feeds_and_the_graph_multiplies_is_the_contract(
+    frames: list[np.ndarray], tmp_path: Path
+) -> None:
     for place, overrides in enumerate(SPECS.values()):
         network = load_network(zoo()["enet-camvid"], overrides)
         nvinfer = Nvinfer(deepstream_from_network(network, tmp_path / str(place)))
         gains = np.array(feeding(network.spec).gains, np.float32).reshape(1, 3, 1, 1)
         want = to_input(frames[0], network.spec)
         np.testing.assert_allclose(nvinfer.feed(frames[0]) * gains, want, rtol=1e-5, atol=1e-5)
-        multiplies = [n for n in nvinfer_graph(network).graph.node if n.op_type == "Mul" and "image" in n.input]
+        multiplies = [
+            n
+            for n in nvinfer_graph(network).graph.node
+            if n.op_type == "Mul" and "image" in n.input
+        ]
         assert bool(multiplies) == (len(set(network.spec.std)) > 1)
 
 
@@ -315,20 +360,27 @@ def test_deepstream_configuration_is_what_nvinfer_reads(tmp_path: Path) -> None:
     assert facts["maintain-aspect-ratio"] == "0"
     assert facts["infer-dims"] == "3;360;480"
     assert facts["model-engine-file"] == "enet-camvid.onnx_b1_gpu0_fp16.engine"
-    assert not any("#" in value for value in facts.values())  # GLib's key files know no comment behind a value
+    assert not any(
+        "#" in value for value in facts.values()
+    )  # GLib's key files know no comment behind a value
     model = onnx.load(folder / "enet-camvid.onnx")
     assert not {"MaxUnpool", "ArgMax"} & {n.op_type for n in model.graph.node}
     assert "nvsegvisual batch-size=1 width=480 height=360" in (folder / "README.txt").read_text()
 
 
-def test_quantized_file_says_how_its_engine_is_built(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_quantized_file_says_how_its_engine_is_built(
+    frames: list[np.ndarray], tmp_path: Path
+) -> None:
     path = zoo_int8("enet-camvid")
     assert path is not None
     network = load_network(path)
     nvinfer = Nvinfer(deepstream_from_network(network, tmp_path))
     assert nvinfer.property["network-mode"] == "1"
     assert nvinfer.property["model-engine-file"] == "enet-camvid.int8.onnx_b1_gpu0_int8.engine"
-    assert "--saveEngine=enet-camvid.int8.onnx_b1_gpu0_int8.engine" in (tmp_path / "README.txt").read_text()
+    assert (
+        "--saveEngine=enet-camvid.int8.onnx_b1_gpu0_int8.engine"
+        in (tmp_path / "README.txt").read_text()
+    )
     (want,) = session(deploy(network, for_openvino=False)).run(None, {"frame": frames[0][None]})
     assert (nvinfer.labels(frames[0]) == want[0]).mean() >= 0.999
 
@@ -345,7 +397,9 @@ def one_layer(kind: str) -> onnx.ModelProto:
     if kind == "nhwc":
         nodes.append(helper.make_node("Transpose", [source], ["nchw"], perm=[0, 3, 1, 2]))
         given = "nchw"
-    nodes.append(helper.make_node("Conv", [given, "weight"], [last], pads=[1] * 4, strides=[stride] * 2))
+    nodes.append(
+        helper.make_node("Conv", [given, "weight"], [last], pads=[1] * 4, strides=[stride] * 2)
+    )
     kind_out = element
     if kind == "nhwc":
         nodes.append(helper.make_node("Transpose", [last], [result], perm=[0, 2, 3, 1]))
@@ -361,7 +415,11 @@ def one_layer(kind: str) -> onnx.ModelProto:
         "net",
         [helper.make_tensor_value_info(source, element, shape)],
         [helper.make_tensor_value_info(result, kind_out, out)],
-        [numpy_helper.from_array(weight.astype(np.float16 if kind == "halves" else np.float32), "weight")],
+        [
+            numpy_helper.from_array(
+                weight.astype(np.float16 if kind == "halves" else np.float32), "weight"
+            )
+        ],
     )
     opset = helper.make_opsetid("", 11 if kind == "old opset" else 17)
     return helper.make_model(graph, opset_imports=[opset], ir_version=9)
@@ -369,10 +427,14 @@ def one_layer(kind: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("kind", ["nhwc", "old opset", "half size", "labels", "halves", "names"])
 def test_nets_of_other_forms(kind: str, tmp_path: Path) -> None:
-    """Channels last, a softmax of before opset 13, scores to be enlarged, a label map, FP16, our names in the net."""
+    """Channels last, a softmax of before opset 13, scores to be enlarged, a label map, FP16, our
+    names in the net.
+    """
     path = tmp_path / "net.onnx"
     onnx.save(one_layer(kind), path)
-    network = load_network(path, Overrides(labels="camvid-11", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
+    network = load_network(
+        path, Overrides(labels="camvid-11", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    )
     frame = np.random.default_rng(0).integers(0, 256, (*network.spec.input_size, 3), np.uint8)
     nvinfer = Nvinfer(deepstream_from_network(network, tmp_path / "ds"))
     (want,) = session(deploy(network, for_openvino=False)).run(None, {"frame": frame[None]})
@@ -390,14 +452,16 @@ def test_tensorrt_rtx_builds_what_deepstream_gets(tensorrt_rtx: ModuleType, tmp_
         network = builder.create_network(0)
         parser = trt.OnnxParser(network, rtx_log().logger)
         graph = nvinfer_graph(load_network(source))
-        assert parser.parse(graph.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        assert parser.parse(graph.SerializeToString()), [
+            parser.get_error(i).desc() for i in range(parser.num_errors)
+        ]
         config = builder.create_builder_config()
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.SM86, 0)
         assert builder.build_serialized_network(network, config) is not None
 
 
-# -- folders and the command -----------------------------------------------------------------------------------------
+# -- folders and the command -----------------------------------------------------------------------
 
 
 def test_folders_are_replaced_whole_and_others_files_kept(tmp_path: Path) -> None:
@@ -472,7 +536,16 @@ def test_a_checkpoint_is_exported_first(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = ModelSpec(architecture="enet", input_size=(64, 96), stride=8, labels=CAMVID_11)
     checkpoint = save_checkpoint(tmp_path / "best.pt", create("enet", 11), spec, {})
-    done = edgeseg("export", checkpoint, "-o", tmp_path / "net.onnx", "--triton", tmp_path / "m", "--size", "72x104")
+    done = edgeseg(
+        "export",
+        checkpoint,
+        "-o",
+        tmp_path / "net.onnx",
+        "--triton",
+        tmp_path / "m",
+        "--size",
+        "72x104",
+    )
     assert done.returncode == 0, done.stderr
     config = parse_config((tmp_path / "m" / "net" / "config.pbtxt").read_text())
     assert list(config.input[0].dims) == [1, 72, 104, 3]
@@ -482,14 +555,16 @@ def test_a_checkpoint_is_exported_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["enet-camvid", "--triton", "m", "--half"], "is exported already: got --half"),
+        (["enet-camvid", "--triton", "m", "--half"], "needs no export: got --half"),
         (["enet-camvid", "--deepstream", "d", "-o", "x.onnx"], "got --out"),
         (["no.onnx", "--triton", "m"], "no such ONNX file"),
         (["no.engine", "--triton", "m"], "no such engine"),
         (["no.engine", "--deepstream", "d"], "nvinfer feeds planar floats"),
     ],
 )
-def test_what_cannot_be_handed_over_is_said(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_what_cannot_be_handed_over_is_said(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
     done = edgeseg("export", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert says in done.stderr
@@ -503,4 +578,7 @@ def test_an_engine_has_its_spec(tmp_path: Path) -> None:
     assert "has its spec compiled in" in done.stderr
     with pytest.raises(InputError, match="no such ONNX file"):
         load_network(tmp_path / "no.onnx")
-    assert json.loads(Passport.path_for(tmp_path / "net.fp16.tensorrt.engine").read_text())["name"] == "net"
+    assert (
+        json.loads(Passport.path_for(tmp_path / "net.fp16.tensorrt.engine").read_text())["name"]
+        == "net"
+    )

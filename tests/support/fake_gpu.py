@@ -1,7 +1,8 @@
-"""A GPU of NumPy for the runner's tests: memory, streams that run late, and an "engine" that is ONNX Runtime.
+"""A GPU of NumPy for the runner's tests: memory, streams that run late, and an "engine" that is
+ONNX Runtime.
 
-A stream keeps what it is given and runs it only when it is waited for, so that a buffer that is reused too early gives
-wrong labels. Everything else is the runner's real code.
+A stream keeps what it is given and runs it only when it is waited for, so that a buffer that is
+reused too early gives wrong labels. Everything else is the runner's real code.
 """
 
 import ctypes
@@ -21,7 +22,9 @@ def bytes_at(pointer: int, size: int) -> np.ndarray:
 
 
 def aligned(size: int, skew: int = 0) -> np.ndarray:
-    """``size`` bytes that begin ``skew`` bytes after a multiple of 256, as CUDA's memory does at none."""
+    """``size`` bytes that begin ``skew`` bytes after a multiple of 256, as CUDA's memory does at
+    none.
+    """
     block = np.full(size + 512, 77, np.uint8)
     start = -block.ctypes.data % 256 + skew
     return block[start : start + size]
@@ -36,6 +39,7 @@ class FakeCuda:
         self.has_graphs, self.capture_fails = has_graphs, capture_fails
         self.memory: dict[int, np.ndarray] = {}
         self.copied = self.launched = self.dropped = 0
+        self.streams = self.events = 0  # that are there
         self.capturing: list[Callable[[], None]] | None = None
 
     def allocate(self, size: int) -> int:
@@ -57,7 +61,11 @@ class FakeCuda:
 
     def stream(self) -> list[Callable[[], None]]:
         STREAMS.append([])
+        self.streams += 1
         return STREAMS[-1]
+
+    def drop_stream(self, stream: list[Callable[[], None]]) -> None:
+        self.streams -= 1
 
     def handle(self, stream: list[Callable[[], None]]) -> int:
         return next(i for i, s in enumerate(STREAMS) if s is stream)
@@ -78,7 +86,12 @@ class FakeCuda:
         self._put(stream, lambda: np.copyto(bytes_at(to, size), bytes_at(pointer, size)))
 
     def event(self) -> dict[str, Any]:
+        self.events += 1
         return {}
+
+    def drop_event(self, event: dict[str, Any]) -> None:
+        event.clear()  # a wait for it fails
+        self.events -= 1
 
     def record(self, event: dict[str, Any], stream: Any) -> None:
         event["stream"] = stream
@@ -130,7 +143,9 @@ def _replay_of_a_dropped_graph() -> None:
 
 
 class FakeContext:
-    """Runs at the shape it was set to when it was given the work; ``ran`` are the shapes of its runs.
+    """Runs at the shape it was set to when it was given the work.
+
+    ``ran`` are the shapes of its runs.
 
     A captured graph belongs to the state its context had for that shape.
     """
@@ -138,7 +153,9 @@ class FakeContext:
     def __init__(self, session: onnxruntime.InferenceSession, config: Any = None) -> None:
         self.session, self.addresses, self.config = session, dict[str, int](), config
         self.declared = session.get_inputs()[0].shape
-        self.shape: tuple[int, ...] | None = None if any(isinstance(d, str) for d in self.declared) else self.declared
+        self.shape: tuple[int, ...] | None = (
+            None if any(isinstance(d, str) for d in self.declared) else self.declared
+        )
         self.state, self.ran = 0, list[tuple[int, ...]]()
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
@@ -156,17 +173,32 @@ class FakeContext:
     def execute_async_v3(self, handle: int) -> bool:
         if self.shape is None:
             return False
-        addresses, shape, state, captured = dict(self.addresses), tuple(self.shape), self.state, bool(CAPTURING)
+        addresses, shape, state, captured = (
+            dict(self.addresses),
+            tuple(self.shape),
+            self.state,
+            bool(CAPTURING),
+        )
 
         def work() -> None:
-            assert not captured or state == self.state, "a graph runs after its context was set to another shape"
+            assert not captured or state == self.state, (
+                "a graph runs after its context was set to another shape"
+            )
             self.ran.append(shape)
             taken = self.session.get_inputs()[0]
             dtype = np.dtype(DTYPES[taken.type])
-            given = bytes_at(addresses[taken.name], int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
+            given = (
+                bytes_at(addresses[taken.name], int(np.prod(shape)) * dtype.itemsize)
+                .view(dtype)
+                .reshape(shape)
+            )
             names = [output.name for output in self.session.get_outputs()]
-            for name, value in zip(names, self.session.run(names, {taken.name: given.copy()}), strict=True):
-                bytes_at(addresses[name], value.nbytes)[:] = np.frombuffer(value.tobytes(), np.uint8)
+            for name, value in zip(
+                names, self.session.run(names, {taken.name: given.copy()}), strict=True
+            ):
+                bytes_at(addresses[name], value.nbytes)[:] = np.frombuffer(
+                    value.tobytes(), np.uint8
+                )
 
         (CAPTURING[-1] if CAPTURING else STREAMS[handle]).append(work)
         return True
@@ -205,7 +237,9 @@ class FakeRuntime:
 
     def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
         if plan == b"damaged":
-            self.logger.append(Message("error", "[runtime.cpp::readHeader::765] Error Code 2: magicTag is wrong"))
+            self.logger.append(
+                Message("error", "[runtime.cpp::readHeader::765] Error Code 2: magicTag is wrong")
+            )
             return None
         return FakeEngine(plan)
 
@@ -221,10 +255,17 @@ def fake_library(target: str = "tensorrt-rtx") -> Library:
 
 
 class DeviceArray:
-    """What torch and cupy give; ``changes`` of what its interface says. ``skew``: a cut out of a larger one."""
+    """What torch and cupy give; ``changes`` of what its interface says.
+
+    ``skew``: a cut out of a larger one.
+    """
 
     def __init__(self, array: np.ndarray, skew: int = 0, **changes: Any) -> None:
         self.array = aligned(array.nbytes, skew).view(array.dtype).reshape(array.shape)
         self.array[...] = array
-        facts = {"shape": array.shape, "typestr": array.dtype.str, "data": (self.array.ctypes.data, False)}
+        facts = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (self.array.ctypes.data, False),
+        }
         self.__cuda_array_interface__ = {**facts, "version": 3, **changes}

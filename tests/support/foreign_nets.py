@@ -1,6 +1,8 @@
-"""Four small nets as other people's exporters write them, weights random but of a trained net's scale.
+"""Four small nets as other people's exporters write them, weights random but of a trained net's
+scale.
 
-Batch normalisation stands on its own, nodes have names, and the scores are centred on noise, so that labels differ.
+Batch normalisation stands on its own, nodes have names, and the scores are centred on noise, so
+that labels differ.
 """
 
 from collections.abc import Callable
@@ -27,7 +29,9 @@ class Builder:
 
     def op(self, kind: str, *inputs: str, channels: int | None = None, **attributes: Any) -> str:
         out = f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [out], f"/{out}/{kind}", **attributes))
+        self.nodes.append(
+            helper.make_node(kind, list(inputs), [out], f"/{out}/{kind}", **attributes)
+        )
         self.channels[out] = channels or self.channels[inputs[0]]
         return out
 
@@ -40,12 +44,26 @@ class Builder:
         return self.random.normal(mean, scale, shape).astype(np.float32)
 
     def conv(
-        self, x: str, out: int, kernel: int = 3, stride: int = 1, group: int = 1, bn: bool = True, act: str = "Relu"
+        self,
+        x: str,
+        out: int,
+        kernel: int = 3,
+        stride: int = 1,
+        group: int = 1,
+        bn: bool = True,
+        act: str = "Relu",
     ) -> str:
         fan = self.channels[x] // group * kernel**2
-        weight = self.constant("weight", self.normal(out, self.channels[x] // group, kernel, kernel, scale=fan**-0.5))
+        weight = self.constant(
+            "weight", self.normal(out, self.channels[x] // group, kernel, kernel, scale=fan**-0.5)
+        )
         pads = [0 if kernel == stride else kernel // 2] * 4
-        geometry = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": pads, "group": group}
+        geometry = {
+            "kernel_shape": [kernel] * 2,
+            "strides": [stride] * 2,
+            "pads": pads,
+            "group": group,
+        }
         bias = [] if bn else [self.constant("bias", self.normal(out, scale=0.1))]
         x = self.op("Conv", x, weight, *bias, channels=out, **geometry)
         return self.activate(self.normalised(x) if bn else x, act)
@@ -67,7 +85,9 @@ class Builder:
         scales = self.constant("scales", np.array([1, 1, factor, factor], np.float32))
         how = "asymmetric" if mode == "nearest" else "half_pixel"
         options: dict[str, Any] = {"nearest_mode": "floor"} if mode == "nearest" else {}
-        return self.op("Resize", x, "", scales, mode=mode, coordinate_transformation_mode=how, **options)
+        return self.op(
+            "Resize", x, "", scales, mode=mode, coordinate_transformation_mode=how, **options
+        )
 
     def model(self, scores: str, opset: int = 17) -> onnx.ModelProto:
         graph = helper.make_graph(
@@ -77,30 +97,48 @@ class Builder:
             [helper.make_tensor_value_info(scores, TensorProto.FLOAT, [1, CLASSES, *SIZE])],
             [numpy_helper.from_array(v, k) for k, v in self.constants.items()],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9
+        )
         return centred(model, next(n for n in reversed(self.nodes) if n.op_type == "Conv"))
 
 
 def centred(model: onnx.ModelProto, last: onnx.NodeProto) -> onnx.ModelProto:
-    """Give the last convolution weights with which every class's scores have mean 0 and deviation 1 on noise."""
+    """Give the last convolution weights with which every class's scores have mean 0 and deviation 1
+    on noise.
+    """
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    probe.graph.output.append(helper.make_tensor_value_info(last.output[0], TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    coarse = np.random.default_rng(0).normal(size=(1, 3, SIZE[0] // 8, SIZE[1] // 8)).repeat(8, 2).repeat(8, 3)
+    probe.graph.output.append(
+        helper.make_tensor_value_info(last.output[0], TensorProto.FLOAT, None)
+    )
+    session = onnxruntime.InferenceSession(
+        probe.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    coarse = (
+        np.random.default_rng(0)
+        .normal(size=(1, 3, SIZE[0] // 8, SIZE[1] // 8))
+        .repeat(8, 2)
+        .repeat(8, 3)
+    )
     scores = session.run([last.output[0]], {"image": coarse.astype(np.float32)})[0]
     mean, deviation = scores.mean(axis=(0, 2, 3)), scores.std(axis=(0, 2, 3))
     for tensor in model.graph.initializer:
         value = numpy_helper.to_array(tensor)
         if tensor.name == last.input[1]:
-            tensor.CopyFrom(numpy_helper.from_array(value / deviation[:, None, None, None], tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(value / deviation[:, None, None, None], tensor.name)
+            )
         elif tensor.name == last.input[2]:
             tensor.CopyFrom(numpy_helper.from_array((value - mean) / deviation, tensor.name))
     return model
 
 
 def unet() -> onnx.ModelProto:
-    """Ronneberger et al. 2015, three levels: double convolutions, concatenated skips, 2x2 transposed convolutions."""
+    """Ronneberger et al.
+
+    2015, three levels: double convolutions, concatenated skips, 2x2 transposed convolutions.
+    """
     b = Builder(1)
 
     def double(x: str, out: int) -> str:
@@ -115,13 +153,18 @@ def unet() -> onnx.ModelProto:
         out = b.channels[skip]
         weight = b.constant("up", b.normal(b.channels[x], out, 2, 2, scale=b.channels[x] ** -0.5))
         bias = b.constant("up_bias", b.normal(out, scale=0.1))
-        x = b.op("ConvTranspose", x, weight, bias, channels=out, kernel_shape=[2, 2], strides=[2, 2])
+        x = b.op(
+            "ConvTranspose", x, weight, bias, channels=out, kernel_shape=[2, 2], strides=[2, 2]
+        )
         x = double(b.op("Concat", skip, x, axis=1, channels=2 * out), out)
     return b.model(b.conv(x, CLASSES, 1, bn=False, act=""))
 
 
 def mobilenet() -> onnx.ModelProto:
-    """Inverted residuals (Sandler et al. 2018): depthwise, Clip(0, 6), linear sums; bilinear in the middle and last."""
+    """Inverted residuals (Sandler et al. 2018): depthwise, Clip(0, 6), linear sums.
+
+    Bilinear in the middle and last.
+    """
     b = Builder(2)
 
     def inverted(x: str, out: int, stride: int) -> str:
@@ -141,7 +184,10 @@ def mobilenet() -> onnx.ModelProto:
 
 
 def residual() -> onnx.ModelProto:
-    """Basic blocks with squeeze-and-excitation and HardSwish; a decoder of nearest upsampling and sums."""
+    """Basic blocks with squeeze-and-excitation and HardSwish.
+
+    A decoder of nearest upsampling and sums.
+    """
     b = Builder(3)
 
     def excited(x: str) -> str:
@@ -164,21 +210,32 @@ def residual() -> onnx.ModelProto:
 
 
 def perceptron() -> onnx.ModelProto:
-    """Matrix products over pixels, as in transformers: MatMul with its bias added, then Gemm, either way round."""
+    """Matrix products over pixels, as in transformers: MatMul with its bias added, then Gemm,
+    either way round.
+    """
     b = Builder(4)
     x = b.conv("image", 16, 4, 4)
     height, width = SIZE[0] // 4, SIZE[1] // 4
-    x = b.op("Transpose", b.op("Reshape", x, b.constant("shape", np.array([1, 16, -1]))), perm=[0, 2, 1])
+    x = b.op(
+        "Transpose", b.op("Reshape", x, b.constant("shape", np.array([1, 16, -1]))), perm=[0, 2, 1]
+    )
     for out in (32, 16):
         x = b.op(
-            "MatMul", x, b.constant("matrix", b.normal(b.channels[x], out, scale=b.channels[x] ** -0.5)), channels=out
+            "MatMul",
+            x,
+            b.constant("matrix", b.normal(b.channels[x], out, scale=b.channels[x] ** -0.5)),
+            channels=out,
         )
         x = b.op("Relu", b.op("Add", x, b.constant("bias", b.normal(out, scale=0.1))))
     x = b.op("Reshape", x, b.constant("shape", np.array([-1, 16])))
     for transposed in (0, 1):
         weight, bias = b.normal(16, 16, scale=0.25), b.constant("bias", b.normal(16, scale=0.1))
         x = b.op("Relu", b.op("Gemm", x, b.constant("matrix", weight), bias, transB=transposed))
-    x = b.op("Reshape", b.op("Transpose", x, perm=[1, 0]), b.constant("shape", np.array([1, 16, height, width])))
+    x = b.op(
+        "Reshape",
+        b.op("Transpose", x, perm=[1, 0]),
+        b.constant("shape", np.array([1, 16, height, width])),
+    )
     return b.model(b.upsampled(b.conv(b.conv(x, 16), CLASSES, 1, bn=False, act=""), 4, "linear"))
 
 

@@ -1,7 +1,9 @@
-"""Small nets, each a way of joining features, for the tests of INT8: what one exporter or another writes.
+"""Small nets, each a way of joining features, for the tests of INT8: what one exporter or another
+writes.
 
-Two or three convolutions of the image are joined as the pattern says; two more convolutions and four scores a pixel
-follow. The scores have mean 0 and deviation 1 a class on the frames, so that every class is somewhere.
+Two or three convolutions of the image are joined as the pattern says; two more convolutions and
+four scores a pixel follow. The scores have mean 0 and deviation 1 a class on the frames, so that
+every class is somewhere.
 """
 
 import warnings
@@ -23,7 +25,9 @@ Join = Callable[["Net", Tensor, Tensor, Tensor], Tensor]
 
 
 class Net(nn.Module):
-    """The image's features ``a`` and ``b``, (N, 16, H / 2, W / 2) each, behind a ReLU, joined as ``pattern`` says."""
+    """The image's features ``a`` and ``b``, (N, 16, H / 2, W / 2) each, behind a ReLU, joined as
+    ``pattern`` says.
+    """
 
     def __init__(self, pattern: str) -> None:
         super().__init__()
@@ -70,7 +74,9 @@ def cat(*parts: Tensor) -> Tensor:
 
 def _shuffle(n: Net, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     joined, count = cat(a, b), int(x.shape[0])
-    return joined.view(count, 2, 16, H // 2, W // 2).transpose(1, 2).reshape(count, 32, H // 2, W // 2)
+    return (
+        joined.view(count, 2, 16, H // 2, W // 2).transpose(1, 2).reshape(count, 32, H // 2, W // 2)
+    )
 
 
 def _swap(n: Net, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -93,16 +99,24 @@ PATTERNS: dict[str, Join] = {
     "concat, relu": lambda n, x, a, b: F.relu(cat(n.left(x), n.right(x))),
     "concat, norm, relu": lambda n, x, a, b: F.relu(n.norm(cat(a, b))),
     "concat, norm, prelu": lambda n, x, a, b: n.slope(n.norm(cat(n.left(x), n.right(x)))),
-    "relu of concat of up and norm of skip": lambda n, x, a, b: F.relu(cat(n.up(F.relu(n.down(a))), b * 1.3 - 0.2)),
+    "relu of concat of up and norm of skip": lambda n, x, a, b: F.relu(
+        cat(n.up(F.relu(n.down(a))), b * 1.3 - 0.2)
+    ),
     "concat of up and skip": lambda n, x, a, b: cat(n.up(F.relu(n.down(a))), b),
     "concat of three": lambda n, x, a, b: cat(a, F.relu(n.third(x)), b),
     "relu of concat of three": lambda n, x, a, b: F.relu(cat(n.left(x), n.third(x), n.right(x))),
     "concat of itself": lambda n, x, a, b: cat(a, a),
-    "relu of concat of itself and its negative": lambda n, x, a, b: F.relu(cat(n.left(x), -n.left(x))),
+    "relu of concat of itself and its negative": lambda n, x, a, b: F.relu(
+        cat(n.left(x), -n.left(x))
+    ),
     "nested concats": lambda n, x, a, b: cat(cat(a, b), F.relu(cat(n.left(x), n.third(x)))),
     "concat of float and INT8": lambda n, x, a, b: cat(torch.sigmoid(n.left(x)), b),
-    "relu of concat of float and INT8": lambda n, x, a, b: F.relu(cat(torch.tanh(n.left(x)), n.right(x))),
-    "concat of odd channel counts": lambda n, x, a, b: F.relu(cat(n.odd(a), n.third(x), n.mix(b)[:, :6])),
+    "relu of concat of float and INT8": lambda n, x, a, b: F.relu(
+        cat(torch.tanh(n.left(x)), n.right(x))
+    ),
+    "concat of odd channel counts": lambda n, x, a, b: F.relu(
+        cat(n.odd(a), n.third(x), n.mix(b)[:, :6])
+    ),
     "concat of one convolution, twice read": lambda n, x, a, b: cat(n.mix(cat(a, b)[:, 8:24]), a),
     "concat, concat of its parts": _swap,
     "concat, three parts": _three_parts,
@@ -111,23 +125,39 @@ PATTERNS: dict[str, Join] = {
     "concat, max-pool": lambda n, x, a, b: F.max_pool2d(cat(a, b), 3, 1, 1),
     "concat, average pool with padding": lambda n, x, a, b: F.avg_pool2d(cat(a, b), 3, 1, 1),
     "concat of features and pooled image": lambda n, x, a, b: cat(a, F.max_pool2d(x, 2)),
-    "concat of features and average-pooled image": lambda n, x, a, b: cat(a, F.avg_pool2d(x, 3, 2, 1)),
-    "relu of concat of features and pooled image": lambda n, x, a, b: F.relu(cat(a, F.max_pool2d(x, 2) - 0.3)),
+    "concat of features and average-pooled image": lambda n, x, a, b: cat(
+        a, F.avg_pool2d(x, 3, 2, 1)
+    ),
+    "relu of concat of features and pooled image": lambda n, x, a, b: F.relu(
+        cat(a, F.max_pool2d(x, 2) - 0.3)
+    ),
     "average-pooled image": lambda n, x, a, b: F.avg_pool2d(x, 3, 2, 1),
-    "two average pools in a row": lambda n, x, a, b: cat(a, F.avg_pool2d(F.avg_pool2d(x, 3, 2, 1), 3, 1, 1)),
+    "two average pools in a row": lambda n, x, a, b: cat(
+        a, F.avg_pool2d(F.avg_pool2d(x, 3, 2, 1), 3, 1, 1)
+    ),
     "average pool with padding": lambda n, x, a, b: F.avg_pool2d(a, 3, 1, 1),
-    "average pool of any sign with padding": lambda n, x, a, b: F.avg_pool2d(n.slope16(n.left(x)), 3, 1, 1),
-    "average pool, padding not counted": lambda n, x, a, b: F.avg_pool2d(a, 3, 1, 1, count_include_pad=False),
+    "average pool of any sign with padding": lambda n, x, a, b: F.avg_pool2d(
+        n.slope16(n.left(x)), 3, 1, 1
+    ),
+    "average pool, padding not counted": lambda n, x, a, b: F.avg_pool2d(
+        a, 3, 1, 1, count_include_pad=False
+    ),
     "global average pool": lambda n, x, a, b: cat(a, F.adaptive_avg_pool2d(b, 1).expand_as(b)),
-    "pyramid": lambda n, x, a, b: cat(a, F.interpolate(n.mix(F.adaptive_avg_pool2d(b, 2)), scale_factor=(12, 16))),
+    "pyramid": lambda n, x, a, b: cat(
+        a, F.interpolate(n.mix(F.adaptive_avg_pool2d(b, 2)), scale_factor=(12, 16))
+    ),
     # Moves
     "concat, nearest": lambda n, x, a, b: _halves(cat(a, b)),
-    "concat, bilinear": lambda n, x, a, b: F.interpolate(F.max_pool2d(cat(a, b), 2), scale_factor=2, mode="bilinear"),
+    "concat, bilinear": lambda n, x, a, b: F.interpolate(
+        F.max_pool2d(cat(a, b), 2), scale_factor=2, mode="bilinear"
+    ),
     "slice": lambda n, x, a, b: cat(a[:, 4:12], b)[:, :16],
     "gather": lambda n, x, a, b: cat(a, b)[:, [3, 30, 5, 7, 11, 2, 19, 0, 21, 8, 1, 17, 29]],
     "pad": lambda n, x, a, b: n.valid(F.pad(n.slope16(n.left(x)), (1, 1, 1, 1))),
     "pad on one side": lambda n, x, a, b: n.valid(F.pad(n.slope16(n.left(x)), (0, 2, 0, 2))),
-    "pixel shuffle": lambda n, x, a, b: F.pixel_unshuffle(F.pixel_shuffle(n.slope16(n.left(x)), 2), 2),
+    "pixel shuffle": lambda n, x, a, b: F.pixel_unshuffle(
+        F.pixel_shuffle(n.slope16(n.left(x)), 2), 2
+    ),
     # Sums and products
     "sum": lambda n, x, a, b: a + b,
     "sum of any sign": lambda n, x, a, b: F.relu(n.mix(a) + n.slope16(n.left(x))),
@@ -145,12 +175,14 @@ PATTERNS: dict[str, Join] = {
     "depthwise convolution": lambda n, x, a, b: n.mix(F.relu6(n.deep(n.slope16(n.left(x))))),
     "1x1 convolution": lambda n, x, a, b: n.mix(n.slope16(n.left(x))),
     "dilated convolution": lambda n, x, a, b: n.dilated(n.slope16(n.left(x))),
-    "convolution of stride 2": lambda n, x, a, b: F.interpolate(n.down(n.slope16(n.left(x))), scale_factor=2),
+    "convolution of stride 2": lambda n, x, a, b: F.interpolate(
+        n.down(n.slope16(n.left(x))), scale_factor=2
+    ),
 }
 
 
 def balanced(pattern: str, inputs: np.ndarray) -> Net:
-    """The net whose scores have mean 0 and deviation 1 a class on ``inputs`` (N, 3, H, W) float32."""
+    """Return a net whose scores have mean 0 and deviation 1 per class on ``inputs``."""
     net = Net(pattern).eval()
     with torch.no_grad():
         scores = net(torch.from_numpy(inputs))
@@ -163,7 +195,9 @@ def balanced(pattern: str, inputs: np.ndarray) -> Net:
 
 def export(pattern: str, frames: list[np.ndarray], path: Path) -> None:
     """The pattern's net as an ONNX file, by the exporter that writes what people have."""
-    inputs = np.concatenate([f[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32) / 255 for f in frames])
+    inputs = np.concatenate(
+        [f[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32) / 255 for f in frames]
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter is out of fashion
         torch.onnx.export(

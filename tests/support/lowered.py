@@ -5,9 +5,17 @@ from typing import Any
 from onnx import ModelProto
 
 from edgeseg.graph import lowering
-from edgeseg.graph.graph import copied
+from edgeseg.graph.graph import Graph
 from edgeseg.graph.network import Network
-from edgeseg.graph.passes import qdq_propagation, unpool
+from edgeseg.graph.nodes import copied
+from edgeseg.graph.passes import (
+    Pass,
+    PassContext,
+    average_pools,
+    qdq_propagation,
+    unpool,
+    whole_steps,
+)
 from edgeseg.graph.passes import unsigned_activations as unsigned
 
 
@@ -21,24 +29,38 @@ def deploy_bare(network: Network, *, plugin: bool = False) -> ModelProto:
     return deploy(network, for_openvino=False, plugin=plugin, bare=True)
 
 
-# Passes edit in place; these edit a copy.
+# Passes edit a graph in place; these edit a copy of a model.
 
 
-def lower_unpooling(model: ModelProto, **options: Any) -> ModelProto:
-    return unpool.lower_unpooling(copied(model), **options)
+def lower_unpooling(
+    model: ModelProto, *, plugin: bool = False, extension: bool = False, shapes: Any = None
+) -> ModelProto:
+    context = PassContext(for_openvino=extension, own_operators=plugin or extension)
+    return edited(unpool.lower_unpooling, model, context, shapes)
 
 
-def propagate_qdq(model: ModelProto, **options: Any) -> ModelProto:
-    return qdq_propagation.propagate_qdq(copied(model), **options)
+def propagate_qdq(model: ModelProto) -> ModelProto:
+    return edited(qdq_propagation.propagate_qdq, model, PassContext(for_openvino=True))
 
 
 def dequantize_early(model: ModelProto) -> ModelProto:
-    return qdq_propagation.dequantize_early(copied(model))
+    return edited(qdq_propagation.dequantize_early, model, PassContext(for_openvino=True))
 
 
 def unsigned_activations(model: ModelProto) -> ModelProto:
-    return unsigned.unsigned_activations(copied(model))
+    context = PassContext(for_openvino=True, unsigned=True)
+    shifted = edited(unsigned.unsigned_activations, model, context)
+    return edited(average_pools.convolve_averages, shifted, context)
 
 
 def round_behind_gains(model: ModelProto) -> ModelProto:
-    return unsigned.round_behind_gains(copied(model))
+    return edited(whole_steps.round_behind_gains, model, PassContext(for_openvino=True))
+
+
+def edited(
+    rewrite: Pass, model: ModelProto, context: PassContext, shapes: Any = None
+) -> ModelProto:
+    """Return a copy of ``model`` that one pass has rewritten."""
+    graph = Graph(copied(model), shapes)
+    rewrite(graph, context)
+    return graph.model

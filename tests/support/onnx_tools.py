@@ -17,16 +17,22 @@ from edgeseg.backends.tensorrt.bindings import Log, library
 onnxruntime.set_default_logger_severity(4)
 
 
-def run_ort(model: onnx.ModelProto, optimised: bool = False, /, **feed: np.ndarray) -> list[np.ndarray]:
+def run_ort(
+    model: onnx.ModelProto, optimised: bool = False, /, **feed: np.ndarray
+) -> list[np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return list(session.run(None, feed))
 
 
-def run_openvino(model: onnx.ModelProto, precision: str = "f32", /, **feed: np.ndarray) -> list[np.ndarray]:
+def run_openvino(
+    model: onnx.ModelProto, precision: str = "f32", /, **feed: np.ndarray
+) -> list[np.ndarray]:
     core = cast(Any, openvino).Core()  # its stubs export nothing
     read = core.read_model(io.BytesIO(model.SerializeToString()))
     compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": precision})
@@ -34,17 +40,27 @@ def run_openvino(model: onnx.ModelProto, precision: str = "f32", /, **feed: np.n
     return [np.array(results[out]) for out in compiled.outputs]
 
 
-def node(kind: str, inputs: str, outputs: str, name: str | None = None, **attributes: Any) -> onnx.NodeProto:
+def node(
+    kind: str, inputs: str, outputs: str, name: str | None = None, **attributes: Any
+) -> onnx.NodeProto:
     """``inputs`` and ``outputs`` are names with blanks between; ``-`` is an input left out."""
     given = ["" if i == "-" else i for i in inputs.split()]
-    return helper.make_node(kind, given, outputs.split(), outputs.split()[0] if name is None else name, **attributes)
+    return helper.make_node(
+        kind, given, outputs.split(), outputs.split()[0] if name is None else name, **attributes
+    )
 
 
 def make(
-    nodes: list[onnx.NodeProto], inputs: dict[str, list[Any]], outputs: str, opset: int = 17, **constants: Any
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, list[Any]],
+    outputs: str,
+    opset: int = 17,
+    **constants: Any,
 ) -> onnx.ModelProto:
     """A valid ONNX file: FP32 inputs by shape, outputs by name, constants by name."""
-    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    tensors = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    ]
     kept = [t for t in tensors if any(t.name in n.input for n in nodes)]
     graph = helper.make_graph(
         nodes,
@@ -58,14 +74,21 @@ def make(
     for value, found in zip(model.graph.output, types, strict=True):
         value.CopyFrom(found)
     if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
-        # The standard's inference does not know the size of every operator's output, and a file must say its rank.
+        # The standard's inference does not know the size of every operator's output, and a file
+        # must say its rank.
         probe = run_ort(
-            model, **{n: np.zeros([d if isinstance(d, int) else 2 for d in s], np.float32) for n, s in inputs.items()}
+            model,
+            **{
+                n: np.zeros([d if isinstance(d, int) else 2 for d in s], np.float32)
+                for n, s in inputs.items()
+            },
         )
         for value, found in zip(model.graph.output, probe, strict=True):
             shape = [f"{value.name}{axis}" for axis in range(found.ndim)]
             value.CopyFrom(
-                helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(found.dtype), shape)
+                helper.make_tensor_value_info(
+                    value.name, helper.np_dtype_to_tensor_dtype(found.dtype), shape
+                )
             )
     return model
 
@@ -89,9 +112,10 @@ def values(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 COMPLAINTS = re.compile(
-    r"reinterpret|missing scale|(missing|no) (dynamic range|scale)|fall(ing|s)? ?back|implicit(ly)? (quant|cast)|"
-    r"not supported|unsupported|ignored", re.IGNORECASE,
-)  # fmt: skip
+    r"reinterpret|missing scale|(missing|no) (dynamic range|scale)|fall(ing|s)? ?back|"
+    r"implicit(ly)? (quant|cast)|not supported|unsupported|ignored",
+    re.IGNORECASE,
+)
 
 
 def rtx_log() -> Log:
@@ -100,7 +124,10 @@ def rtx_log() -> Log:
 
 
 def assert_builds(trt: ModuleType, model: onnx.ModelProto, *, turing: bool = True) -> None:
-    """Parsed and built ahead of time, for RTX 20 (or 30) to 50; no warning or worse was said, and all pairs seen."""
+    """Parsed and built ahead of time, for RTX 20 (or 30) to 50.
+
+    No warning or worse was said, and all pairs seen.
+    """
     log = rtx_log()
     log.messages.clear()
     log.keeps |= {"info", "verbose"}
@@ -109,14 +136,20 @@ def assert_builds(trt: ModuleType, model: onnx.ModelProto, *, turing: bool = Tru
     finally:
         log.keeps -= {"info", "verbose"}
     assert log.messages
-    assert not [m.text for m in log.messages if m.severity in ("error", "warning") or COMPLAINTS.search(m.text)]
+    assert not [
+        m.text
+        for m in log.messages
+        if m.severity in ("error", "warning") or COMPLAINTS.search(m.text)
+    ]
 
 
 def _build(trt: ModuleType, model: onnx.ModelProto, logger: Any, turing: bool) -> None:
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
-    assert parser.parse(model.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    assert parser.parse(model.SerializeToString()), [
+        parser.get_error(i).desc() for i in range(parser.num_errors)
+    ]
     layers = Counter(network.get_layer(i).type for i in range(network.num_layers))
     assert layers[trt.LayerType.QUANTIZE] == kinds(model)["QuantizeLinear"]
     assert layers[trt.LayerType.DEQUANTIZE] == kinds(model)["DequantizeLinear"]

@@ -1,4 +1,6 @@
-"""The plugin's kernels on the CPU: building the host executable, TensorRT's formats in NumPy, calls by the batch."""
+"""The plugin's kernels on the CPU: building the host executable, TensorRT's formats in NumPy, calls
+by the batch.
+"""
 
 import os
 import shutil
@@ -26,21 +28,31 @@ COMBINATIONS = [
     ("int8", "hwc16", "hwc16"),
 ]
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
-SANITIZERS = ["-fsanitize=address", "-fsanitize=undefined", "-fno-sanitize-recover=all"]  # nvcc splits at commas
+SANITIZERS = [
+    "-fsanitize=address",
+    "-fsanitize=undefined",
+    "-fno-sanitize-recover=all",
+]  # nvcc splits at commas
 _LANES = {"hwc8": 8, "hwc16": 16, "chw32": 32}
 
 
 def build_host(folder: Path, *, device_branches: bool = False) -> Path:
     """Compile the bodies for the CPU, warnings as errors, under AddressSanitizer and UBSan.
 
-    With ``device_branches``, what nvcc would take for the device is compiled, CUDA's intrinsics in plain C++.
+    With ``device_branches``, what nvcc would take for the device is compiled, CUDA's intrinsics in
+    plain C++.
     """
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ is not here")
     flags = ["-std=c++17", "-O1", "-g", *WARNINGS, "-ffp-contract=off", *SANITIZERS]
     if device_branches:
-        flags += ["-Wno-unknown-pragmas", "-fno-strict-aliasing", "-include", str(SOURCES / "host" / "device_words.h")]
+        flags += [
+            "-Wno-unknown-pragmas",
+            "-fno-strict-aliasing",
+            "-include",
+            str(SOURCES / "host" / "device_words.h"),
+        ]
         probe = [compiler, "-x", "c++", "-fsyntax-only", "-"]
         half = "#ifndef __aarch64__\n_Float16 half;\n#endif\n"
         if subprocess.run(probe, input=half, capture_output=True, text=True).returncode:
@@ -48,13 +60,18 @@ def build_host(folder: Path, *, device_branches: bool = False) -> Path:
     out = folder / "edgeseg_host"
     includes = [f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}"]
     source = str(SOURCES / "host" / "main.cpp")
-    done = subprocess.run([compiler, *flags, *includes, source, "-o", str(out)], capture_output=True, text=True)
+    done = subprocess.run(
+        [compiler, *flags, *includes, source, "-o", str(out)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return out
 
 
 def pack(x: Array, form: str, padding: int | float = 0) -> Array:
-    """An (N, C, H, W) array as TensorRT lays it out; what stands in the padding channels is given."""
+    """An (N, C, H, W) array as TensorRT lays it out.
+
+    What stands in the padding channels is given.
+    """
     if form == "linear":
         return np.ascontiguousarray(x)
     n, c, h, w = x.shape
@@ -62,7 +79,9 @@ def pack(x: Array, form: str, padding: int | float = 0) -> Array:
     padded = np.full((n, -(-c // lanes) * lanes, h, w), padding, x.dtype)
     padded[:, :c] = x
     if form == "chw32":
-        return np.ascontiguousarray(padded.reshape(n, -(-c // lanes), lanes, h, w).transpose(0, 1, 3, 4, 2))
+        return np.ascontiguousarray(
+            padded.reshape(n, -(-c // lanes), lanes, h, w).transpose(0, 1, 3, 4, 2)
+        )
     return np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
 
 
@@ -74,14 +93,20 @@ def unpack(raw: Array, form: str, shape: Sequence[int]) -> tuple[Array, Array]:
     lanes = _LANES[form]
     channels = -(-c // lanes) * lanes
     if form == "chw32":
-        whole = raw.reshape(n, channels // lanes, h, w, lanes).transpose(0, 1, 4, 2, 3).reshape(n, channels, h, w)
+        whole = (
+            raw.reshape(n, channels // lanes, h, w, lanes)
+            .transpose(0, 1, 4, 2, 3)
+            .reshape(n, channels, h, w)
+        )
     else:
         whole = raw.reshape(n, h, w, channels).transpose(0, 3, 1, 2)
     return whole[:, :c], whole[:, c:]
 
 
 class Call(NamedTuple):
-    """One call of the host executable: its settings, the arrays it reads, and the types of those it writes."""
+    """One call of the host executable: its settings, the arrays it reads, and the types of those it
+    writes.
+    """
 
     name: str
     settings: Mapping[str, object]
@@ -99,9 +124,12 @@ def run_calls(host: Path, folder: Path, calls: Sequence[Call]) -> list[dict[str,
             np.ascontiguousarray(array).tofile(folder / f"{number}.{key}")
         words += [f"{key}={folder / f'{number}.{key}'}" for key in (*call.reads, *call.writes)]
         lines.append(" ".join([call.name, *words]))
-    # AddressSanitizer wants to be the first library, and a run on another processor preloads one (`processors.py`).
+    # AddressSanitizer wants to be the first library, and a run on another processor preloads one
+    # (`processors.py`).
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    done = subprocess.run([host], input="\n".join(lines) + "\n", capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [host], input="\n".join(lines) + "\n", capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.split() == ["0"] * len(calls), done.stdout[-400:]
     return [

@@ -1,7 +1,8 @@
-"""Other processors: a program that sees this one with some of its instruction sets hidden (Linux, x86, gcc).
+"""Other processors: a program that sees this one with some of its instruction sets hidden (Linux,
+x86, gcc).
 
-``other_processor.c`` does the hiding. A processor can lose instruction sets and gains none, so each kind asks for what
-it keeps.
+``other_processor.c`` does the hiding. A processor can lose instruction sets and gains none, so each
+kind asks for what it keeps.
 """
 
 import functools
@@ -34,7 +35,9 @@ WITHOUT_AMX = "avx512-vnni"  # the kind that most servers without AMX are
 
 @functools.cache
 def host_features() -> frozenset[str]:
-    """Return the instruction sets that this process sees, as /proc/cpuinfo names them; empty if there is no such file.
+    """Return the instruction sets that this process sees, as /proc/cpuinfo names them.
+
+    Empty if there is no such file.
 
     What is hidden from this process itself (a whole test run without AMX, say) is not among them.
     """
@@ -48,7 +51,9 @@ def host_features() -> frozenset[str]:
 
 
 def without_hidden(features: frozenset[str], kind: str | None) -> frozenset[str]:
-    """Return ``features`` without those that ``tests/support/other_processor.c`` hides for ``kind``."""
+    """Return ``features`` without those that ``tests/support/other_processor.c`` hides for
+    ``kind``.
+    """
     if kind is None:
         return features
 
@@ -80,14 +85,29 @@ def library() -> Path:
     """The preloaded library, compiled once a process."""
     out = Path(tempfile.mkdtemp(prefix="edgeseg-other-")) / "other_processor.so"
     source = TESTS / "support" / "other_processor.c"
-    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", str(source), "-o", str(out), "-ldl"]
+    command = [
+        "gcc",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        str(source),
+        "-o",
+        str(out),
+        "-ldl",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out
 
 
 def environment(kind: str) -> dict[str, str]:
-    """The environment of a program that sees another kind of processor; skips the test where that cannot be."""
+    """The environment of a program that sees another kind of processor.
+
+    Skips the test where that cannot be.
+    """
     if reason := why_not(kind):
         pytest.skip(reason)
     return {**os.environ, "LD_PRELOAD": str(library()), VARIABLE: kind}
@@ -123,13 +143,22 @@ print(json.dumps(found))
 
 
 def same_labels(
-    kind: str, files: Sequence[Path], frames: Sequence[np.ndarray], folder: Path, **overrides: Sequence[float]
+    kind: str,
+    files: Sequence[Path],
+    frames: Sequence[np.ndarray],
+    folder: Path,
+    **overrides: Sequence[float],
 ) -> list[dict[str, float]]:
-    """Of Q/DQ files whose engines are built on another kind of processor: the share of labels that are the file's
-    (``same``), and how many layers had to be computed in float (``repaired``). ``overrides`` complete their specs.
+    """Of Q/DQ files whose engines are built on another kind of processor: the share of labels that
+    are the file's (``same``), and how many layers had to be computed in float (``repaired``).
+    ``overrides`` complete their specs.
     """
     np.save(folder / "frames.npy", np.stack(frames))
-    facts = {"files": [str(f) for f in files], "frames": str(folder / "frames.npy"), "overrides": overrides}
+    facts = {
+        "files": [str(f) for f in files],
+        "frames": str(folder / "frames.npy"),
+        "overrides": overrides,
+    }
     return list(json.loads(run_on(kind, _SAME_LABELS, json.dumps(facts)).splitlines()[-1]))
 
 

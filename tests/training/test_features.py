@@ -1,4 +1,4 @@
-"""Losses, rates, stages, several processes, killed runs, the range test, ``make``: each against what it should be."""
+"""Losses, rates, stages, several processes, killed runs, the range test, ``make``."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from commands import edgeseg
+from reporting import Heard
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
@@ -39,7 +40,7 @@ from edgeseg.training.recipe import (  # noqa: E402
 )
 from edgeseg.training.schedule import lr_factor  # noqa: E402
 
-# -- losses ----------------------------------------------------------------------------------------------------------
+# -- losses ----------------------------------------------------------------------------------
 
 
 def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,12 +87,13 @@ def test_confusion_is_the_metrics_own() -> None:
 
     logits, masks, _ = batch()
     want = sum(
-        confusion_matrix(t, g, 3, 11) for t, g in zip(masks.numpy(), logits.argmax(1).byte().numpy(), strict=True)
+        confusion_matrix(t, g, 3, 11)
+        for t, g in zip(masks.numpy(), logits.argmax(1).byte().numpy(), strict=True)
     )
     np.testing.assert_array_equal(confusion(logits, masks, 11).numpy(), want)
 
 
-# -- rates -----------------------------------------------------------------------------------------------------------
+# -- rates -----------------------------------------------------------------------------------
 
 
 def test_the_cosine_falls_to_zero() -> None:
@@ -101,7 +103,9 @@ def test_the_cosine_falls_to_zero() -> None:
 
 def test_early_layers_learn_slower() -> None:
     net = create("unet-resnet34", 3)
-    groups = parameter_groups(net, OptimSection(lr=1e-2, encoder_lr_first=0.01, encoder_lr_factor=1.0))
+    groups = parameter_groups(
+        net, OptimSection(lr=1e-2, encoder_lr_first=0.01, encoder_lr_factor=1.0)
+    )
     rates = [group["lr"] for group in groups]
     assert rates[0] == pytest.approx(1e-4)
     assert rates[-1] == pytest.approx(1e-2)
@@ -125,7 +129,7 @@ def test_optimizers_by_name(name: str) -> None:
     assert type(made).__name__.lower() == name
 
 
-# -- augmentation ----------------------------------------------------------------------------------------------------
+# -- augmentation ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -175,7 +179,7 @@ def test_data_that_does_not_fit_is_read_when_it_is_wanted(monkeypatch: pytest.Mo
     np.testing.assert_array_equal(read[3].image, held[3].image)
 
 
-# -- whole runs ------------------------------------------------------------------------------------------------------
+# -- whole runs ------------------------------------------------------------------------------
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -185,14 +189,22 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    """SIGKILL in the middle of an epoch; dropout, flips and crops included, the weights are the same to the bit."""
+    """SIGKILL inside an epoch; even with dropout, flips and crops the weights are the same."""
     tiny(tmp_path, fit__epochs=6)
-    (tmp_path / "recipe.toml").write_text(TINY.replace("epochs = 4", "epochs = 6").replace("batch = 4", "batch = 2"))
+    (tmp_path / "recipe.toml").write_text(
+        TINY.replace("epochs = 4", "epochs = 6").replace("batch = 4", "batch = 2")
+    )
     whole = edgeseg("train", tmp_path / "recipe.toml", "-o", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     command: list[str | Path] = [
-        sys.executable, "-m", "edgeseg", "train", tmp_path / "recipe.toml", "-o", tmp_path / "killed",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "edgeseg",
+        "train",
+        tmp_path / "recipe.toml",
+        "-o",
+        tmp_path / "killed",
+    ]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = tmp_path / "killed" / "last.ckpt"
     deadline = time.monotonic() + 120
@@ -201,14 +213,18 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     time.sleep(0.4)
     running.send_signal(signal.SIGKILL)
     running.wait()
-    assert not (tmp_path / "killed" / "best.json").exists(), "the run had ended before it was killed"
+    assert not (tmp_path / "killed" / "best.json").exists(), (
+        "the run had ended before it was killed"
+    )
     resumed = edgeseg("train", tmp_path / "recipe.toml", "-o", tmp_path / "killed", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     ours, theirs = weights(last), weights(tmp_path / "whole" / "last.ckpt")
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
         assert torch.equal(ours[key], value), key
-    assert (tmp_path / "killed" / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
+    assert (tmp_path / "killed" / "history.csv").read_text() == (
+        tmp_path / "whole" / "history.csv"
+    ).read_text()
 
 
 @pytest.mark.slow
@@ -221,8 +237,10 @@ def test_stages_go_on_from_each_other(tmp_path: Path) -> None:
     ]
     recipe = Recipe.model_validate({**recipe.model_dump(), "stage": stages})
     said: list[str] = []
-    best = train(recipe, tmp_path / "run", say=said.append)
-    first, last = (load_checkpoint(tmp_path / "run" / name / "best.pt") for name in ("frozen", "whole"))
+    best = train(recipe, tmp_path / "run", reporter=Heard(said))
+    first, last = (
+        load_checkpoint(tmp_path / "run" / name / "best.pt") for name in ("frozen", "whole")
+    )
     assert (first[1].input_size, last[1].input_size) == ((32, 48), (64, 96))
     assert load_checkpoint(best)[2] == last[2]
     started = json.loads(last[2]["recipe"])["model"]["init"]
@@ -235,16 +253,19 @@ def test_stages_go_on_from_each_other(tmp_path: Path) -> None:
     before = (tmp_path / "run" / "frozen" / "best.pt").stat().st_mtime_ns
     (tmp_path / "run" / "whole" / "best.json").unlink()
     said.clear()
-    train(recipe, tmp_path / "run", resume=True, say=said.append)
+    train(recipe, tmp_path / "run", resume=True, reporter=Heard(said))
     assert said[0] == "stage frozen: done before"
     assert (tmp_path / "run" / "frozen" / "best.pt").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(("stage", "says"), [
-    ({"name": "a", "set": {"nonsense.lr": 1}}, "no section.key"),
-    ({"name": "a", "set": {"optim.lr": -1}}, "greater than 0"),
-    ({"name": "a", "set": {"optim.rate": 1}}, "Extra inputs|not permitted"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ({"name": "a", "set": {"nonsense.lr": 1}}, "no section.key"),
+        ({"name": "a", "set": {"optim.lr": -1}}, "greater than 0"),
+        ({"name": "a", "set": {"optim.rate": 1}}, "Extra inputs|not permitted"),
+    ],
+)
 def test_impossible_stages_are_refused(tmp_path: Path, stage: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Recipe.model_validate({**tiny(tmp_path).model_dump(), "stage": [stage]})
@@ -257,42 +278,59 @@ warnings.simplefilter("ignore")
 import torch
 from torch import nn
 import edgeseg.models as models
+from edgeseg.models.base import SegmentationModel
+from edgeseg.reporter import SILENT
 from edgeseg.training.recipe import load_recipe
 from edgeseg.training.fit import train
 
-class Plain(nn.Module):
+class Plain(SegmentationModel):
     # No batch normalisation: its statistics are each process's own on a CPU.
     def __init__(self, classes):
         super().__init__()
         self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
         self.classifier = nn.Conv2d(8, classes, 1)
-    def forward(self, x):
+    def compute(self, x):
         return self.classifier(self.encoder(x))
 
 sys.modules["plain"] = type(sys)("plain")
 sys.modules["plain"].Plain = Plain
-models.register(models.Architecture("plain", "plain:Plain", 1, ""))
-train(load_recipe(sys.argv[1]), Path(sys.argv[2]), say=lambda line: None)
+models.register(models.Architecture("plain", "plain:Plain", ""))
+train(load_recipe(sys.argv[1]), Path(sys.argv[2]), reporter=SILENT)
 """
 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
-    """The same batches, loss and gradient: with void and class weights the parts of a batch weigh unequally."""
+    """The same batches, loss and gradient; void and class weights make parts weigh unequally."""
     text = TINY.replace('"enet"', '"plain"').replace(
         "[optim]", '[loss]\nclass_weights = "median"\n[optim]\noptimizer = "sgd"'
     )
-    (tmp_path / "recipe.toml").write_text(text.replace("epochs = 4", "epochs = 2").replace("lr = 5e-3", "lr = 0.1"))
+    (tmp_path / "recipe.toml").write_text(
+        text.replace("epochs = 4", "epochs = 2").replace("lr = 5e-3", "lr = 0.1")
+    )
     (tmp_path / "run.py").write_text(SCRIPT)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for out, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])):
-        command = [sys.executable, *launcher, tmp_path / "run.py", tmp_path / "recipe.toml", tmp_path / out]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
+    for out, launcher in (
+        ("one", []),
+        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]),
+    ):
+        command = [
+            sys.executable,
+            *launcher,
+            tmp_path / "run.py",
+            tmp_path / "recipe.toml",
+            tmp_path / out,
+        ]
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (weights(tmp_path / out / "last.ckpt") for out in ("one", "two"))
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=2e-5)
-    first, second = (History.read_csv(tmp_path / out / "history.csv").rows for out in ("one", "two"))
+    first, second = (
+        History.read_csv(tmp_path / out / "history.csv").rows for out in ("one", "two")
+    )
     assert first[1]["loss"] < first[0]["loss"] - 0.05  # there was something to learn alike
     for a, b in zip(first, second, strict=True):
         assert a["step"] == b["step"]
@@ -300,7 +338,7 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
             assert a[key] == pytest.approx(b[key], rel=2e-3, abs=1e-4), key
 
 
-# -- the range test, and make ----------------------------------------------------------------------------------------
+# -- the range test, and make ----------------------------------------------------------------
 
 
 def test_the_suggestion_is_the_steepest_fall() -> None:
@@ -323,9 +361,19 @@ def test_range_test_on_a_net(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_make_does_everything_once(tmp_path: Path) -> None:
     tiny(tmp_path)
-    # Six epochs and post-training quantization: a net of a moment's training may lose more labels than INT8 may cost.
+    # Six epochs and post-training quantization: a model with less training may lose more labels
+    # than INT8 may cost.
     (tmp_path / "recipe.toml").write_text(TINY.replace("epochs = 4", "epochs = 6"))
-    command = ("make", tmp_path / "recipe.toml", "-o", tmp_path / "out", "--qat-epochs", 1, "--rounds", 1)
+    command = (
+        "make",
+        tmp_path / "recipe.toml",
+        "-o",
+        tmp_path / "out",
+        "--qat-epochs",
+        1,
+        "--rounds",
+        1,
+    )
     first = edgeseg(*command)
     assert first.returncode == 0, first.stderr
     assert "up to date" not in first.stdout
@@ -335,7 +383,9 @@ def test_make_does_everything_once(tmp_path: Path) -> None:
     assert all(0 < row["miou"] < 1 for row in facts["engines"])
     again = edgeseg(*command)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("up to date") == len(json.loads((tmp_path / "out" / "make.json").read_text()))
+    assert again.stdout.count("up to date") == len(
+        json.loads((tmp_path / "out" / "make.json").read_text())
+    )
     # A lost engine is built again, from the same file; what compares it follows only if it differs.
     next((tmp_path / "out").glob("*.fp32.cpu.engine")).unlink()
     third = edgeseg(*command)
@@ -351,4 +401,4 @@ def test_make_does_everything_once(tmp_path: Path) -> None:
 
 def test_a_recipe_that_starts_elsewhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such checkpoint"):
-        train(tiny(tmp_path, model__init="nowhere.pt"), tmp_path / "x", say=print)
+        train(tiny(tmp_path, model__init="nowhere.pt"), tmp_path / "x")

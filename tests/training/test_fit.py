@@ -11,6 +11,8 @@ import pytest
 from commands import edgeseg
 from paths import ROOT
 
+from edgeseg.reporter import SILENT
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
@@ -37,9 +39,13 @@ from edgeseg.training.segmenter import Segmenter, freeze_encoder, shifted  # noq
 RECIPES = sorted((ROOT / "engines").glob("*.toml"))
 
 LONGER = {
-    "augment__brightness": 0.2, "loss__class_weights": "median", "loss__weight_power": 0.5,
-    "optim__lr": 8e-3, "fit__epochs": 8, "fit__validate_every": 4,
-}  # fmt: skip
+    "augment__brightness": 0.2,
+    "loss__class_weights": "median",
+    "loss__weight_power": 0.5,
+    "optim__lr": 8e-3,
+    "fit__epochs": 8,
+    "fit__validate_every": 4,
+}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -71,8 +77,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny(folder, **LONGER)
     out = folder / "tiny"
-    train(with_changes(recipe, {"fit.epochs": 4}), out, say=lambda line: None)
-    train(recipe, out, resume=True, say=lambda line: None)
+    train(with_changes(recipe, {"fit.epochs": 4}), out, reporter=SILENT)
+    train(recipe, out, resume=True, reporter=SILENT)
     return recipe, out
 
 
@@ -81,7 +87,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
 class TestRun:
     def test_leaves_what_it_says(self, run: tuple[Recipe, Path]) -> None:
         _, out = run
-        for name in ("best.pt", "last.ckpt", "history.csv", "curves.png", "panel.png", "recipe.json", "best.json"):
+        for name in (
+            "best.pt",
+            "last.ckpt",
+            "history.csv",
+            "curves.png",
+            "panel.png",
+            "recipe.json",
+            "best.json",
+        ):
             assert (out / name).stat().st_size > 0, name
         panel = cv2.imread(str(out / "panel.png"))
         assert panel is not None
@@ -98,23 +112,35 @@ class TestRun:
         best = json.loads((run[1] / "best.json").read_text())
         assert best["val_miou"] == pytest.approx(max(float(r["miou"]) for r in rows))
 
-    def test_checkpoint_to_engine_scores_what_training_said(self, run: tuple[Recipe, Path], tmp_path: Path) -> None:
+    def test_checkpoint_to_engine_scores_what_training_said(
+        self, run: tuple[Recipe, Path], tmp_path: Path
+    ) -> None:
         recipe, out = run
-        engine = load_engine(build_engine(export_checkpoint(out / "best.pt", tmp_path / "n.onnx"), precision="fp32"))
+        engine = load_engine(
+            build_engine(export_checkpoint(out / "best.pt", tmp_path / "n.onnx"), precision="fp32")
+        )
         result = evaluate(engine, open_dataset(recipe.data.address, "val"))
-        assert result.mean_iou == pytest.approx(load_checkpoint(out / "best.pt")[2]["val_miou"], abs=2e-3)
+        assert result.mean_iou == pytest.approx(
+            load_checkpoint(out / "best.pt")[2]["val_miou"], abs=2e-3
+        )
         assert result.pixel_accuracy > 0.5  # more than any one class has
 
     def test_a_run_is_not_overwritten(self, run: tuple[Recipe, Path]) -> None:
         with pytest.raises(InputError, match="`resume`"):
-            train(run[0], run[1], say=lambda line: None)
+            train(run[0], run[1], reporter=SILENT)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     recipe = tiny(tmp_path, **LONGER)
-    lost = {"optim.lr": 1e4, "optim.schedule": "constant", "fit.validate_every": 1, "fit.patience": 2, "fit.epochs": 9}
-    train(with_changes(recipe, lost), tmp_path / "lost", say=lambda line: None)
+    lost = {
+        "optim.lr": 1e4,
+        "optim.schedule": "constant",
+        "fit.validate_every": 1,
+        "fit.patience": 2,
+        "fit.epochs": 9,
+    }
+    train(with_changes(recipe, lost), tmp_path / "lost", reporter=SILENT)
     rows = list(csv.DictReader((tmp_path / "lost" / "history.csv").open()))
     assert 3 <= len(rows) < 9
 
@@ -151,13 +177,13 @@ def test_the_prior_is_taken_back_in_the_saved_net(tmp_path: Path) -> None:
 def test_training_refuses_what_cannot_work(tmp_path: Path) -> None:
     recipe = tiny(tmp_path)
     with pytest.raises(InputError, match=r"divisible by 8.*72"):
-        train(with_changes(recipe, {"model.input_size": (70, 96)}), tmp_path / "a", say=print)
+        train(with_changes(recipe, {"model.input_size": (70, 96)}), tmp_path / "a")
     with pytest.raises(DataError, match="fewer frames"):
-        train(with_changes(recipe, {"fit.batch": 100}), tmp_path / "b", say=print)
+        train(with_changes(recipe, {"fit.batch": 100}), tmp_path / "b")
     with pytest.raises(InputError, match="no encoder"):
-        train(with_changes(recipe, {"model.encoder": "torchvision"}), tmp_path / "c", say=print)
+        train(with_changes(recipe, {"model.encoder": "torchvision"}), tmp_path / "c")
     with pytest.raises(DataError, match="no frame of drives"):
-        train(with_changes(recipe, {"data.drives": ("nowhere",)}), tmp_path / "d", say=print)
+        train(with_changes(recipe, {"data.drives": ("nowhere",)}), tmp_path / "d")
 
 
 def sample(size: tuple[int, int] = (90, 120)) -> Sample:
@@ -168,7 +194,9 @@ def sample(size: tuple[int, int] = (90, 120)) -> Sample:
 
 
 def test_image_and_mask_are_warped_alike() -> None:
-    config = AugmentSection(crop=(64, 80), flip=0.5, scale=(0.8, 2.0), aspect=1.3, rotate_degrees=8, rare_crop=0.5)
+    config = AugmentSection(
+        crop=(64, 80), flip=0.5, scale=(0.8, 2.0), aspect=1.3, rotate_degrees=8, rare_crop=0.5
+    )
     augment = Augment(config, (64, 80), 11, np.ones(256))
     s = sample()
     for seed in range(20):
@@ -221,7 +249,8 @@ def test_noise_is_alike_in_every_channel() -> None:
     spread = []
     for seed in range(20):
         image, _ = augment(grey, np.zeros((90, 120), np.uint8), np.random.default_rng(seed))
-        assert np.abs(image.mean((0, 1)) - 128).max() < 1  # nothing but noise, around what was there
+        # Nothing but noise, around the grey that was there.
+        assert np.abs(image.mean((0, 1)) - 128).max() < 1
         spread.append(image.std((0, 1)))
     assert np.abs(spread - np.mean(spread, axis=1, keepdims=True)).max() < 0.3
     assert np.mean(spread) > 1
@@ -245,7 +274,9 @@ def test_rare_crops_find_the_rare_class() -> None:
     rare[10] = 1
 
     def share(probability: float) -> float:
-        augment = Augment(AugmentSection(crop=(60, 80), flip=0, rare_crop=probability), (60, 80), 11, rare)
+        augment = Augment(
+            AugmentSection(crop=(60, 80), flip=0, rare_crop=probability), (60, 80), 11, rare
+        )
         found = [10 in augment(image, mask, np.random.default_rng(i))[1] for i in range(100)]
         return float(np.mean(found))
 
@@ -273,7 +304,9 @@ def test_schedules() -> None:
     poly = lr_factor(OptimSection(lr=1, schedule="poly", power=0.9), 100)
     assert [poly(0), poly(50), poly(100)] == pytest.approx([1, 0.5**0.9, 0])
     cycle = lr_factor(OptimSection(lr=1, schedule="onecycle", warmup=0.1), 100)
-    assert [cycle(0), cycle(10), cycle(55), cycle(100)] == pytest.approx([0.04, 1, 0.5, 1e-4], abs=1e-3)
+    assert [cycle(0), cycle(10), cycle(55), cycle(100)] == pytest.approx(
+        [0.04, 1, 0.5, 1e-4], abs=1e-3
+    )
     assert lr_factor(OptimSection(lr=1, schedule="constant"), 100)(77) == 1
 
 
@@ -284,7 +317,9 @@ def test_void_pixels_teach_nothing() -> None:
     options: dict[str, Any] = {"ignore_id": 11, "label_smoothing": 0.1}
     before = cross_entropy(logits, masks, torch.ones(3), **options)
     logits[0, :, 0] = 100.0
-    assert float(before) == pytest.approx(float(cross_entropy(logits, masks, torch.ones(3), **options)))
+    assert float(before) == pytest.approx(
+        float(cross_entropy(logits, masks, torch.ones(3), **options))
+    )
 
 
 def test_drive_sampler() -> None:

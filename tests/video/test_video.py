@@ -1,4 +1,7 @@
-"""Sources, sinks and the pipeline, with real codecs and real threads; only the network is a plain function."""
+"""Sources, sinks and the pipeline, with real codecs and real threads.
+
+Only the network is a plain function.
+"""
 
 import http.server
 import itertools
@@ -19,11 +22,14 @@ import cv2
 import numpy as np
 import pytest
 from paths import SHARED
+from reporting import Heard
 
 import edgeseg.video
+from edgeseg.capabilities import NV12, PAINT
 from edgeseg.errors import EngineError, InputError, MissingDependencyError, OutputError
 from edgeseg.imaging.nv12 import Nv12
 from edgeseg.imaging.postprocess import overlay
+from edgeseg.reporter import SILENT
 from edgeseg.spec import CAMVID_11, ModelSpec
 from edgeseg.video import (
     Frame,
@@ -40,7 +46,7 @@ from edgeseg.video import (
     sinks,
     sources,
 )
-from edgeseg.video.containers import Container, early_end
+from edgeseg.video.containers import Container, early_end, inspect
 from edgeseg.video.frames import Channel
 from edgeseg.video.pipeline import Samples
 
@@ -82,13 +88,19 @@ class Recorder(Sink):
 
 
 def picture(index: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
-    """A frame whose brightness tells its number apart from its neighbours' after a codec went over it."""
+    """A frame whose brightness tells its number apart from its neighbours' after a codec went over
+    it.
+    """
     image = np.full((size[1], size[0], 3), 20 + 10 * (index % 20), np.uint8)
-    image[: size[1] // 4] = np.random.default_rng(index).integers(0, 256, (size[1] // 4, size[0], 3))
+    image[: size[1] // 4] = np.random.default_rng(index).integers(
+        0, 256, (size[1] // 4, size[0], 3)
+    )
     return image
 
 
-def make_video(path: Path, frames: int = 30, fps: float = 15.0, size: tuple[int, int] = (64, 48)) -> Path:
+def make_video(
+    path: Path, frames: int = 30, fps: float = 15.0, size: tuple[int, int] = (64, 48)
+) -> Path:
     codec = "MJPG" if path.suffix == ".avi" else "mp4v"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
     assert writer.isOpened()
@@ -98,7 +110,9 @@ def make_video(path: Path, frames: int = 30, fps: float = 15.0, size: tuple[int,
     return path
 
 
-def memory_source(frames: int = 20, release: Callable[[], None] | None = None, fail_at: int | None = None) -> Source:
+def memory_source(
+    frames: int = 20, release: Callable[[], None] | None = None, fail_at: int | None = None
+) -> Source:
     def read() -> Iterator[Frame]:
         for index in range(frames):
             if index == fail_at:
@@ -126,7 +140,9 @@ def boxes(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def edit(data: bytes, path: tuple[bytes, ...], change: Callable[[bytes], bytes]) -> bytes:
-    """Rewrite the payload of the mp4 box at ``path`` (nothing left: the box goes), the sizes around it too."""
+    """Rewrite the payload of the mp4 box at ``path`` (nothing left: the box goes), the sizes around
+    it too.
+    """
     out = b""
     for kind, payload in boxes(data):
         if kind == path[0]:
@@ -142,7 +158,9 @@ TABLE = (*TRACK, b"mdia", b"minf", b"stbl")
 
 
 def index_first(data: bytes) -> bytes:
-    """The same mp4 with its index in front, as the web wants it: such a file can be opened when it is cut short."""
+    """The same mp4 with its index in front, as the web wants it: such a file can be opened when it
+    is cut short.
+    """
     parts = dict(boxes(data))
     shift = 8 + len(parts[b"moov"])
 
@@ -182,7 +200,7 @@ def _threads_end() -> Iterator[None]:
     assert no_threads_left()
 
 
-# --- sources ---------------------------------------------------------------------------------------------------------
+# --- sources --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.avi", "clip.mkv"])
@@ -250,15 +268,47 @@ def test_a_video_whose_second_half_is_zeros(tmp_path: Path) -> None:
 
 
 def test_a_clip_trimmed_by_an_edit_list_is_whole(tmp_path: Path) -> None:
-    """What phones write when a clip is trimmed: 60 samples, of which an edit list shows the first second."""
+    """What phones write when a clip is trimmed: 60 samples, of which an edit list shows the first
+    second.
+    """
     data = make_video(tmp_path / "whole.mp4", frames=60).read_bytes()
     clock = struct.unpack_from(">I", dict(boxes(dict(boxes(data))[b"moov"]))[b"mvhd"], 12)[0]
-    trimmed = edit(data, (*TRACK, b"edts", b"elst"), lambda elst: elst[:8] + struct.pack(">I", clock) + elst[12:])
+    trimmed = edit(
+        data,
+        (*TRACK, b"edts", b"elst"),
+        lambda elst: elst[:8] + struct.pack(">I", clock) + elst[12:],
+    )
     path = tmp_path / "trimmed.mp4"
     path.write_bytes(trimmed)
     with open_source(str(path)) as source:
         assert source.info.frames == 15
         assert len(list(source)) == 15
+
+
+@pytest.mark.parametrize(
+    ("announced", "held", "shown_share"),
+    [
+        (1, 12, 0.25),
+        (9, 12, 0.25),
+        (9, 12 + 8, 0.25),  # eight bytes of a second entry
+        (9, 0, 1.0),
+        (1, -4, 1.0),  # not even the count
+    ],
+)
+def test_a_broken_edit_list_leaves_the_other_facts(
+    tmp_path: Path, announced: int, held: int, shown_share: float
+) -> None:
+    """An edit list may announce more entries than it holds; those that it holds count."""
+    data = make_video(tmp_path / "whole.mp4", frames=60).read_bytes()
+    clock = struct.unpack_from(">I", dict(boxes(dict(boxes(data))[b"moov"]))[b"mvhd"], 12)[0]
+    entries = struct.pack(">Iii", clock, 0, 1 << 16) * 2
+    broken = (struct.pack(">II", 0, announced) + entries)[: 8 + held]
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(edit(data, (*TRACK, b"edts", b"elst"), lambda _: broken))
+    facts = inspect(path)
+    assert facts.promised_size == path.stat().st_size
+    assert facts.exact_frames == 60
+    assert facts.shown_share == pytest.approx(shown_share, abs=0.01)
 
 
 def test_a_variable_frame_rate_is_whole(tmp_path: Path) -> None:
@@ -285,15 +335,55 @@ WHOLE = Container(size=100, promised_size=100)
         (WHOLE, 100, 100, 10.0, 9.9, 0.1, None),
         (WHOLE, 99, 100, 10.0, 9.8, 0.1, None),  # rounding of duration times rate
         (WHOLE, 60, 100, 10.0, 5.9, 0.1, "ends after frame 60 of 100"),
-        (WHOLE, 60, 100, 10.0, 9.7, 0.9, None),  # an estimate, but time ran to the end: variable rate
+        (
+            WHOLE,
+            60,
+            100,
+            10.0,
+            9.7,
+            0.9,
+            None,
+        ),  # an estimate, but time ran to the end: variable rate
         (WHOLE, 60, 100, 10.0, 5.9, 3.0, None),  # the last frame may be held as long as one before
         (WHOLE, 105, 100, 10.0, 10.4, 0.1, None),
         (WHOLE, 60, None, None, 5.9, 0.1, None),
-        (Container(100, 100, exact_frames=100), 60, 100, 10.0, 9.9, 2.0, "only 60 of 100 frames can be decoded"),
-        (Container(100, 100, exact_frames=100), 60, 100, 10.0, 5.9, 0.1, "ends after frame 60 of 100"),
+        (
+            Container(100, 100, exact_frames=100),
+            60,
+            100,
+            10.0,
+            9.9,
+            2.0,
+            "only 60 of 100 frames can be decoded",
+        ),
+        (
+            Container(100, 100, exact_frames=100),
+            60,
+            100,
+            10.0,
+            5.9,
+            0.1,
+            "ends after frame 60 of 100",
+        ),
         (Container(100, 100, exact_frames=100, shown_share=0.6), 60, 100, 10.0, 5.9, 0.1, None),
-        (Container(100, 100, exact_frames=100, shown_share=0.6), 30, 100, 10.0, 2.9, 0.1, "ends after frame 30 of 60"),
-        (Container(90, 100), 100, 100, 10.0, 9.9, 0.1, "ends after frame 100 of 100 (the file is cut short"),
+        (
+            Container(100, 100, exact_frames=100, shown_share=0.6),
+            30,
+            100,
+            10.0,
+            2.9,
+            0.1,
+            "ends after frame 30 of 60",
+        ),
+        (
+            Container(90, 100),
+            100,
+            100,
+            10.0,
+            9.9,
+            0.1,
+            "ends after frame 100 of 100 (the file is cut short",
+        ),
         (Container(90, 100), 7, None, None, 0.0, 0.0, "ends after frame 7 (the file is cut short"),
     ],
 )
@@ -311,12 +401,16 @@ def test_the_rule_of_early_ends(
 
 
 def test_a_recording_on_a_web_server_gives_every_frame(tmp_path: Path) -> None:
-    (tmp_path / "clip.mp4").write_bytes(index_first(make_video(tmp_path / "whole.mp4", frames=30).read_bytes()))
+    (tmp_path / "clip.mp4").write_bytes(
+        index_first(make_video(tmp_path / "whole.mp4", frames=30).read_bytes())
+    )
 
     class Silent(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None: ...
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Silent, directory=str(tmp_path))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with open_source(f"http://127.0.0.1:{server.server_port}/clip.mp4") as source:
             assert not source.info.live
@@ -369,9 +463,15 @@ def test_the_synthetic_drive_is_a_source() -> None:
     [
         (lambda p: p / "none.mp4", "no such video, picture or folder"),
         (lambda p: (p / "empty").mkdir() or p / "empty", "no pictures in this folder"),
-        (lambda p: (p / "text.mp4").write_text("hello\n" * 99) and p / "text.mp4", "cannot be opened as a video"),
+        (
+            lambda p: (p / "text.mp4").write_text("hello\n" * 99) and p / "text.mp4",
+            "cannot be opened as a video",
+        ),
         (lambda p: (p / "zero.mp4").touch() or p / "zero.mp4", "cannot be opened as a video"),
-        (lambda p: (p / "text.png").write_text("hello") and p / "text.png", "cannot be read as a picture"),
+        (
+            lambda p: (p / "text.png").write_text("hello") and p / "text.png",
+            "cannot be read as a picture",
+        ),
     ],
 )
 def test_what_cannot_be_opened(
@@ -384,7 +484,9 @@ def test_what_cannot_be_opened(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_mp4_without_its_index_cannot_be_opened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_mp4_without_its_index_cannot_be_opened(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = make_video(tmp_path / "clip.mp4")
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov") - 4])
@@ -412,14 +514,18 @@ def test_a_device_that_is_no_camera(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_stream_nobody_serves_keeps_its_password_out_of_the_message(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_nobody_serves_keeps_its_password_out_of_the_message(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(InputError, match=r"rtsp://127\.0\.0\.1:9/live: cannot be opened") as caught:
         open_source("rtsp://user:secret@127.0.0.1:9/live")
     assert "secret" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer")
+@pytest.mark.skipif(
+    cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer"
+)
 def test_a_pipeline_without_gstreamer() -> None:
     with pytest.raises(MissingDependencyError, match="has no GStreamer"):
         open_source("videotestsrc ! videoconvert ! appsink")
@@ -428,7 +534,10 @@ def test_a_pipeline_without_gstreamer() -> None:
 @pytest.mark.parametrize(
     ("caps", "layout"),
     [
-        ("video/x-raw(memory:NVMM),format=NV12 ! nvvidconv ! video/x-raw,format=BGRx ! appsink", "BGRx"),
+        (
+            "video/x-raw(memory:NVMM),format=NV12 ! nvvidconv ! video/x-raw,format=BGRx ! appsink",
+            "BGRx",
+        ),
         ("nvvidconv ! video/x-raw, format=(string)NV12 ! appsink", "NV12"),
         ('videoconvert ! video/x-raw,format="I420" ! appsink', "I420"),
         ("v4l2src ! videoconvert ! appsink", ""),
@@ -461,15 +570,20 @@ def test_a_pipelines_frames_become_bgr(layout: str) -> None:
     planar = cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420)
     y, u, v = planar[:48], planar[48:60].reshape(24, 32), planar[60:].reshape(24, 32)
     laid = {
-        "NV12": np.vstack([y, np.stack([u, v], 2).reshape(24, 64)]), "I420": planar,
+        "NV12": np.vstack([y, np.stack([u, v], 2).reshape(24, 64)]),
+        "I420": planar,
         "YV12": np.vstack([y, v.reshape(12, 64), u.reshape(12, 64)]),
         "YUY2": np.stack([y, np.stack([u, v], 2).repeat(2, 0).reshape(48, 64)], 2),
-        "BGRx": np.dstack([frame, np.full((48, 64), 9, np.uint8)]), "GRAY8": grey, "BGR": frame,
-    }[layout]  # fmt: skip
+        "BGRx": np.dstack([frame, np.full((48, 64), 9, np.uint8)]),
+        "GRAY8": grey,
+        "BGR": frame,
+    }[layout]
     capture = cast(cv2.VideoCapture, Capture([laid.copy() for _ in range(3)]))
     source = sources._live(capture, InputError("none"), layout)
     assert (source.info.width, source.info.height) == (64, 48)
-    want = {"GRAY8": cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), "BGRx": frame, "BGR": frame}.get(layout)
+    want = {"GRAY8": cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), "BGRx": frame, "BGR": frame}.get(
+        layout
+    )
     got = [one.image for one in source]
     assert got
     for image in got:
@@ -485,16 +599,15 @@ class Nv12Engine:
 
     def __init__(self, takes_nv12: bool, paints: bool) -> None:
         self.spec = ModelSpec(architecture="enet", input_size=(48, 64), labels=CAMVID_11)
-        self.takes_nv12, self.given = takes_nv12, list[type]()
-        if paints:
-            self.paint = self._paint
+        able = {NV12: takes_nv12, PAINT: paints}
+        self.capabilities, self.given = frozenset(name for name in able if able[name]), list[type]()
 
     def __call__(self, frame: Any) -> np.ndarray:
         self.given.append(type(frame))
         bgr = frame.to_bgr() if isinstance(frame, Nv12) else frame
         return (bgr[:, :, 1] // 32).astype(np.uint8)
 
-    def _paint(self, frame: Any, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    def paint(self, frame: Any, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         labels = self(frame)
         bgr = frame.to_bgr() if isinstance(frame, Nv12) else frame
         return labels, overlay(bgr, labels, CAMVID_11, alpha)
@@ -502,10 +615,15 @@ class Nv12Engine:
 
 @pytest.mark.parametrize("paints", [False, True])
 def test_a_cameras_nv12_reaches_the_engine_that_takes_it_unconverted(paints: bool) -> None:
-    """Labels and pictures are those of an engine that is given BGR; only the first frame, read early, is converted."""
+    """Labels and pictures are those of an engine that is given BGR.
+
+    Only the first frame, read early, is converted.
+    """
     laid = [cv2.cvtColor(picture(i, (64, 48)), cv2.COLOR_BGR2YUV_I420) for i in range(6)]
     for planar in laid:
-        planar[48:] = planar[48:].reshape(2, -1).T.reshape(24, 64)  # two planes of chroma become one
+        planar[48:] = (
+            planar[48:].reshape(2, -1).T.reshape(24, 64)
+        )  # two planes of chroma become one
 
     def run(takes_nv12: bool, layout: str = "NV12") -> tuple[Nv12Engine, list[Output]]:
         gate = threading.Event()
@@ -582,7 +700,9 @@ def test_closing_returns_while_the_reader_is_stuck_and_while_the_consumer_waits(
         stuck.wait(30)
         yield Frame(0, picture(0), "x", 0.0)
 
-    source = Source(VideoInfo(64, 48, None, None, live=True), read(), release=lambda: released.append(1))
+    source = Source(
+        VideoInfo(64, 48, None, None, live=True), read(), release=lambda: released.append(1)
+    )
     got: list[Frame | None] = []
     consumer = threading.Thread(target=lambda: got.append(next(source, None)))
     consumer.start()
@@ -621,10 +741,12 @@ def test_a_channel_hands_over_errors_after_items_and_never_mistakes_them_for_the
     assert not channel.put(2)
 
 
-# --- sinks -----------------------------------------------------------------------------------------------------------
+# --- sinks ----------------------------------------------------------------------------------------
 
 
-def info(width: int = 64, height: int = 48, fps: float | None = 15.0, *, live: bool = False) -> VideoInfo:
+def info(
+    width: int = 64, height: int = 48, fps: float | None = 15.0, *, live: bool = False
+) -> VideoInfo:
     return VideoInfo(width, height, fps, None, live=live)
 
 
@@ -636,7 +758,9 @@ def output(index: int, size: tuple[int, int] = (64, 48), at_s: float | None = No
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".MP4"])
 @pytest.mark.parametrize("fps", [15.0, 29.97, 30000 / 1001, 59.94])
-def test_a_written_video_has_the_size_rate_and_frames_given(tmp_path: Path, suffix: str, fps: float) -> None:
+def test_a_written_video_has_the_size_rate_and_frames_given(
+    tmp_path: Path, suffix: str, fps: float
+) -> None:
     path = tmp_path / f"out{suffix}"
     sink = VideoSink(path, info(fps=fps))
     for index in range(20):
@@ -710,17 +834,20 @@ def test_a_video_has_one_size(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: VideoSink(p / "out.xyz", info()),
-    lambda p: VideoSink(p / "out", info()),
-    lambda p: VideoSink(p / "file" / "out.mp4", info()),
-    lambda p: VideoSink(p / "out.mp4", info(0, 0)),
-    lambda p: PictureSink(p / "out.xyz"),
-    lambda p: PictureSink(p / "out"),
-    lambda p: PictureSink(p / "file" / "out.png"),
-    lambda p: ImageFolderSink(p / "file", CAMVID_11),
-    lambda p: ImageFolderSink(p / "file" / "masks", CAMVID_11),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: VideoSink(p / "out.xyz", info()),
+        lambda p: VideoSink(p / "out", info()),
+        lambda p: VideoSink(p / "file" / "out.mp4", info()),
+        lambda p: VideoSink(p / "out.mp4", info(0, 0)),
+        lambda p: PictureSink(p / "out.xyz"),
+        lambda p: PictureSink(p / "out"),
+        lambda p: PictureSink(p / "file" / "out.png"),
+        lambda p: ImageFolderSink(p / "file", CAMVID_11),
+        lambda p: ImageFolderSink(p / "file" / "masks", CAMVID_11),
+    ],
+)
 def test_outputs_that_cannot_be_are_refused_at_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], make: Callable[[Path], Sink]
 ) -> None:
@@ -753,12 +880,16 @@ except OutputError as error:
 def test_a_disk_that_fills_up_is_noticed(tmp_path: Path, suffix: str) -> None:
     """A limit on the file's size makes writes fail as a full disk does; OpenCV says nothing."""
     path = tmp_path / f"out{suffix}"
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, timeout=60
+    )
     assert "the written video is not whole" in done.stdout, done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_nearly_full_disk_stops_the_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nearly_full_disk_stops_the_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info())
     monkeypatch.setattr(sinks, "_DISK_MIN_BYTES", 1 << 62)
     for index in range(63):
@@ -813,21 +944,23 @@ def test_a_window_stops_the_run_and_keeps_the_video(
     monkeypatch.setattr(cv2, "waitKey", lambda _: key if len(shown) == 3 else -1)
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: visible if len(shown) == 3 else 1)
     source = memory_source(500)
-    summary = segment(Engine(), source, [VideoSink(tmp_path / "out.mp4", source.info), WindowSink()])
+    summary = segment(
+        Engine(), source, [VideoSink(tmp_path / "out.mp4", source.info), WindowSink()]
+    )
     assert (summary.stopped, summary.frames_out) == ("window closed", 3)
     assert len(decode(tmp_path / "out.mp4")[0]) == 3
 
 
-# --- the pipeline ----------------------------------------------------------------------------------------------------
+# --- the pipeline ---------------------------------------------------------------------------------
 
 
 def test_the_overlapped_run_is_the_serial_one(tmp_path: Path) -> None:
     path = make_video(tmp_path / "clip.mp4", frames=40)
     recorder = Recorder()
-    calls: list[tuple[int, int | None]] = []
+    heard = Heard()
     with open_source(str(path)) as source:
         summary = segment(
-            Engine(), source, [recorder], alpha=0.3, show_legend=False, on_progress=lambda *a: calls.append(a)
+            Engine(), source, [recorder], alpha=0.3, show_legend=False, reporter=heard
         )
     reference, _ = decode(path)
     assert len(recorder.outputs) == len(reference) == 40
@@ -836,7 +969,7 @@ def test_the_overlapped_run_is_the_serial_one(tmp_path: Path) -> None:
         assert result.frame.index == index
         np.testing.assert_array_equal(result.labels, labels)
         np.testing.assert_array_equal(result.picture, overlay(frame, labels, CAMVID_11, 0.3))
-    assert calls == [(n, 40) for n in range(1, 41)]
+    assert heard.steps == [("segment", n, 40) for n in range(1, 41)]
     assert recorder.events == ["finish"]
     assert (summary.frames_in, summary.frames_out, summary.dropped) == (40, 40, 0)
     assert summary.stopped == "end of source"
@@ -847,7 +980,12 @@ def test_video_in_video_and_masks_out(tmp_path: Path) -> None:
     path = make_video(tmp_path / "clip.mp4", frames=40, fps=29.97)
     with open_source(str(path)) as source:
         segment(
-            Engine(), source, [VideoSink(tmp_path / "o.mp4", source.info), ImageFolderSink(tmp_path / "m", CAMVID_11)]
+            Engine(),
+            source,
+            [
+                VideoSink(tmp_path / "o.mp4", source.info),
+                ImageFolderSink(tmp_path / "m", CAMVID_11),
+            ],
         )
     frames, fps = decode(tmp_path / "o.mp4")
     assert (len(frames), frames[0].shape) == (40, (48, 64, 3))
@@ -873,6 +1011,8 @@ def test_the_legend_goes_into_the_corner_where_there_is_room() -> None:
 class Painting(Engine):
     """Paints, too: in a way that nobody else would."""
 
+    capabilities = frozenset({PAINT})
+
     def paint(self, frame: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         return self(frame), np.full_like(frame, round(100 * alpha))
 
@@ -884,7 +1024,10 @@ def test_an_engine_that_paints_does() -> None:
     for got in recorder.outputs:
         np.testing.assert_array_equal(got.labels, Engine()(got.frame.image))
         assert got.picture is not None
-        assert (got.picture.shape, set(got.picture.ravel().tolist())) == (got.frame.image.shape, {30})
+        assert (got.picture.shape, set(got.picture.ravel().tolist())) == (
+            got.frame.image.shape,
+            {30},
+        )
     assert set(summary.latency_ms) == {"read", "network", "draw", "write"}
     legends = Recorder()
     frame = Frame(0, np.zeros((360, 480, 3), np.uint8), "x", 0.0)
@@ -910,7 +1053,10 @@ def test_nothing_is_drawn_for_masks_alone(tmp_path: Path) -> None:
 def test_the_stages_overlap() -> None:
     """Twenty frames of 20 ms network and 20 ms writing take about 0.4 s, not 0.8 s."""
     summary = segment(
-        Engine(lambda _: time.sleep(0.02)), memory_source(20), [Recorder(lambda _: time.sleep(0.02))], show_legend=False
+        Engine(lambda _: time.sleep(0.02)),
+        memory_source(20),
+        [Recorder(lambda _: time.sleep(0.02))],
+        show_legend=False,
     )
     assert summary.wall_s < 0.65
 
@@ -918,13 +1064,17 @@ def test_the_stages_overlap() -> None:
 @pytest.mark.parametrize("limit", [0, 1, 7, 20, 99])
 def test_max_frames(limit: int) -> None:
     recorder, engine = Recorder(), Engine()
-    totals: list[int | None] = []
-    summary = segment(
-        engine, memory_source(20), [recorder], max_frames=limit, on_progress=lambda done, total: totals.append(total)
+    heard = Heard()
+    summary = segment(engine, memory_source(20), [recorder], max_frames=limit, reporter=heard)
+    assert (
+        summary.frames_out
+        == summary.frames_in
+        == len(recorder.outputs)
+        == engine.calls
+        == min(limit, 20)
     )
-    assert summary.frames_out == summary.frames_in == len(recorder.outputs) == engine.calls == min(limit, 20)
     assert summary.stopped == ("max_frames" if limit <= 20 else "end of source")
-    assert set(totals) <= {min(limit, 20)}
+    assert {total for _, _, total in heard.steps} <= {min(limit, 20)}
     json.dumps(summary.to_dict(), allow_nan=False)
 
 
@@ -937,7 +1087,9 @@ def boom(at: int) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("at", [0, 1, 12])
-@pytest.mark.parametrize("stage", ["read", "network", "draw", "write", "progress", "finish", "wrong labels"])
+@pytest.mark.parametrize(
+    "stage", ["read", "network", "draw", "write", "progress", "finish", "wrong labels"]
+)
 def test_a_failing_stage_stops_all_and_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, at: int
 ) -> None:
@@ -959,9 +1111,13 @@ def test_a_failing_stage_stops_all_and_is_raised(
         monkeypatch.setattr(Engine, "__call__", lambda self, frame: frame[:, :, 0].astype(np.int64))
     with pytest.raises(expected):
         segment(
-            engine, source, [recorder, video, after],
-            on_progress=(lambda done, _: boom(at)(done - 1)) if stage == "progress" else None,
-        )  # fmt: skip
+            engine,
+            source,
+            [recorder, video, after],
+            reporter=Heard(on_progress=lambda _, done, __: boom(at)(done - 1))
+            if stage == "progress"
+            else SILENT,
+        )
     assert not list(tmp_path.iterdir())
     assert after.events == ["abort"]
     assert released == [1]
@@ -989,7 +1145,9 @@ def ctrl_c() -> Iterator[None]:
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("where", ["progress", "sink", "waiting"])
 def test_ctrl_c_keeps_what_was_made(tmp_path: Path, where: str) -> None:
-    """A real SIGINT: between frames, in the middle of writing one, and while waiting for a slow network."""
+    """A real SIGINT: between frames, in the middle of writing one, and while waiting for a slow
+    network.
+    """
 
     def interrupt(index: int) -> None:
         if index == 5:
@@ -1005,9 +1163,13 @@ def test_ctrl_c_keeps_what_was_made(tmp_path: Path, where: str) -> None:
     video = VideoSink(tmp_path / "out.mp4", source.info)
     recorder = Recorder(interrupt if where == "sink" else lambda _: None)
     summary = segment(
-        Engine(slow if where == "waiting" else lambda _: None), source, [video, recorder],
-        on_progress=(lambda done, _: interrupt(done - 1)) if where == "progress" else None,
-    )  # fmt: skip
+        Engine(slow if where == "waiting" else lambda _: None),
+        source,
+        [video, recorder],
+        reporter=Heard(on_progress=lambda _, done, __: interrupt(done - 1))
+        if where == "progress"
+        else SILENT,
+    )
     assert summary.stopped == "interrupted"
     assert summary.frames_out == (5 if where == "waiting" else 6)
     assert len(recorder.outputs) == summary.frames_out
@@ -1033,7 +1195,9 @@ def test_a_live_run_drops_frames_instead_of_lagging() -> None:
 
 
 def test_the_rate_counts_intervals_rightly() -> None:
-    """Ten frames of 100 ms each, on a clock that only the sink moves: ten a second, not nine or eleven."""
+    """Ten frames of 100 ms each, on a clock that only the sink moves: ten a second, not nine or
+    eleven.
+    """
     now = [100.0]
 
     def tick(_: int) -> None:
@@ -1055,11 +1219,16 @@ def test_latency_percentiles_are_of_each_stage() -> None:
     network = [(7 * i) % 100 / 1000 for i in range(100)]
     recorder = Recorder(lambda i: advance(0.001 * (i + 1)))
     summary = segment(
-        Engine(lambda i: advance(network[i])), memory_source(100), [recorder], clock=lambda: getattr(local, "now", 0.0)
+        Engine(lambda i: advance(network[i])),
+        memory_source(100),
+        [recorder],
+        clock=lambda: getattr(local, "now", 0.0),
     )
     for name, expected in (("network", network), ("write", [0.001 * (i + 1) for i in range(100)])):
         found = summary.latency_ms[name]
-        assert (found.p50, found.p95, found.p99) == pytest.approx(tuple(np.percentile(expected, (50, 95, 99)) * 1e3))
+        assert (found.p50, found.p95, found.p99) == pytest.approx(
+            tuple(np.percentile(expected, (50, 95, 99)) * 1e3)
+        )
 
 
 def test_the_read_latency_is_the_readers_own() -> None:
@@ -1069,9 +1238,13 @@ def test_the_read_latency_is_the_readers_own() -> None:
             yield Frame(index, picture(index), "x", 0.0)
 
     summary = segment(
-        Engine(lambda _: time.sleep(0.03)), Source(VideoInfo(64, 48, 1.0, 5, live=False), read()), [Recorder()]
+        Engine(lambda _: time.sleep(0.03)),
+        Source(VideoInfo(64, 48, 1.0, 5, live=False), read()),
+        [Recorder()],
     )
-    assert 20 <= summary.latency_ms["read"].p50 < 30  # although the pipeline itself never waited so long
+    assert (
+        20 <= summary.latency_ms["read"].p50 < 30
+    )  # although the pipeline itself never waited so long
 
 
 def test_samples_are_exact_until_full_and_fair_after() -> None:
@@ -1082,7 +1255,9 @@ def test_samples_are_exact_until_full_and_fair_after() -> None:
     for value in range(1000, 50_000):
         samples.add(value / 1000)
     assert len(samples) == 50_000
-    assert samples.percentiles_ms().p50 == pytest.approx(25_000, rel=0.1)  # neither the first nor the last thousand
+    assert samples.percentiles_ms().p50 == pytest.approx(
+        25_000, rel=0.1
+    )  # neither the first nor the last thousand
 
 
 @pytest.mark.parametrize("kind", ["video", "masks"])
@@ -1091,7 +1266,11 @@ def test_the_source_is_not_overwritten(tmp_path: Path, kind: str) -> None:
     clip = make_video(tmp_path / "clip.mp4")
     before = clip.read_bytes(), (tmp_path / "a.png").read_bytes()
     source = open_source(str(clip if kind == "video" else tmp_path))
-    sink = VideoSink(clip, source.info) if kind == "video" else ImageFolderSink(tmp_path / ".", CAMVID_11)
+    sink = (
+        VideoSink(clip, source.info)
+        if kind == "video"
+        else ImageFolderSink(tmp_path / ".", CAMVID_11)
+    )
     with pytest.raises(OutputError, match="is what is being read"):
         segment(Engine(), source, [sink])
     assert (clip.read_bytes(), (tmp_path / "a.png").read_bytes()) == before
@@ -1100,9 +1279,14 @@ def test_the_source_is_not_overwritten(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "frames", "fps", "size"),
-    [("camseq01_480x360_15fps.mp4", 101, 15.0, (480, 360)), ("highway_1280x720_25fps.mp4", 38, 25.0, (1280, 720))],
+    [
+        ("camseq01_480x360_15fps.mp4", 101, 15.0, (480, 360)),
+        ("highway_1280x720_25fps.mp4", 38, 25.0, (1280, 720)),
+    ],
 )
-def test_real_clips(tmp_path: Path, name: str, frames: int, fps: float, size: tuple[int, int]) -> None:
+def test_real_clips(
+    tmp_path: Path, name: str, frames: int, fps: float, size: tuple[int, int]
+) -> None:
     if not (CLIPS / name).is_file():
         pytest.skip(f"{CLIPS / name} is not here")
     with open_source(str(CLIPS / name)) as source:
@@ -1114,8 +1298,10 @@ def test_real_clips(tmp_path: Path, name: str, frames: int, fps: float, size: tu
 
 def test_importing_the_package_loads_neither_torch_nor_opencv() -> None:
     code = (
-        "import sys, edgeseg.video as v; assert 'cv2' not in sys.modules; assert 'segment' in dir(v); "
-        "[getattr(v, n) for n in v.__all__]; assert 'cv2' in sys.modules; assert 'torch' not in sys.modules"
+        "import sys, edgeseg.video as v; assert 'cv2' not in sys.modules; assert 'segment' in "
+        "dir(v); "
+        "[getattr(v, n) for n in v.__all__]; assert 'cv2' in sys.modules; assert 'torch' not in "
+        "sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""The net that ships: the same as its checkpoint, as good as its card says, on synthetic frames and on real ones."""
+"""The net that ships: the same as its checkpoint, as good as its card says, on synthetic frames and
+on real ones.
+"""
 
 import hashlib
 import json
@@ -19,7 +21,8 @@ from edgeseg.metrics.evaluate import evaluate
 from edgeseg.zoo import ZOO, zoo, zoo_int8
 
 CHECKPOINTS = ROOT / "engines"
-# Of labels between engine and checkpoint. A file of FP16 weights rounds once more where normalisation was folded in.
+# Of labels between engine and checkpoint. A file of FP16 weights rounds once more where
+# normalisation was folded in.
 SAME_LABELS = {"enet-camvid": 0.9999, "segnet-light-camvid": 0.999}
 LEAST_MIOU = {"enet-camvid": 0.66, "segnet-light-camvid": 0.70}
 CARD_BAND = 0.1  # points of mIoU that another processor may give
@@ -33,7 +36,9 @@ def torch_labels(name: str, images: list[np.ndarray]) -> list[np.ndarray]:
 
     net, spec, _ = load_checkpoint(CHECKPOINTS / f"{name}.pt")
     with torch.inference_mode():
-        logits = (enlarged(net(torch.from_numpy(to_input(i, spec))), spec.input_size) for i in images)
+        logits = (
+            enlarged(net(torch.from_numpy(to_input(i, spec))), spec.input_size) for i in images
+        )
         labels = (one.argmax(1)[0].to(torch.uint8).numpy() for one in logits)
         return [resize_labels(one, i.shape[:2]) for one, i in zip(labels, images, strict=True)]
 
@@ -41,7 +46,10 @@ def torch_labels(name: str, images: list[np.ndarray]) -> list[np.ndarray]:
 def agreement(name: str, images: list[np.ndarray]) -> float:
     """Share of pixels on which the FP32 engine and PyTorch agree."""
     engine = resolve_engine(name, precision="fp32")
-    same = [(engine(i) == want).mean() for i, want in zip(images, torch_labels(name, images), strict=True)]
+    same = [
+        (engine(i) == want).mean()
+        for i, want in zip(images, torch_labels(name, images), strict=True)
+    ]
     return float(np.mean(same))
 
 
@@ -84,11 +92,19 @@ def test_scores_of_the_card(camvid_root: Path, name: str) -> None:
     has_bf16 = "BF16" in session.device()[1]
     scores = {}
     for precision in ("fp32", "bf16", "int8"):
-        slow = precision == "fp32" and name == "segnet-light-camvid" and has_bf16 and not os.environ.get("EDGESEG_SLOW")
+        slow = (
+            precision == "fp32"
+            and name == "segnet-light-camvid"
+            and has_bf16
+            and not os.environ.get("EDGESEG_SLOW")
+        )
         if slow or (precision == "bf16" and not has_bf16):
             continue
         scores[precision] = evaluate(resolve_engine(name, precision=precision), data).mean_iou
-        assert abs(100 * scores[precision] - told[precision]) <= CARD_BAND, (precision, processors.name())
+        assert abs(100 * scores[precision] - told[precision]) <= CARD_BAND, (
+            precision,
+            processors.name(),
+        )
     full = scores.get("fp32", scores.get("bf16"))
     assert full is not None
     assert full >= LEAST_MIOU[name]
@@ -101,15 +117,24 @@ def test_int8_labels_as_float_does(name: str) -> None:
     data = open_dataset("synthetic://?length=12&size=480x360", "test")
     full, quantized = (resolve_engine(name, precision=p) for p in ("fp32", "int8"))
     assert quantized.passport.precision == "int8"
-    assert np.mean([(full(data[i].image) == quantized(data[i].image)).mean() for i in range(len(data))]) >= 0.97
+    assert (
+        np.mean(
+            [(full(data[i].image) == quantized(data[i].image)).mean() for i in range(len(data))]
+        )
+        >= 0.97
+    )
 
 
-def test_auto_is_the_fastest_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_fastest_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path))
     first = resolve_engine("enet-camvid").passport
     (race,) = tmp_path.glob("*.race.json")
     times = json.loads(race.read_text())
-    assert times["faster"] == min(times["latency_ms"], key=times["latency_ms"].get) == first.precision
+    assert (
+        times["faster"] == min(times["latency_ms"], key=times["latency_ms"].get) == first.precision
+    )
     race.write_text(json.dumps({"faster": "int8", "latency_ms": {}}))
     assert resolve_engine("enet-camvid").passport.precision == "int8"  # not measured again
     race.write_text("damaged")

@@ -3,7 +3,7 @@
 Precision is a compile hint for the float parts; everything else is in the graph.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgeseg.backends.proof import Reference
 from edgeseg.errors import EdgesegError, EngineError, InputError
 from edgeseg.graph.network import Network
 from edgeseg.passport import Passport
+from edgeseg.reporter import Reporter
 from edgeseg.types import Image
 
 TARGET = "cpu"
@@ -57,7 +58,7 @@ class OpenVinoBackend(Backend):
         final: Path,
         options: PlanOptions,
         frames: Iterable[Image] | None,
-        say: Callable[[str], None],
+        reporter: Reporter,
         known: Reference | None = None,
     ) -> Built:
         """Compile ``network`` in the fastest form that labels as the ONNX file does.
@@ -67,12 +68,12 @@ class OpenVinoBackend(Backend):
         """
         config = session.settings(precision)
         if session.INT8_KERNELS in config:
-            say(
+            reporter.info(
                 "INT8 is not exact on this processor (no VNNI), so the quantized net is computed in float: the labels "
                 "of other targets, no faster than `precision=fp32`"
             )
 
-        chosen = forms.choose(network, precision, options.unpool, known, say)
+        chosen = forms.choose(network, precision, options.unpool, known, reporter)
         config = session.settings(precision, chosen.form.floats)
 
         # The same form once more, with logits as its output.
@@ -91,8 +92,7 @@ class OpenVinoBackend(Backend):
             library_version=session.library_version(),
             device=name,
             device_features=features,
-            settings=config,
-            form=forms.facts(chosen),
+            facts=forms.facts(chosen, config),
             proof=proof,
         )
 
@@ -128,7 +128,7 @@ class OpenVinoBackend(Backend):
 
         # OpenVINO does not list VNNI, which engines that run INT8 kernels need.
         is_quantized = passport.precision not in session.FLOATS
-        runs_int8 = is_quantized and session.INT8_KERNELS not in passport.settings
+        runs_int8 = is_quantized and session.INT8_KERNELS not in passport.openvino.config
         if not missing and runs_int8 and not session.int8_is_exact():
             missing = ["VNNI"]
 
@@ -156,7 +156,7 @@ def prepare_to_open(passport: Passport) -> None:
     ------
     EngineError : the engine needs the extension, which cannot be built or loaded here.
     """
-    if passport.form.get("unpool") != session.EXTENSION:
+    if passport.openvino.unpool != session.EXTENSION:
         return
 
     try:

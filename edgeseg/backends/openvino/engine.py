@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeseg.backends.engine import Engine
 from edgeseg.backends.openvino import session
+from edgeseg.capabilities import LOGITS
 from edgeseg.errors import EngineError
 from edgeseg.passport import Passport
 from edgeseg.types import Float, Image
@@ -41,7 +42,7 @@ def pack(labels: bytes, scores: bytes | None) -> bytes:
     return b"".join([_MAGIC, lengths, labels, difference])
 
 
-def unpack(data: bytes, name: str) -> tuple[bytes, Callable[[], bytes | None]]:
+def unpack(data: bytes, name: str) -> tuple[bytes, Callable[[], bytes] | None]:
     """Split the content of an engine file into its blobs.
 
     Parameters
@@ -51,8 +52,8 @@ def unpack(data: bytes, name: str) -> tuple[bytes, Callable[[], bytes | None]]:
 
     Returns
     -------
-    The labels' blob, and a function that returns the logits' blob (or ``None``). It is a function
-    because logits are seldom used.
+    The labels' blob, and a function that returns the logits' blob; ``None`` instead of the function
+    if the network has no logits. It is a function because logits are seldom used.
 
     Raises
     ------
@@ -60,20 +61,23 @@ def unpack(data: bytes, name: str) -> tuple[bytes, Callable[[], bytes | None]]:
 
     Examples
     --------
-    >>> labels, scores = unpack(pack(b"label blob", None), "net")
-    >>> labels, scores()
+    >>> unpack(pack(b"label blob", None), "net")
     (b'label blob', None)
     """
     start = len(_MAGIC) + _LENGTH.size
     if not data.startswith(_MAGIC) or len(data) < start:
-        raise EngineError(f"{name}: not an edgeseg engine for the cpu target", hint="Build it: `build_engine()`.")
+        raise EngineError(
+            f"{name}: not an edgeseg engine for the cpu target", hint="Build it: `build_engine()`."
+        )
 
     length, scores_length = _LENGTH.unpack_from(data, len(_MAGIC))
     labels = data[start : start + length]
     difference = data[start + length :]
+    if not difference:
+        return labels, None
 
-    def scores() -> bytes | None:
-        return _xor(zlib.decompress(difference), labels)[:scores_length] if difference else None
+    def scores() -> bytes:
+        return _xor(zlib.decompress(difference), labels)[:scores_length]
 
     return labels, scores
 
@@ -94,6 +98,10 @@ class OpenVinoEngine(Engine):
     passport : the engine's passport.
     data : content of the engine file.
 
+    Attributes
+    ----------
+    capabilities : ``LOGITS`` if the file holds a graph that returns logits.
+
     Raises
     ------
     EngineError : ``data`` is no engine of the cpu target, or OpenVINO cannot open it.
@@ -104,6 +112,7 @@ class OpenVinoEngine(Engine):
         blob, self._scores_blob = unpack(data, passport.name)
         self._request = _open(passport, blob)
         self._scores_request: Any = None  # opened by the first call of `logits`
+        self.capabilities = frozenset() if self._scores_blob is None else frozenset({LOGITS})
 
     def _labels(self, frame: Image) -> Image:
         """Return the label map of a frame; a copy, since OpenVINO reuses its output."""
@@ -113,20 +122,24 @@ class OpenVinoEngine(Engine):
     def _logits(self, frame: Image) -> Float:
         """Return the logits of a frame; their graph is opened by the first call."""
         if self._scores_request is None:
-            blob = self._scores_blob()
-            if blob is None:
-                raise EngineError(f"{self.passport.name}: this net gives a label map, no scores")
-            self._scores_request = _open(self.passport, blob)
+            assert self._scores_blob is not None  # `logits` asks the capabilities first
+            self._scores_request = _open(self.passport, self._scores_blob())
 
         self._scores_request.infer({0: frame[None]}, share_inputs=True)
         channels_last = self._scores_request.get_output_tensor(0).data[0]
         return np.ascontiguousarray(channels_last.transpose(2, 0, 1), np.float32)
 
+    def _release(self) -> None:
+        """Drop both infer requests: OpenVINO frees a compiled graph with its last request."""
+        self._request = None
+        self._scores_request = None
+        self._scores_blob = None
+
 
 def _open(passport: Passport, blob: bytes) -> Any:
     """Return an infer request for a blob; raise ``EngineError`` if OpenVINO cannot open it."""
     try:
-        compiled = session.core().import_model(io.BytesIO(blob), "CPU", passport.settings)
+        compiled = session.core().import_model(io.BytesIO(blob), "CPU", passport.openvino.config)
     except RuntimeError as error:
         raise EngineError(
             f"{passport.name}: OpenVINO cannot open the engine",

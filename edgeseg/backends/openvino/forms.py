@@ -7,9 +7,8 @@ So this module compiles several forms, times them in turns, and compares them wi
 (``edgeseg.backends.proof``).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import onnx
 
@@ -18,12 +17,14 @@ from edgeseg.backends.openvino import session
 from edgeseg.backends.openvino.extension import build as extension
 from edgeseg.backends.proof import Reference, Verdict, failed, judge, least_agreement
 from edgeseg.errors import EdgesegError
-from edgeseg.graph.graph import copied
 from edgeseg.graph.lowering import LoweringOptions, lower
 from edgeseg.graph.network import Network
+from edgeseg.graph.nodes import copied
 from edgeseg.graph.passes.float_rounding import quantized_readers, round_in_float
 from edgeseg.graph.passes.fold_batchnorm import name_nodes
+from edgeseg.passport import OpenVinoFacts
 from edgeseg.precision import INT8
+from edgeseg.reporter import SILENT, Reporter
 
 SEARCH, COMPARE = "search", "compare"  # ways to find the argmax
 SIGNED, UNSIGNED = "signed", "unsigned"  # INT8 activations
@@ -37,8 +38,6 @@ MAX_REPAIRS = 6
 # The share of equal labels that is accepted if the differences come from many layers, none of them
 # wrong.
 SPREAD_AGREEMENT = 0.98
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class Form:
 
     Examples
     --------
-    >>> Form(floats="bf16").to_dict()
-    {'argmax': 'search', 'unpool': 'native', 'floats': 'bf16', 'activations': 'signed'}
+    >>> Form(floats="bf16").activations
+    'signed'
     """
 
     argmax: str = SEARCH
@@ -64,18 +63,6 @@ class Form:
     activations: str = SIGNED
     floats: str = "fp32"
     rounded: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the form as plain values, for the passport."""
-        values = {
-            "argmax": self.argmax,
-            "unpool": self.unpool,
-            "floats": self.floats,
-            "activations": self.activations,
-        }
-        if self.rounded:
-            values["rounded_in_float"] = ", ".join(self.rounded)
-        return values
 
 
 @dataclass(frozen=True)
@@ -154,7 +141,7 @@ def compile_form(network: Network, form: Form, precision: str, *, scores: bool =
 
 
 def choose(
-    network: Network, precision: str, unpool: str = AUTO, known: Reference | None = None, say: Say = lambda _: None
+    network: Network, precision: str, unpool: str = AUTO, known: Reference | None = None, reporter: Reporter = SILENT
 ) -> Chosen:
     """Compile a network in the fastest form that labels as its ONNX file does.
 
@@ -164,7 +151,7 @@ def choose(
     precision : ``fp32``, ``bf16``, or an INT8 one.
     unpool : ``auto``, ``native`` or ``plugin``, as in ``PlanOptions``.
     known : labels of the ONNX file for a few frames; ``None``: no proof.
-    say : takes progress messages.
+    reporter : receives messages.
 
     Raises
     ------
@@ -172,42 +159,49 @@ def choose(
     GraphError : OpenVINO cannot compile the network.
     """
     if precision in session.FLOATS:
-        chosen = _fastest(network, default_form(precision), precision, unpool, say)
-        return _proven(network, precision, chosen, known, say)
-    return _choose_int8(network, precision, unpool, known, say)
+        chosen = _fastest(network, default_form(precision), precision, unpool, reporter)
+        return _proven(network, precision, chosen, known, reporter)
+    return _choose_int8(network, precision, unpool, known, reporter)
 
 
-def _choose_int8(network: Network, precision: str, unpool: str, known: Reference | None, say: Say) -> Chosen:
+def _choose_int8(network: Network, precision: str, unpool: str, known: Reference | None, reporter: Reporter) -> Chosen:
     """Compile a Q/DQ network with its float parts in BF16, else in FP32, else repaired."""
     network = named(network)
     first = default_form(precision)
     if known is None:
         # Without a reference it is unknown whether BF16 would change labels.
-        return _fastest(network, replace(first, floats="fp32"), precision, unpool, say)
+        return _fastest(network, replace(first, floats="fp32"), precision, unpool, reporter)
     least = least_agreement(network)
 
-    # Float parts in BF16, if the processor computes it.
+    # Float parts in BF16, if the processor computes it. One graph shows whether labels change;
+    # only then the other graphs are compiled.
     if first.floats != "fp32":
-        chosen = _fastest(network, first, precision, unpool, say)
-        verdict = judge(known, chosen.compiled, INT8, least)
-        if verdict.passed and verdict.is_surely(SAME_IN_BF16):
-            return replace(chosen, verdict=verdict)
+        compiled = compile_form(network, first, precision)
+        if judge(known, compiled, INT8, least).is_surely(SAME_IN_BF16):
+            chosen = _fastest(network, first, precision, unpool, reporter, compiled)
+            verdict = judge(known, chosen.compiled, INT8, least)
+            if verdict.passed and verdict.is_surely(SAME_IN_BF16):
+                return replace(chosen, verdict=verdict)
 
     # Float parts in FP32.
     form = replace(first, floats="fp32")
-    chosen = _fastest(network, form, precision, unpool, say)
+    chosen = _fastest(network, form, precision, unpool, reporter)
     verdict = judge(known, chosen.compiled, INT8, least)
     if verdict.passed:
         return replace(chosen, verdict=verdict)
-    return _repaired(network, precision, unpool, known, replace(chosen, verdict=verdict), say)
+    return _repaired(network, precision, unpool, known, replace(chosen, verdict=verdict), reporter)
 
 
-def _repaired(network: Network, precision: str, unpool: str, known: Reference, wrong: Chosen, say: Say) -> Chosen:
+def _repaired(
+    network: Network, precision: str, unpool: str, known: Reference, wrong: Chosen, reporter: Reporter
+) -> Chosen:
     """Find a form that labels correctly: with other activations, or with some layers in float."""
     least = least_agreement(network)
     assert wrong.verdict is not None
     runtimes = f"OpenVINO {session.library_version()}, {known.runtime}"
-    say(f"the engine gives {100 * wrong.verdict.agreement:.2f} % of the file's labels: looking for the wrong layers")
+    reporter.info(
+        f"the engine gives {100 * wrong.verdict.agreement:.2f} % of the file's labels: looking for the wrong layers"
+    )
 
     # Compute the wrong layers in float, with either kind of activations.
     other = replace(wrong.form, activations=UNSIGNED if wrong.form.activations == SIGNED else SIGNED)
@@ -215,11 +209,11 @@ def _repaired(network: Network, precision: str, unpool: str, known: Reference, w
         layers = wrong_layers(network, form, precision, known, least)
         if layers is None:
             continue
-        chosen = _fastest(network, replace(form, argmax=SEARCH, rounded=layers), precision, unpool, say)
+        chosen = _fastest(network, replace(form, argmax=SEARCH, rounded=layers), precision, unpool, reporter)
         verdict = judge(known, chosen.compiled, INT8, least)
         if verdict.passed:
             if layers:
-                say(
+                reporter.info(
                     f"computed in float, rounded as the file rounds: {', '.join(layers)}; "
                     f"their INT8 gives other values than the file ({runtimes})"
                 )
@@ -227,7 +221,7 @@ def _repaired(network: Network, precision: str, unpool: str, known: Reference, w
 
     # Accept small differences that no layer explains.
     if wrong.verdict.agreement >= SPREAD_AGREEMENT and known.lost_class(wrong.compiled) is None:
-        say(
+        reporter.info(
             f"warning: {100 * (1 - wrong.verdict.agreement):.2f} % of the labels are not the file's, by rounding in "
             f"many layers; no class is lost ({runtimes})"
         )
@@ -235,7 +229,7 @@ def _repaired(network: Network, precision: str, unpool: str, known: Reference, w
     raise failed(network.name, precision, wrong.verdict, runtimes.split(", "))
 
 
-def _proven(network: Network, precision: str, chosen: Chosen, known: Reference | None, say: Say) -> Chosen:
+def _proven(network: Network, precision: str, chosen: Chosen, known: Reference | None, reporter: Reporter) -> Chosen:
     """Add the verdict to a float engine; raise ``CheckFailedError`` if it labels wrongly."""
     if known is None:
         return chosen
@@ -315,17 +309,28 @@ def named(network: Network) -> Network:
 # -- The fastest of several forms --------------------------------------------------------------------
 
 
-def _fastest(network: Network, form: Form, precision: str, unpool: str, say: Say) -> Chosen:
-    """Compile ``form`` with the fastest ways to find the argmax and to unpool."""
+def _fastest(
+    network: Network,
+    form: Form,
+    precision: str,
+    unpool: str,
+    reporter: Reporter,
+    known: "session.Compiled | None" = None,
+) -> Chosen:
+    """Compile ``form`` with the fastest ways to find the argmax and to unpool.
+
+    ``known`` is ``form`` compiled, if it is compiled already.
+    """
     # Time both ways to find the argmax. A network that returns labels needs no argmax.
     forms = {SEARCH: form}
+    compiled = {SEARCH: known or compile_form(network, form, precision)}
     if network.form != "labels":
         forms[COMPARE] = replace(form, argmax=COMPARE)
-    compiled = {name: compile_form(network, one, precision) for name, one in forms.items()}
+        compiled[COMPARE] = compile_form(network, forms[COMPARE], precision)
     times = session.trial(compiled) if len(compiled) > 1 else {}
     best = min(times, key=lambda name: times[name]) if times else SEARCH
     fastest = Chosen(forms[best], compiled[best], times)
-    if not _unpools_by_extension(network, fastest.form, unpool, say):
+    if not _unpools_by_extension(network, fastest.form, unpool, reporter):
         return fastest
 
     # Time both ways to unpool.
@@ -339,10 +344,10 @@ def _fastest(network: Network, form: Form, precision: str, unpool: str, say: Say
     return fastest
 
 
-def _unpools_by_extension(network: Network, form: Form, unpool: str, say: Say) -> bool:
+def _unpools_by_extension(network: Network, form: Form, unpool: str, reporter: Reporter) -> bool:
     """Return True if the CPU extension can unpool in this network and can be loaded.
 
-    ``say`` gets the reason if it cannot be loaded; if ``unpool`` is ``plugin``, the error is
+    ``reporter`` gets the reason if it cannot be loaded; if ``unpool`` is ``plugin``, the error is
     raised.
     """
     options = LoweringOptions(plugin=True, unsigned=form.activations == UNSIGNED)
@@ -351,24 +356,31 @@ def _unpools_by_extension(network: Network, form: Form, unpool: str, say: Say) -
 
     try:
         if not extension.why_not() and not extension.library_path().is_file():
-            say("building the CPU extension, once: seconds")
+            reporter.info("building the CPU extension, once: seconds")
         extension.load()
     except EdgesegError as error:
         if unpool == PLUGIN:
             raise
-        say(f"unpooling by standard operators: {error}")
+        reporter.info(f"unpooling by standard operators: {error}")
         return False
     return True
 
 
-def facts(chosen: Chosen) -> dict[str, Any]:
-    """Return the form and its times as plain values, for the passport.
+def facts(chosen: Chosen, config: dict[str, str]) -> OpenVinoFacts:
+    """Return the form and its times, for the passport.
 
     Parameters
     ----------
     chosen : what ``choose`` returned.
+    config : compile settings of OpenVINO.
     """
-    values = chosen.form.to_dict()
-    for name, milliseconds in chosen.times.items():
-        values[f"latency_ms_{name}"] = f"{milliseconds:.3f}"
-    return values
+    form = chosen.form
+    return OpenVinoFacts(
+        config=config,
+        argmax=form.argmax,
+        unpool=form.unpool,
+        activations=form.activations,
+        floats=form.floats,
+        rounded_in_float=form.rounded,
+        latency_ms={name: round(milliseconds, 3) for name, milliseconds in chosen.times.items()},
+    )

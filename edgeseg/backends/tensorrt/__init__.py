@@ -1,5 +1,6 @@
-"""The TensorRT targets: ``tensorrt`` (Jetson, desktop, server) and ``tensorrt-rtx`` (GeForce RTX, built ahead of time).
+"""Implement the TensorRT targets ``tensorrt`` and ``tensorrt-rtx``.
 
-One code path for both and every version: a strongly typed network, precision in the graph alone. Neither library is
-imported before it is needed.
+``tensorrt`` is for Jetson, desktop and server; ``tensorrt-rtx`` is for GeForce RTX, and is built
+ahead of time. One code path serves both and every version: the network is strongly typed, and its
+precision is only in the graph. Neither library is imported before it is needed.
 """

@@ -1,4 +1,4 @@
-"""Which TensorRT there is: the module, its version, its log; and what this machine has to run it on."""
+"""Find the TensorRT that is installed: its Python module, its version and its log."""
 
 import functools
 import importlib
@@ -6,72 +6,117 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from edgeseg.errors import MissingDependencyError
 
 TENSORRT, RTX = "tensorrt", "tensorrt-rtx"
 TARGETS = (TENSORRT, RTX)
-# The two base wheels of TensorRT-RTX alone, without the package that joins them, are imported under the second name.
+
+# Modules to try per target. TensorRT-RTX without the package that joins its two base wheels is
+# imported under the second name.
 _MODULES = {TENSORRT: ("tensorrt",), RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+
 _OLDEST = {TENSORRT: (10, 3), RTX: (1, 2)}
 _INSTALL = {
-    TENSORRT: "On a Jetson it comes with JetPack 6.1 or newer: make the environment with --system-site-packages. "
-    'Elsewhere: pip install "edgeseg[tensorrt]".',
+    TENSORRT: "On a Jetson it comes with JetPack 6.1 or newer: make the environment with "
+    '--system-site-packages. Elsewhere: pip install "edgeseg[tensorrt]".',
     RTX: 'Install it: pip install "edgeseg[tensorrt-rtx]".',
 }
 _TOO_OLD = {
-    TENSORRT: "JetPack 5 and 6.0 have TensorRT 8, without strong typing: update to JetPack 6.1 or newer.",
+    TENSORRT: "JetPack 5 and 6.0 have TensorRT 8, without strong typing: use JetPack 6.1 or newer.",
     RTX: 'Update it: pip install -U "edgeseg[tensorrt-rtx]".',
+}
+
+# TensorRT's names of severities, and ours; all others are "verbose".
+_SEVERITIES = {
+    "INTERNAL_ERROR": "error",
+    "ERROR": "error",
+    "WARNING": "warning",
+    "INFO": "info",
 }
 
 
 @dataclass(frozen=True)
 class Message:
-    """One line of TensorRT's log. ``severity``: ``error``, ``warning``, ``info`` or ``verbose``."""
+    """Hold one line of TensorRT's log.
+
+    Attributes
+    ----------
+    severity : ``error``, ``warning``, ``info`` or ``verbose``.
+    text : the line.
+    """
 
     severity: str
     text: str
 
 
 class Log:
-    """What TensorRT says. A process has one for each library: TensorRT keeps the first it is given for good.
+    """Collect the messages of TensorRT.
 
-    Of errors and warnings, unless more is added to ``keeps``: a build says ten thousand other things.
+    A process has one log per library, because TensorRT keeps the first logger for good.
+
+    Parameters
+    ----------
+    trt : TensorRT's Python module.
+
+    Attributes
+    ----------
+    messages : the messages since ``heard`` was called.
+    keeps : severities that are kept: errors and warnings, unless more are added. A build logs ten
+        thousand other messages.
+    logger : the logger object for TensorRT.
     """
 
     def __init__(self, trt: Any) -> None:
         self.messages: list[Message] = []
-        names = {"INTERNAL_ERROR": "error", "ERROR": "error", "WARNING": "warning", "INFO": "info"}
-        severities = {getattr(trt.ILogger.Severity, key): name for key, name in names.items()}
-        kept, keeps = self.messages, {"error", "warning"}
-        self.keeps = keeps
+        self.keeps = {"error", "warning"}
+        messages = self.messages
+        keeps = self.keeps
+        severities = {getattr(trt.ILogger.Severity, key): ours for key, ours in _SEVERITIES.items()}
 
         class Logger(trt.ILogger):  # type: ignore[misc]
+            """Keep messages of some severities. It does not refer to the log, which owns it."""
+
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if (name := severities.get(severity, "verbose")) in keeps:
-                    kept.append(Message(name, message))
+                name = severities.get(severity, "verbose")
+                if name in keeps:
+                    messages.append(Message(name, message))
 
         self.logger = Logger()
 
     @contextmanager
     def heard(self) -> Iterator[list[Message]]:
-        """Collect what is said from here on."""
+        """Clear the messages, and yield the list of those that follow."""
         self.messages.clear()
         yield self.messages
 
     def last_error(self) -> str:
-        """The first error since ``heard``: what follows is its consequence. Without source positions; or ``""``."""
-        found = next((m.text for m in self.messages if m.severity == "error"), "")
-        return re.sub(r"^(\[[^\]]*\]\s*|Error Code \d+:\s*)+", "", found)[:300]
+        """Return the first error since ``heard``, without source positions; empty if there is none.
+
+        The errors that follow the first one are its consequences.
+        """
+        for message in self.messages:
+            if message.severity == "error":
+                return re.sub(r"^(\[[^\]]*\]\s*|Error Code \d+:\s*)+", "", message.text)[:300]
+        return ""
 
 
 @dataclass(frozen=True)
 class Library:
-    """An imported TensorRT. ``trt`` is its module, ``version`` as it says it."""
+    """Hold an imported TensorRT.
+
+    Attributes
+    ----------
+    target : ``tensorrt`` or ``tensorrt-rtx``.
+    trt : its Python module.
+    version : its version, as the module reports it.
+    log : its log.
+    """
 
     target: str
     trt: Any
@@ -81,23 +126,28 @@ class Library:
 
 @functools.cache
 def library(target: str) -> Library:
-    """Import the TensorRT of a target. Raises ``MissingDependencyError`` where it is absent, broken or too old."""
+    """Import the TensorRT of a target.
+
+    Parameters
+    ----------
+    target : ``tensorrt`` or ``tensorrt-rtx``.
+
+    Raises
+    ------
+    MissingDependencyError : it is not installed, cannot be loaded, or is too old.
+    """
     trouble = ""
     for name in _MODULES[target]:
         try:
             trt = importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-        except (ImportError, OSError, RuntimeError) as error:  # found, but its shared libraries are not
+        except (ImportError, OSError, RuntimeError) as error:
+            # The module is installed, but its shared libraries are not.
             trouble = str(error).splitlines()[0]
             continue
-        version = str(trt.__version__)
-        if _numbers(version) < _OLDEST[target]:
-            oldest = ".".join(map(str, _OLDEST[target]))
-            raise MissingDependencyError(
-                f"the installed {target} is too old", got=version, expected=f"{oldest} or newer", hint=_TOO_OLD[target]
-            )
-        return Library(target, trt, version, Log(trt))
+        return _checked(target, trt)
+
     raise MissingDependencyError(
         f"the target {target} needs the Python package {_MODULES[target][0]}",
         got=trouble or "not installed",
@@ -105,17 +155,51 @@ def library(target: str) -> Library:
     )
 
 
+def _checked(target: str, trt: ModuleType) -> Library:
+    """Return an imported TensorRT; raise ``MissingDependencyError`` if it is too old."""
+    version = str(trt.__version__)
+    if _numbers(version) < _OLDEST[target]:
+        oldest = ".".join(map(str, _OLDEST[target]))
+        raise MissingDependencyError(
+            f"the installed {target} is too old",
+            got=version,
+            expected=f"{oldest} or newer",
+            hint=_TOO_OLD[target],
+        )
+    return Library(target, trt, version, Log(trt))
+
+
 def opens(built: str, here: str) -> bool:
-    """Whether a version-compatible plan of one version opens in another: of the same major, and not an older one."""
-    return _numbers(built)[:1] == _numbers(here)[:1] and _numbers(built) <= _numbers(here)
+    """Return True if a version-compatible plan of one version opens in another.
+
+    It opens in the same version and in later ones of the same major.
+
+    Parameters
+    ----------
+    built : version of the TensorRT that built the plan.
+    here : version of the TensorRT that opens it.
+
+    Examples
+    --------
+    >>> opens("10.3.0", "10.13.0"), opens("10.13.0", "10.3.0"), opens("10.3.0", "11.0.0")
+    (True, False, False)
+    """
+    is_same_major = _numbers(built)[:1] == _numbers(here)[:1]
+    return is_same_major and _numbers(built) <= _numbers(here)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    """Return major and minor of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def is_installed(target: str) -> bool:
-    """Whether the TensorRT of a target can be imported."""
+    """Return True if the TensorRT of a target can be imported, and is new enough.
+
+    Parameters
+    ----------
+    target : ``tensorrt`` or ``tensorrt-rtx``.
+    """
     try:
         library(target)
     except MissingDependencyError:

@@ -1,11 +1,15 @@
-"""An ONNX graph to a TensorRT plan. The plan stays as TensorRT writes it: trtexec and DeepStream load it too."""
+"""Build a TensorRT plan from an ONNX graph.
+
+The plan stays as TensorRT writes it, so trtexec and DeepStream load it, too.
+"""
 
 import ast
+import contextlib
 import ctypes
 import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +17,41 @@ from typing import Any
 from onnx import ModelProto, NodeProto
 
 from edgeseg.backends.base import PlanOptions
-from edgeseg.backends.tensorrt.bindings import RTX, TENSORRT, Library, library
+from edgeseg.backends.tensorrt.bindings import RTX, TENSORRT, Library, Message, library
 from edgeseg.backends.tensorrt.cuda import has_gpu, why_no_gpu
 from edgeseg.errors import EngineError, GraphError, InputError
+from edgeseg.reporter import SILENT, Reporter
 
-# Compute capabilities that TensorRT-RTX builds for ahead of time, and what they are.
+# Compute capabilities that TensorRT-RTX builds for ahead of time, and their names.
 GPUS = {75: "RTX 20", 80: "A100", 86: "RTX 30", 89: "RTX 40", 120: "RTX 50", 121: "DGX Spark"}
+
+# Severities of messages that a user should see, and messages that are no fault of the network.
 _LOUD = ("error", "warning")
 _HARMLESS = (
-    "differs from one already registered",  # an application had TensorRT before us: no fault of the net
-    "Empty initializer",  # what Resize did not let one leave out before opset 13
+    "differs from one already registered",  # the application used TensorRT before edgeseg
+    "Empty initializer",  # before opset 13 such an input of Resize could not be left out
 )
-_SCOPE = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter says which module a node comes from
+
+# Metadata in which PyTorch's exporter names the module that a node comes from.
+_SCOPE = "pkg.torch.onnx.name_scopes"
+
+Shapes = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialized engine and what is known of it. ``sm`` is empty where no compute capabilities were given."""
+    """Hold a serialized engine and the facts about it.
+
+    Attributes
+    ----------
+    data : the engine as TensorRT serializes it.
+    library : the target.
+    version : version of the library that built it.
+    sm : compute capabilities it was built for ahead of time (86 for 8.6); empty if none were given.
+    layers : number of the network's layers.
+    seconds : duration of the build.
+    warnings : TensorRT's warnings and errors, each once.
+    """
 
     data: bytes
     library: str
@@ -47,89 +69,156 @@ def build_plan(
     options: PlanOptions | None = None,
     *,
     plugin: Path | None = None,
-    shapes: Sequence[Sequence[int]] = (),
-    on_step: Callable[[str, int, int], None] | None = None,
+    shapes: Shapes = (),
+    reporter: Reporter = SILENT,
 ) -> Plan:
-    """Compile ``model``, a deployed graph whose types say its precision, strongly typed.
+    """Compile a graph to a plan, strongly typed: the types in the graph are its precision.
 
-    ``plugin`` is a library with operators of the graph. ``shapes`` are the least, best and largest of ``frame``, where
-    some of its sizes are free. ``on_step`` is told (phase, step, steps). Raises
-    ``MissingDependencyError`` without the library, ``InputError`` for options the target lacks, ``GraphError`` naming
-    the node TensorRT cannot take, and ``EngineError`` where it takes the graph and fails to build it.
+    Parameters
+    ----------
+    model : a lowered graph, as ``graphs.graph_for`` returns it.
+    name : the network's name, for errors.
+    target : ``tensorrt`` or ``tensorrt-rtx``.
+    options : options of the build.
+    plugin : library with operators of the graph.
+    shapes : smallest, best and largest shape of ``frame``; empty if no dimension is dynamic.
+    reporter : receives the progress of each phase.
+
+    Raises
+    ------
+    MissingDependencyError : TensorRT is not installed.
+    InputError : the target does not support the options.
+    GraphError : TensorRT does not support a node; the error names it.
+    EngineError : there is no GPU, or TensorRT takes the graph and cannot build it.
     """
+    started = time.perf_counter()
     options = options or PlanOptions()
     found = library(target)
-    trt, started = found.trt, time.perf_counter()
     sm = _capabilities(found, options)
     if target == TENSORRT:
         _require_gpu(name)
-    with found.log.heard() as said:
-        builder = trt.Builder(found.log.logger)
-        if builder is None:  # TensorRT's Python module gives None where its own constructor failed
-            raise EngineError(f"{found.target} does not start", got=found.log.last_error() or "no reason given")
+
+    with found.log.heard() as messages:
+        builder = _builder(found)
         if plugin is not None:
+            # Only the builder may know the plugin of a version-compatible plan.
             load_plugin(found, plugin, builder if options.version_compatible else None)
-        network = builder.create_network(_strongly_typed(trt))
-        parser = trt.OnnxParser(network, found.log.logger)
-        if not parser.parse(model.SerializeToString()):
-            raise _unparsed(parser, model, name, found)
+
+        network, parser = _parsed(builder, found, model, name)
+
+        # Configure the build.
         config = _config(builder, found, options, sm)
         if options.version_compatible:
-            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-            ours = [] if plugin is None else [str(plugin)]
-            config.plugins_to_serialize = [*parser.get_used_vc_plugin_libraries(), *ours]
+            _make_compatible(config, parser, found, plugin)
         if shapes:
             profile = builder.create_optimization_profile()
             profile.set_shape("frame", *map(tuple, shapes))
             config.add_optimization_profile(profile)
-        if on_step is not None:
-            config.progress_monitor = _monitor(trt, on_step)
+        if reporter is not SILENT:
+            config.progress_monitor = _monitor(found.trt, reporter)
         cache = _timing_cache(config, options) if target == TENSORRT else None
+
+        # Build.
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
             raise _unbuilt(name, found)
         if cache is not None and options.timing_cache is not None:
-            from edgeseg.files import write_bytes
+            _write_timing_cache(config, options.timing_cache)
 
-            write_bytes(options.timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
-        loud = (m.text.strip() for m in said if m.severity in _LOUD and not any(h in m.text for h in _HARMLESS))
-        warnings = tuple(dict.fromkeys(loud))
-        layers = int(network.num_layers)
-    return Plan(
-        bytes(memoryview(serialized)), found.target, found.version, sm, layers, time.perf_counter() - started, warnings
-    )
+        return Plan(
+            data=bytes(memoryview(serialized)),
+            library=found.target,
+            version=found.version,
+            sm=sm,
+            layers=int(network.num_layers),
+            seconds=time.perf_counter() - started,
+            warnings=_warnings(messages),
+        )
+
+
+def _builder(found: Library) -> Any:
+    """Return TensorRT's builder; raise ``EngineError`` if it does not start."""
+    builder = found.trt.Builder(found.log.logger)
+    if builder is None:  # TensorRT's Python module returns None if its own constructor fails
+        reason = found.log.last_error() or "no reason given"
+        raise EngineError(f"{found.target} does not start", got=reason)
+    return builder
+
+
+def _parsed(builder: Any, found: Library, model: ModelProto, name: str) -> tuple[Any, Any]:
+    """Return TensorRT's network of a graph, and the parser that made it.
+
+    Raises ``GraphError`` if TensorRT does not support a node.
+    """
+    network = builder.create_network(_strongly_typed(found.trt))
+    parser = found.trt.OnnxParser(network, found.log.logger)
+    if not parser.parse(model.SerializeToString()):
+        raise _unparsed(parser, model, name, found)
+    return network, parser
+
+
+def _warnings(messages: Iterable[Message]) -> tuple[str, ...]:
+    """Return the texts of warnings and errors that a user should see, each once."""
+    texts: list[str] = []
+    for message in messages:
+        is_harmless = any(known in message.text for known in _HARMLESS)
+        if message.severity in _LOUD and not is_harmless:
+            texts.append(message.text.strip())
+    return tuple(dict.fromkeys(texts))
 
 
 def _unbuilt(name: str, found: Library) -> EngineError:
+    """Return the error for a graph that TensorRT takes, but cannot build."""
     reason = found.log.last_error() or "no reason given"
-    hint = "Try another `precision`, fewer GPUs in `sm` or a larger `workspace_mib`; or build with `target=cpu`."
-    if "Turing" in reason:  # it multiplies no FP32 matrices, and INT8 ones by FP16 scales alone
-        hint = "Leave 75 (RTX 20) out of `sm`; or build in fp16, where the net has no matrix products kept in FP32."
-    if "nvinfer_lean" in reason:  # the runtime that a version-compatible plan has inside
-        package = f"libnvinfer-lean{found.version.split('.')[0]}"
-        hint = f"Install TensorRT's lean runtime (sudo apt install {package}), or leave `version_compatible` out."
+    hint = "Try another `precision`, fewer GPUs in `sm`, a larger `workspace_mib`, or `target=cpu`."
+    if "Turing" in reason:
+        # Turing multiplies no FP32 matrices, and INT8 ones only with FP16 scales.
+        hint = (
+            "Leave 75 (RTX 20) out of `sm`; or build in fp16, if no matrix product stays in FP32."
+        )
+    if "nvinfer_lean" in reason:
+        # A version-compatible plan contains the lean runtime.
+        command = f"sudo apt install libnvinfer-lean{found.version.split('.')[0]}"
+        hint = f"Install TensorRT's lean runtime ({command}), or leave `version_compatible` out."
     return EngineError(f"{name}: {found.target} cannot build the engine", got=reason, hint=hint)
 
 
+# -- plugins ---------------------------------------------------------------------------------------
+
+# Libraries that the whole process knows, by target.
 _LOADED: set[tuple[str, Path]] = set()
-_KEPT: list[ctypes.CDLL] = []  # libraries of builders: layers made by them may outlive the builder
+
+# Libraries that only a builder knows. Layers that it made may outlive the builder, so the libraries
+# stay loaded.
+_KEPT: list[ctypes.CDLL] = []
 
 
 def load_plugin(found: Library, path: Path, builder: Any = None) -> None:
-    """Make a plugin library's operators known to TensorRT in this process, once. Raises ``EngineError``.
+    """Load a plugin library into TensorRT, once per process, so that its operators are known.
 
-    With ``builder`` known to it alone: TensorRT opens no plan that has a library inside whose operators the process
-    knows.
+    Parameters
+    ----------
+    found : the imported TensorRT.
+    path : the plugin library.
+    builder : load it into this builder only. TensorRT opens no plan that contains a library whose
+        operators the process already knows.
+
+    Raises
+    ------
+    EngineError : TensorRT cannot load it.
     """
     if (found.target, path) in _LOADED:
         return
+
     with found.log.heard():
-        registry = found.trt.get_plugin_registry() if builder is None else builder.get_plugin_registry()
-        if registry.load_library(str(path)) is None:
+        owner = found.trt if builder is None else builder
+        if owner.get_plugin_registry().load_library(str(path)) is None:
             raise EngineError(
-                f"{path}: {found.target} cannot load the plugin", got=found.log.last_error() or "no reason given",
+                f"{path}: {found.target} cannot load the plugin",
+                got=found.log.last_error() or "no reason given",
                 hint="Build it again: `build_plugin()`.",
-            )  # fmt: skip
+            )
+
     if builder is None:
         _LOADED.add((found.target, path))
     else:
@@ -137,17 +226,27 @@ def load_plugin(found: Library, path: Path, builder: Any = None) -> None:
 
 
 def plugin_is_loaded() -> bool:
-    """Whether ``load_plugin`` made a library known to the whole process."""
+    """Return True if ``load_plugin`` loaded a library for the whole process."""
     return bool(_LOADED)
 
 
+# -- configuration ---------------------------------------------------------------------------------
+
+
 def _strongly_typed(trt: Any) -> int:
-    """The network's flags. By name: the bit is another in TensorRT 10 than in 11, where it means something else."""
+    """Return the flags of a strongly typed network.
+
+    The bit is taken by name: TensorRT 10 and 11 number it differently, and the number of 10 means
+    something else in 11.
+    """
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
 def _capabilities(found: Library, options: PlanOptions) -> tuple[int, ...]:
-    """What to build for ahead of time; empty: for the GPU that is here, or portably (TensorRT-RTX)."""
+    """Return the compute capabilities to build for ahead of time.
+
+    If empty, the plan is for the GPU of this machine, or portable (TensorRT-RTX).
+    """
     if found.target != RTX:
         if options.sm:
             raise InputError(
@@ -156,112 +255,177 @@ def _capabilities(found: Library, options: PlanOptions) -> tuple[int, ...]:
                 hint=f"Build there; or ahead of time with `target={RTX}`.",
             )
         return ()
-    known = tuple(sm for sm in GPUS if hasattr(found.trt.ComputeCapability, f"SM{sm}"))
+
+    known = [sm for sm in GPUS if hasattr(found.trt.ComputeCapability, f"SM{sm}")]
     unknown = [sm for sm in options.sm if sm not in known]
     if unknown:
-        listed = ", ".join(f"{sm} ({GPUS[sm]})" for sm in known)
         raise InputError(
-            f"{RTX} {found.version} does not build for these GPUs", got=", ".join(map(str, unknown)), expected=listed
+            f"{RTX} {found.version} does not build for these GPUs",
+            got=", ".join(map(str, unknown)),
+            expected=", ".join(f"{sm} ({GPUS[sm]})" for sm in known),
         )
     return tuple(sorted(set(options.sm)))
 
 
 def _require_gpu(name: str) -> None:
-    if not has_gpu():
-        raise EngineError(
-            f"{name}: a TensorRT engine is built on the GPU it runs on, and there is none here",
-            got=why_no_gpu(),
-            hint=f"Build on the device; or ahead of time with `target={RTX}`; or for this CPU with `target=cpu`.",
-        )
+    """Raise ``EngineError`` if there is no GPU to build on."""
+    if has_gpu():
+        return
+    raise EngineError(
+        f"{name}: a TensorRT engine is built on the GPU it runs on, and there is none here",
+        got=why_no_gpu(),
+        hint=f"Build on the device; or ahead of time with `target={RTX}`; or use `target=cpu`.",
+    )
 
 
 def _config(builder: Any, found: Library, options: PlanOptions, sm: Sequence[int]) -> Any:
+    """Return TensorRT's configuration of the build."""
     trt = found.trt
     config = builder.create_builder_config()
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.level is not None:
         config.builder_optimization_level = options.level
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names for the profiler; costs nothing to run
+
+    # The profiler needs the names of layers; they cost no time when the plan runs.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+
     if sm:
         config.num_compute_capabilities = len(sm)
         for place, capability in enumerate(sm):
-            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), place)
+            value = getattr(trt.ComputeCapability, f"SM{capability}")
+            config.set_compute_capability(value, place)
     return config
 
 
+def _make_compatible(config: Any, parser: Any, found: Library, plugin: Path | None) -> None:
+    """Let later versions open the plan, and put the libraries that it needs into it."""
+    config.set_flag(found.trt.BuilderFlag.VERSION_COMPATIBLE)
+    libraries = list(parser.get_used_vc_plugin_libraries())
+    if plugin is not None:
+        libraries.append(str(plugin))
+    config.plugins_to_serialize = libraries
+
+
 def _timing_cache(config: Any, options: PlanOptions) -> Any:
-    if options.timing_cache is None:
-        return None
+    """Give the file of measured tactics to the build; return TensorRT's cache, or ``None``."""
     path = options.timing_cache
+    if path is None:
+        return None
+
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     if not config.set_timing_cache(cache, False):
-        raise InputError(f"{path}: is a timing cache of another GPU or TensorRT", hint="Delete it, or give another.")
+        raise InputError(
+            f"{path}: is a timing cache of another GPU or TensorRT",
+            hint="Delete it, or give another.",
+        )
     return cache
 
 
-def _monitor(trt: Any, on_step: Callable[[str, int, int], None]) -> Any:
+def _write_timing_cache(config: Any, path: Path) -> None:
+    """Write the tactics that were measured, old ones included."""
+    from edgeseg.files import write_bytes
+
+    write_bytes(path, bytes(memoryview(config.get_timing_cache().serialize())))
+
+
+def _monitor(trt: Any, reporter: Reporter) -> Any:
+    """Return TensorRT's progress monitor, which reports each phase as a task."""
+
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Report the steps of all phases. A phase may finish before its last step."""
+
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
+            self.done: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
-            on_step(phase_name, 0, num_steps)
+            self._report(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            on_step(phase_name, step + 1, self.steps.get(phase_name, 0))
+            self._report(phase_name, step + 1)
             return True
 
         def phase_finish(self, phase_name: str) -> None:
+            total = self.steps.get(phase_name, 0)
+            if self.done.get(phase_name) != total:
+                self._report(phase_name, total)
             self.steps.pop(phase_name, None)
+            self.done.pop(phase_name, None)
+
+        def _report(self, phase_name: str, done: int) -> None:
+            self.done[phase_name] = done
+            reporter.progress(f"build: {phase_name}", done, self.steps.get(phase_name, 0))
 
     return Monitor()
 
 
-# -- what the parser cannot take ---------------------------------------------------------------------------------------
+# -- graphs that the parser does not take ----------------------------------------------------------
 
 
 def _unparsed(parser: Any, model: ModelProto, name: str, found: Library) -> GraphError:
-    """The parser's first error, about the node it names, with what to do."""
+    """Return the parser's first error, with the node that it names and advice."""
     if not parser.num_errors:
-        return GraphError(f"{name}: {found.target} cannot read the graph", got=found.log.last_error() or "no reason")
+        reason = found.log.last_error() or "no reason"
+        return GraphError(f"{name}: {found.target} cannot read the graph", got=reason)
+
+    # Find the node and the layer of the model that it comes from.
     error = parser.get_error(0)
     index = int(error.node())
-    node = model.graph.node[index] if 0 <= index < len(model.graph.node) else None
-    others = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
-    where = f"node {index}" if node is None else f"{node.op_type} node {node.name or node.output[0]!r}"
+    node: NodeProto | None = None
+    where = f"node {index}"
+    if 0 <= index < len(model.graph.node):
+        node = model.graph.node[index]
+        where = f"{node.op_type} node {node.name or node.output[0]!r}"
     layer = _source_layer(node)
+    if layer:
+        where += f" of layer {layer}"
+    if parser.num_errors > 1:
+        where += f" (and {parser.num_errors - 1} more)"
+
     reason = re.sub(r"\s+", " ", str(error.desc())).strip()[:300]
     return GraphError(
-        f"{name}: {found.target} {found.version} cannot take {where}{f' of layer {layer}' if layer else ''}{others}",
+        f"{name}: {found.target} {found.version} cannot take {where}",
         got=reason,
         hint=_advice(node, reason),
     )
 
 
 def _source_layer(node: NodeProto | None) -> str:
-    """The PyTorch module a node was exported from, where the file says so."""
-    scopes = next((p.value for p in getattr(node, "metadata_props", ()) if p.key == _SCOPE), "")
-    try:
-        path = ast.literal_eval(scopes) if scopes else []
-    except (ValueError, SyntaxError):
+    """Return the PyTorch module that a node was exported from; empty if the file does not say."""
+    scopes = ""
+    for entry in getattr(node, "metadata_props", ()):
+        if entry.key == _SCOPE:
+            scopes = entry.value
+            break
+
+    path: Any = None
+    with contextlib.suppress(ValueError, SyntaxError):
+        path = ast.literal_eval(scopes)
+    if not isinstance(path, list) or len(path) < 2:
         return ""
-    return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""  # the last is the node's own
+    return str(path[-2])  # the last one is the node's own
 
 
 def _advice(node: NodeProto | None, reason: str) -> str:
+    """Return what to do about a node that TensorRT does not take, by the text of its error."""
     if node is not None and node.domain not in ("", "ai.onnx"):
-        return f"{node.op_type} is of the domain {node.domain!r}, no standard operator: export without it."
+        what = f"{node.op_type} is of the domain {node.domain!r}, no standard operator"
+        return f"{what}: export the net without it."
     if re.search(r"zero.?point", reason, re.I):
-        return "TensorRT takes symmetric INT8 only: quantize like that, or build the float file with `precision=int8`."
+        return "TensorRT takes only symmetric INT8: build the float file with `precision=int8`."
+
     about_types = re.search(r"type|float|half|int8", reason, re.I)
     if about_types and re.search(r"mismatch|same|must|expect", reason, re.I):
-        return "TensorRT does not mix the types there: build with `precision=fp32` to see whether a cast is the cause."
+        return "TensorRT does not mix these types: try `precision=fp32`, to see if a cast is wrong."
     if re.search(r"no importer|not supported|unsupported|plugin", reason, re.I):
-        return "TensorRT lacks the operator in this form: export the net without it; `target=cpu` may run it as it is."
+        return "TensorRT lacks this operator: export the net without it; `target=cpu` may run it."
     return "Export the net with fixed sizes and opset 17 to 20; `target=cpu` may run it as it is."
+
+
+# -- NVIDIA's tool ---------------------------------------------------------------------------------
 
 
 def trtexec(
@@ -271,31 +435,62 @@ def trtexec(
     options: PlanOptions,
     sm: Sequence[int],
     plugin: Path | None = None,
-    shapes: Sequence[Sequence[int]] = (),
+    shapes: Shapes = (),
 ) -> tuple[str, str]:
-    """The commands of NVIDIA's tool that build the same plan from the same graph, and that time the plan.
+    """Return the commands of NVIDIA's trtexec that build the same plan, and that time it.
 
-    ``shapes`` as for ``build_plan``; what is timed is the best.
+    Parameters
+    ----------
+    plan, graph : file names of the plan and of the graph.
+    target : ``tensorrt`` or ``tensorrt-rtx``.
+    options : options of the build.
+    sm : compute capabilities that the plan is built for ahead of time.
+    plugin : library with operators of the graph.
+    shapes : smallest, best and largest shape of ``frame``, as for ``build_plan``. The best one is
+        timed.
+
+    Examples
+    --------
+    >>> build, run = trtexec("e.engine", "e.graph.onnx", "tensorrt", PlanOptions(level=3), ())
+    >>> run
+    'trtexec --loadEngine=e.engine --useCudaGraph --noDataTransfers'
     """
     program = "tensorrt_rtx" if target == RTX else "trtexec"
-    words = [program, f"--onnx={graph}", f"--saveEngine={plan}", "--skipInference"]
-    if target == TENSORRT:
-        words.append("--stronglyTyped")
-    if options.workspace_mib is not None:
-        words.append(f"--memPoolSize=workspace:{options.workspace_mib}M")
-    if options.level is not None:
-        words.append(f"--builderOptimizationLevel={options.level}")
-    if options.timing_cache is not None:
-        words.append(f"--timingCacheFile={options.timing_cache}")
-    if sm:
-        words.append("--computeCapabilities=" + ",".join(map(str, sm)))
+    build = [program, f"--onnx={graph}", f"--saveEngine={plan}", "--skipInference"]
     run = [program, f"--loadEngine={plan}", "--useCudaGraph", "--noDataTransfers"]
+    build += _build_flags(target, options, sm)
+
     if shapes:
-        said = ["frame:" + "x".join(map(str, shape)) for shape in shapes]
-        words += [f"--{which}Shapes={shape}" for which, shape in zip(("min", "opt", "max"), said, strict=True)]
-        run.append(f"--shapes={said[1]}")
-    loads = [] if plugin is None else [f"--dynamicPlugins={plugin}"]
-    if options.version_compatible:  # the plugin is inside; the same flag allows the plan's own code to run
-        inside = [] if plugin is None else [f"--setPluginsToSerialize={plugin}"]
-        return shlex.join([*words, "--versionCompatible", *loads, *inside]), shlex.join([*run, "--versionCompatible"])
-    return shlex.join([*words, *loads]), shlex.join([*run, *loads])
+        ranges = ["frame:" + "x".join(map(str, shape)) for shape in shapes]
+        for which, text in zip(("min", "opt", "max"), ranges, strict=True):
+            build.append(f"--{which}Shapes={text}")
+        run.append(f"--shapes={ranges[1]}")
+
+    # A version-compatible plan contains the plugin. The flag that builds such a plan also lets the
+    # code in it run.
+    if options.version_compatible:
+        build.append("--versionCompatible")
+        run.append("--versionCompatible")
+    if plugin is not None:
+        build.append(f"--dynamicPlugins={plugin}")
+        if options.version_compatible:
+            build.append(f"--setPluginsToSerialize={plugin}")
+        else:
+            run.append(f"--dynamicPlugins={plugin}")
+    return shlex.join(build), shlex.join(run)
+
+
+def _build_flags(target: str, options: PlanOptions, sm: Sequence[int]) -> list[str]:
+    """Return trtexec's flags for the options of a build."""
+    flags: list[str] = []
+    if target == TENSORRT:
+        flags.append("--stronglyTyped")
+    if options.workspace_mib is not None:
+        flags.append(f"--memPoolSize=workspace:{options.workspace_mib}M")
+    if options.level is not None:
+        flags.append(f"--builderOptimizationLevel={options.level}")
+    if options.timing_cache is not None:
+        flags.append(f"--timingCacheFile={options.timing_cache}")
+    if sm:
+        flags.append("--computeCapabilities=" + ",".join(map(str, sm)))
+    return flags

@@ -1,11 +1,14 @@
-"""CUDA from Python: cuda-python, or pycuda where the device has that. Nothing is imported or made at import."""
+"""Use CUDA from Python: by cuda-python, or by pycuda on a device that has it.
+
+Importing this module imports no binding and creates no context.
+"""
 
 import contextlib
 import ctypes
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,21 +17,28 @@ import numpy.typing as npt
 from edgeseg.errors import EngineError, InputError, MissingDependencyError
 
 BINDINGS = ("cuda-python", "pycuda")
-CHOICE = "EDGESEG_CUDA"  # the environment variable that names one of them
+CHOICE = "EDGESEG_CUDA"  # environment variable that names one of them
 _NO_ERROR = 0
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CU_DEVICE_ATTRIBUTE_...
 _DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _DRIVERS = ("libcuda.so.1", "libcuda.so") if sys.platform != "win32" else ("nvcuda.dll",)
-_REASONS = {34: "only CUDA's stub library is found", 100: "no CUDA device", 803: "the driver and CUDA do not match"}
+
+# Codes of the driver, and what they mean for the user.
+_REASONS = {
+    34: "only CUDA's stub library is found",
+    100: "no CUDA device",
+    803: "the driver and CUDA do not match",
+}
 
 Bytes = npt.NDArray[np.uint8]
 
 
-# -- what there is, asked of the driver itself, which needs no binding -------------------------------------------------
+# -- the devices, by the driver itself: that needs no binding --------------------------------------
 
 
 @functools.cache
 def _driver() -> ctypes.CDLL | None:
+    """Load the NVIDIA driver's library; return None if there is none."""
     for name in _DRIVERS:
         with contextlib.suppress(OSError):
             return ctypes.CDLL(name)
@@ -37,152 +47,203 @@ def _driver() -> ctypes.CDLL | None:
 
 @functools.cache
 def _devices() -> tuple[int, str]:
-    """How many CUDA devices there are, and why none."""
+    """Return the number of CUDA devices, and the reason if there is none."""
     driver = _driver()
     if driver is None:
         return 0, "no NVIDIA driver"
+
     count = ctypes.c_int(0)
-    code = int(driver.cuInit(0)) or int(driver.cuDeviceGetCount(ctypes.byref(count)))
+    code = int(driver.cuInit(0))
+    if code == _NO_ERROR:
+        code = int(driver.cuDeviceGetCount(ctypes.byref(count)))
     if code != _NO_ERROR:
         return 0, _REASONS.get(code, f"the NVIDIA driver gives error {code}")
     return count.value, "" if count.value else "no CUDA device"
 
 
 def has_gpu() -> bool:
-    """Whether there is a CUDA device to build and run on."""
+    """Return True if there is a CUDA device to build and run on."""
     return _devices()[0] > 0
 
 
 def why_no_gpu() -> str:
-    """What is missing, in a few words; ``""`` where a device is there."""
+    """Return in a few words why there is no CUDA device; empty if there is one."""
     return _devices()[1]
 
 
 @functools.cache
 def device() -> tuple[str, int]:
-    """The first CUDA device's name and compute capability (86: 8.6). Call it where ``has_gpu``."""
-    driver, number = _driver(), _first()
+    """Return the name and the compute capability of the first CUDA device; call ``has_gpu`` first.
+
+    Returns
+    -------
+    The name, and the compute capability as a whole number: 86 for 8.6.
+    """
+    driver = _driver()
     assert driver is not None
+    number = _first()
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), number)
-    return name.value.decode(errors="replace"), 10 * _attribute(_MAJOR) + _attribute(_MINOR)
+    capability = 10 * _attribute(_MAJOR) + _attribute(_MINOR)
+    return name.value.decode(errors="replace"), capability
 
 
 def is_integrated() -> bool:
-    """Whether the GPU works in the processor's own memory, as a Jetson's does: nothing has to be copied to it then."""
+    """Return True if the GPU works in the processor's own memory, as a Jetson's does.
+
+    Nothing has to be copied to such a GPU.
+    """
     return bool(_attribute(_INTEGRATED))
 
 
 def _first() -> ctypes.c_int:
-    driver, number = _driver(), ctypes.c_int(0)
+    """Return the driver's number of the first device."""
+    driver = _driver()
     assert driver is not None
     assert has_gpu()
+    number = ctypes.c_int(0)
     driver.cuDeviceGet(ctypes.byref(number), 0)
     return number
 
 
 def _call(code: int) -> None:
+    """Raise ``EngineError`` for an error code of the driver."""
     if code != _NO_ERROR:
         raise EngineError("CUDA failed", got=f"error {code} of the NVIDIA driver")
 
 
 def _attribute(which: int) -> int:
-    driver, value = _driver(), ctypes.c_int(0)
+    """Return an attribute of the first device, by the driver's number of the attribute."""
+    driver = _driver()
     assert driver is not None
+    value = ctypes.c_int(0)
     driver.cuDeviceGetAttribute(ctypes.byref(value), which, _first())
     return value.value
 
 
-# -- the binding -------------------------------------------------------------------------------------------------------
+# -- the binding -----------------------------------------------------------------------------------
 
 
 class Cuda(Protocol):
-    """What the runner needs of CUDA. Pointers, streams, events and graphs are numbers or the binding's own objects."""
+    """Describe what the engines need of CUDA.
+
+    Pointers, streams, events and graphs are numbers or the binding's own objects. Every method
+    raises ``EngineError`` if CUDA fails (pycuda raises its own errors).
+
+    Attributes
+    ----------
+    name : name of the binding.
+    has_graphs : True if it has CUDA graphs.
+    """
 
     name: str
     has_graphs: bool
 
     def allocate(self, size: int) -> int:
-        """``size`` bytes of device memory."""
+        """Allocate ``size`` bytes of device memory and return their address."""
 
     def free(self, pointer: int) -> None:
-        """Give device memory back."""
+        """Free device memory."""
 
     def allocate_host(self, size: int) -> Bytes:
-        """``size`` bytes of page-locked host memory."""
+        """Allocate ``size`` bytes of page-locked host memory and return them, (size,) uint8."""
 
     def free_host(self, host: Bytes) -> None:
-        """Give page-locked memory back."""
+        """Free page-locked memory."""
 
     def mapped(self, host: Bytes) -> int:
-        """The address by which the device sees page-locked memory."""
+        """Return the address at which the device sees page-locked memory."""
 
     def stream(self) -> Any:
-        """A new stream."""
+        """Create a stream and return it."""
+
+    def drop_stream(self, stream: Any) -> None:
+        """Destroy a stream."""
 
     def handle(self, stream: Any) -> int:
-        """A stream as TensorRT takes it."""
+        """Return the number that TensorRT takes for a stream."""
 
     def to_device(self, pointer: int, host: Bytes, stream: Any) -> None:
-        """Copy, without waiting."""
+        """Copy all of ``host`` to the device; do not wait."""
 
     def to_host(self, host: Bytes, pointer: int, stream: Any) -> None:
-        """Copy, without waiting."""
+        """Copy from the device until ``host`` is full; do not wait."""
 
     def copy(self, to: int, pointer: int, size: int, stream: Any) -> None:
-        """Copy on the device, without waiting."""
+        """Copy ``size`` bytes on the device; do not wait."""
 
     def event(self) -> Any:
-        """A new event that takes the time."""
+        """Create an event that records the time, and return it."""
+
+    def drop_event(self, event: Any) -> None:
+        """Destroy an event."""
 
     def record(self, event: Any, stream: Any) -> None:
-        """Put an event behind what the stream was given so far."""
+        """Record an event behind the work that a stream has so far."""
 
     def wait(self, event: Any) -> None:
         """Wait for an event."""
 
     def wait_for(self, handle: int, stream: Any) -> None:
-        """A stream waits for what another, by its handle (1 and 2: CUDA's default ones), was given so far."""
+        """Let ``stream`` wait for the work that another stream has so far.
+
+        Parameters
+        ----------
+        handle : the other stream by its handle; 1 and 2 are CUDA's default streams.
+        stream : the stream that waits.
+        """
 
     def milliseconds(self, start: Any, end: Any) -> float:
-        """Device time between two events that have come."""
+        """Return the device time between two events that are complete."""
 
     def begin_capture(self, stream: Any) -> None:
-        """What the stream is given from here on is kept in a graph, not run."""
+        """Begin to keep the work of a stream in a graph instead of running it."""
 
     def end_capture(self, stream: Any) -> Any:
-        """The graph, ready to launch."""
+        """End the capture and return the graph, ready to launch."""
 
     def launch(self, graph: Any, stream: Any) -> None:
-        """Run a graph."""
+        """Run a graph in a stream; do not wait."""
 
     def drop(self, graph: Any) -> None:
-        """Give a graph back."""
+        """Destroy a graph."""
 
 
 @functools.cache
 def binding() -> Cuda:
-    """The binding to use: the one ``EDGESEG_CUDA`` names, else cuda-python, else pycuda.
+    """Return the binding to use: the one that ``$EDGESEG_CUDA`` names, else cuda-python or pycuda.
 
-    Raises ``MissingDependencyError`` without either, and ``EngineError`` where there is no GPU.
+    Raises
+    ------
+    InputError : ``$EDGESEG_CUDA`` names no binding.
+    EngineError : there is no GPU.
+    MissingDependencyError : the binding is not installed; without a choice, neither is.
     """
     wanted = os.environ.get(CHOICE, "")
     if wanted and wanted not in BINDINGS:
-        raise InputError(f"{CHOICE} names no CUDA binding", got=repr(wanted), expected=" or ".join(BINDINGS))
+        expected = " or ".join(BINDINGS)
+        raise InputError(f"{CHOICE} names no CUDA binding", got=repr(wanted), expected=expected)
     if not has_gpu():
-        raise EngineError("no NVIDIA GPU to run on", got=why_no_gpu(), hint="The cpu target needs none.")
-    for name, make in (("cuda-python", CudaPython), ("pycuda", PyCuda)):
+        hint = "The cpu target needs none."
+        raise EngineError("no NVIDIA GPU to run on", got=why_no_gpu(), hint=hint)
+
+    classes: tuple[Callable[[], Cuda], ...] = (CudaPython, PyCuda)
+    for name, make in zip(BINDINGS, classes, strict=True):
         if wanted in ("", name):
             with contextlib.suppress(ModuleNotFoundError):
                 return make()
-        needed = wanted or BINDINGS[0]
-    raise MissingDependencyError(f"a TensorRT engine needs {needed} to run", hint=f"Install it: pip install {needed}.")
+
+    needed = wanted or BINDINGS[0]
+    raise MissingDependencyError(
+        f"a TensorRT engine needs {needed} to run", hint=f"Install it: pip install {needed}."
+    )
 
 
 class CudaPython:
-    """NVIDIA's own binding: ``cuda.bindings.runtime``."""
+    """Call CUDA by NVIDIA's binding ``cuda.bindings.runtime``. ``Cuda`` describes the methods."""
 
-    name, has_graphs = BINDINGS[0], True
+    name = BINDINGS[0]
+    has_graphs = True
 
     def __init__(self) -> None:
         from cuda.bindings import runtime
@@ -191,10 +252,12 @@ class CudaPython:
         self._call(runtime.cudaSetDevice(0))
 
     def _call(self, result: tuple[Any, ...]) -> Any:
+        """Return the value of a call's result; raise ``EngineError`` for an error code."""
         code, *values = result
         if int(code) != _NO_ERROR:
             _, text = self._api.cudaGetErrorString(code)
-            raise EngineError("CUDA failed", got=text.decode() if isinstance(text, bytes) else str(text))
+            got = text.decode() if isinstance(text, bytes) else str(text)
+            raise EngineError("CUDA failed", got=got)
         return values[0] if values else None
 
     def allocate(self, size: int) -> int:
@@ -217,6 +280,9 @@ class CudaPython:
     def stream(self) -> Any:
         return self._call(self._api.cudaStreamCreateWithFlags(self._api.cudaStreamNonBlocking))
 
+    def drop_stream(self, stream: Any) -> None:
+        self._call(self._api.cudaStreamDestroy(stream))
+
     def handle(self, stream: Any) -> int:
         return int(stream)
 
@@ -229,11 +295,15 @@ class CudaPython:
         self._call(self._api.cudaMemcpyAsync(host.ctypes.data, pointer, host.nbytes, kind, stream))
 
     def copy(self, to: int, pointer: int, size: int, stream: Any) -> None:
-        kind = self._api.cudaMemcpyKind.cudaMemcpyDefault  # an integrated GPU may be given the host's
+        # "Default", since on an integrated GPU the addresses may be the host's.
+        kind = self._api.cudaMemcpyKind.cudaMemcpyDefault
         self._call(self._api.cudaMemcpyAsync(to, pointer, size, kind, stream))
 
     def event(self) -> Any:
         return self._call(self._api.cudaEventCreate())
+
+    def drop_event(self, event: Any) -> None:
+        self._call(self._api.cudaEventDestroy(event))
 
     def record(self, event: Any, stream: Any) -> None:
         self._call(self._api.cudaEventRecord(event, stream))
@@ -271,14 +341,16 @@ class CudaPython:
 
 
 class PyCuda:
-    """pycuda, which knows no graphs.
+    """Call CUDA by pycuda, which has no graphs. ``Cuda`` describes the methods.
 
-    A context belongs to a thread, on a stack that pycuda keeps of its own: it ends the process where a thread ends with
-    one still on it. So every call puts the context there and takes it off again. What comes after, TensorRT and the
-    plugin, needs none: CUDA's runtime takes the device's primary context, which this one is.
+    pycuda keeps a stack of contexts per thread. If a thread ends with a context on its stack,
+    pycuda ends the process. So every call pushes the context and pops it again. TensorRT and the
+    plugin, which run afterwards, need no context on the stack: CUDA's runtime uses the device's
+    primary context, and this is the same one.
     """
 
-    name, has_graphs = BINDINGS[1], False
+    name = BINDINGS[1]
+    has_graphs = False
 
     def __init__(self) -> None:
         import pycuda.driver as driver
@@ -286,11 +358,11 @@ class PyCuda:
         driver.init()
         self._api: Any = driver
         self._context: Any = driver.Device(0).retain_primary_context()
-        self._kept: dict[int, Any] = {}  # pycuda frees what nothing refers to
+        self._kept: dict[int, Any] = {}  # pycuda frees memory that nothing refers to
 
     @contextlib.contextmanager
     def _here(self) -> Iterator[Any]:
-        """pycuda, with the context on the calling thread's stack."""
+        """Yield pycuda's driver module, with the context on the stack of the calling thread."""
         self._context.push()
         try:
             yield self._api
@@ -309,11 +381,14 @@ class PyCuda:
 
     def allocate_host(self, size: int) -> Bytes:
         with self._here() as api:
-            host: Bytes = api.pagelocked_empty(size, np.uint8, mem_flags=api.host_alloc_flags.DEVICEMAP)
+            flags = api.host_alloc_flags.DEVICEMAP
+            host: Bytes = api.pagelocked_empty(size, np.uint8, mem_flags=flags)
         return host
 
     def free_host(self, host: Bytes) -> None:
-        with self._here():  # by the last array that refers to it, it may be in a thread without the context
+        # Otherwise the last array that refers to it would free it, maybe in a thread without the
+        # context.
+        with self._here():
             host.base.free()  # type: ignore[union-attr]
 
     def mapped(self, host: Bytes) -> int:
@@ -323,6 +398,9 @@ class PyCuda:
     def stream(self) -> Any:
         with self._here() as api:
             return api.Stream()
+
+    def drop_stream(self, stream: Any) -> None:
+        """Do nothing: pycuda destroys a stream that nothing refers to."""
 
     def handle(self, stream: Any) -> int:
         return int(stream.handle)
@@ -343,6 +421,9 @@ class PyCuda:
         with self._here() as api:
             return api.Event()
 
+    def drop_event(self, event: Any) -> None:
+        """Do nothing: pycuda destroys an event that nothing refers to."""
+
     def record(self, event: Any, stream: Any) -> None:
         with self._here():
             event.record(stream)
@@ -352,9 +433,10 @@ class PyCuda:
             event.synchronize()
 
     def wait_for(self, handle: int, stream: Any) -> None:
-        """By the driver itself: pycuda has no streams but its own."""
-        driver, event = _driver(), ctypes.c_void_p()
+        """Call the driver itself, since pycuda has no streams except its own."""
+        driver = _driver()
         assert driver is not None
+        event = ctypes.c_void_p()
         with self._here():
             _call(driver.cuEventCreate(ctypes.byref(event), _DISABLE_TIMING))
             try:

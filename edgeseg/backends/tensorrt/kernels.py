@@ -1,6 +1,7 @@
-"""The kernels of edgeseg's CUDA library that stand before and after a net, by ctypes: ``edgeseg_plugin.h`` in Python.
+"""Call the kernels of edgeseg's CUDA library by ctypes; they run before and after a network.
 
-They only enqueue. What they are told is read before a call returns, so that a call can be captured in a CUDA graph.
+This is ``edgeseg_plugin.h`` in Python. The functions only enqueue. They read their arguments before
+they return, so that a call can be captured in a CUDA graph.
 """
 
 import ctypes
@@ -20,8 +21,8 @@ from edgeseg.spec import LabelSpace, ModelSpec
 
 ABI = 2  # EDGESEG_PLUGIN_ABI
 MAX_SIDE = 32767  # src/pictures.h
-_BGR, _NV12 = 0, 1
-_AS_PYTHON = 2
+_BGR, _NV12 = 0, 1  # kinds of frames
+_AS_PYTHON = 2  # EDGESEG_AS_PYTHON: resize as edgeseg/imaging/preprocess.py does
 _BAD_ARGUMENT = -1
 
 _int, _pitch, _address = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
@@ -29,28 +30,50 @@ _int, _pitch, _address = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
 class _Frame(ctypes.Structure):
     _fields_ = (
-        ("kind", _int), ("height", _int), ("width", _int), ("matrix", _int), ("full_range", _int),
-        ("plane", _address), ("pitch", _pitch), ("chroma", _address), ("chroma_pitch", _pitch),
-    )  # fmt: skip
+        ("kind", _int),
+        ("height", _int),
+        ("width", _int),
+        ("matrix", _int),
+        ("full_range", _int),
+        ("plane", _address),
+        ("pitch", _pitch),
+        ("chroma", _address),
+        ("chroma_pitch", _pitch),
+    )
 
 
 class _Input(ctypes.Structure):
     _fields_ = (
-        ("height", _int), ("width", _int), ("is_half", _int), ("is_rgb", _int), ("resize", _int),
-        ("gain", ctypes.c_float * 3), ("offset", ctypes.c_float * 3),
-    )  # fmt: skip
+        ("height", _int),
+        ("width", _int),
+        ("is_half", _int),
+        ("is_rgb", _int),
+        ("resize", _int),
+        ("gain", ctypes.c_float * 3),
+        ("offset", ctypes.c_float * 3),
+    )
 
 
 class _Overlay(ctypes.Structure):
     _fields_ = (
-        ("frame", _Frame), ("picture", _address), ("picture_pitch", _pitch), ("palette", _address),
-        ("alpha", ctypes.c_double), ("labels_out", _address),
-    )  # fmt: skip
+        ("frame", _Frame),
+        ("picture", _address),
+        ("picture_pitch", _pitch),
+        ("palette", _address),
+        ("alpha", ctypes.c_double),
+        ("labels_out", _address),
+    )
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Rows of bytes on the device, ``pitch`` bytes from one to the next."""
+    """Describe rows of bytes on the device.
+
+    Attributes
+    ----------
+    pointer : address of the first row.
+    pitch : bytes from one row to the next.
+    """
 
     pointer: int
     pitch: int
@@ -58,7 +81,23 @@ class Plane:
 
 @dataclass(frozen=True)
 class Picture:
-    """What a frame is, wherever it lies. ``matrix`` is of an NV12 frame; ``None``: BGR."""
+    """Describe the format of a frame, wherever its bytes are.
+
+    Attributes
+    ----------
+    height, width : its size in pixels, at most ``MAX_SIDE``.
+    matrix : colour matrix of an NV12 frame; ``None`` for BGR.
+    full_range : True if an NV12 frame uses all values 0 to 255.
+
+    Raises
+    ------
+    InputError : a side is too large for the kernels.
+
+    Examples
+    --------
+    >>> Picture(4, 6).size, Picture(4, 6, "bt601").size
+    (72, 36)
+    """
 
     height: int
     width: int
@@ -67,26 +106,35 @@ class Picture:
 
     def __post_init__(self) -> None:
         if max(self.height, self.width) > MAX_SIDE:
-            expected = f"sides of {MAX_SIDE} pixels at most"
             raise InputError(
-                "a frame too large for the GPU's kernels", got=(self.height, self.width), expected=expected
+                "a frame too large for the GPU's kernels",
+                got=(self.height, self.width),
+                expected=f"sides of {MAX_SIDE} pixels at most",
             )
 
     @property
     def rows(self) -> tuple[tuple[int, int], ...]:
-        """Of each plane without padding: how many rows, and their bytes."""
+        """Return (number of rows, bytes per row) of each plane, without padding."""
         if self.matrix is None:
             return ((self.height, 3 * self.width),)
-        return ((self.height, self.width), ((self.height + 1) // 2, (self.width + 1) // 2 * 2))
+
+        chroma_rows = (self.height + 1) // 2
+        chroma_bytes = (self.width + 1) // 2 * 2
+        return ((self.height, self.width), (chroma_rows, chroma_bytes))
 
     @property
     def size(self) -> int:
-        """Its bytes, without padding."""
+        """Return the number of bytes of all planes, without padding."""
         return sum(rows * length for rows, length in self.rows)
 
     def planes(self, pointer: int) -> tuple[Plane, ...]:
-        """Its planes at ``pointer``, one behind the other, without padding."""
-        planes = []
+        """Return the planes of a frame whose bytes lie one behind the other, without padding.
+
+        Parameters
+        ----------
+        pointer : address of the first byte.
+        """
+        planes: list[Plane] = []
         for rows, length in self.rows:
             planes.append(Plane(pointer, length))
             pointer += rows * length
@@ -95,7 +143,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scores:
-    """A net's scores on the device, (classes, height, width) float16 or float32."""
+    """Describe the logits of a network on the device, (classes, height, width).
+
+    Attributes
+    ----------
+    pointer : their address.
+    is_half : True for float16, False for float32.
+    classes, height, width : their shape.
+    """
 
     pointer: int
     is_half: bool
@@ -105,26 +160,57 @@ class Scores:
 
 
 class Kernels:
-    """The library's C functions for one net. ``stream`` is a stream's handle; all addresses are the device's."""
+    """Call the library's kernels for one network. All addresses are the device's.
+
+    Parameters
+    ----------
+    library : edgeseg's CUDA library, as ``open_library`` returns it.
+    spec : the model's spec: input size, colour order, mean and standard deviation.
+    half_input : True if the network's input is float16, False for float32.
+
+    Raises
+    ------
+    EngineError : it is the library of another edgeseg.
+    """
 
     def __init__(self, library: Any, spec: ModelSpec, *, half_input: bool) -> None:
-        if (found := int(library.edgeseg_plugin_version())) != ABI:
-            raise EngineError("edgeseg's CUDA library is another edgeseg's", got=f"ABI {found}", expected=f"ABI {ABI}")
+        abi = int(library.edgeseg_plugin_version())
+        if abi != ABI:
+            raise EngineError(
+                "edgeseg's CUDA library is another edgeseg's",
+                got=f"ABI {abi}",
+                expected=f"ABI {ABI}",
+            )
+
         self._library = library
         gain, offset = coefficients(spec)
         height, width = spec.input_size
+        is_rgb = spec.colour == "rgb"
         self._input = _Input(
-            height, width, half_input, spec.colour == "rgb", _AS_PYTHON, _three(gain), _three(offset)
-        )  # fmt: skip
-
-    def preprocess(self, picture: Picture, planes: Sequence[Plane], tensor: int, stream: int) -> None:
-        """A frame of any size to the net's input at ``tensor``."""
-        frame = _frame(picture, planes)
-        _checked(
-            self._library.edgeseg_preprocess(
-                ctypes.byref(frame), ctypes.byref(self._input), _address(tensor), _address(stream)
-            )
+            height, width, half_input, is_rgb, _AS_PYTHON, _three(gain), _three(offset)
         )
+
+    def preprocess(
+        self, picture: Picture, planes: Sequence[Plane], tensor: int, stream: int
+    ) -> None:
+        """Enqueue the conversion of a frame of any size to the network's input.
+
+        Parameters
+        ----------
+        picture : format of the frame.
+        planes : its planes: one of BGR, or luma and chroma.
+        tensor : address of the network's input, (1, 3, H, W).
+        stream : handle of the stream.
+
+        Raises
+        ------
+        EngineError : the kernels refuse the arguments, or CUDA fails.
+        """
+        frame = _frame(picture, planes)
+        code = self._library.edgeseg_preprocess(
+            ctypes.byref(frame), ctypes.byref(self._input), _address(tensor), _address(stream)
+        )
+        _check_code(code)
 
     def overlay(
         self,
@@ -138,40 +224,95 @@ class Kernels:
         palette: int = 0,
         alpha: float = 0.0,
     ) -> None:
-        """Scores to labels (H, W) uint8 of a frame's size; with ``painted``, the colours over the frame to there, too,
-        (H, W, 3) uint8 BGR.
+        """Enqueue the conversion of logits to labels of the frame's size; paint them, too.
+
+        Parameters
+        ----------
+        scores : the logits.
+        picture : format of the frame.
+        planes : its planes: one of BGR, or luma and chroma.
+        labels : address of the labels to write, (H, W) uint8.
+        stream : handle of the stream.
+        painted : address of the picture to write, (H, W, 3) uint8 BGR: the colours of the labels
+            over the frame; 0 for no picture.
+        palette : address of ``palette_table``; needed for a picture.
+        alpha : weight of the colours, 0 to 1.
+
+        Raises
+        ------
+        EngineError : the kernels refuse the arguments, or CUDA fails.
         """
-        told = _Overlay(_frame(picture, planes), painted, 3 * picture.width, palette, alpha, labels)
-        _checked(
-            self._library.edgeseg_overlay_scores(
-                _address(scores.pointer), scores.is_half, scores.classes, scores.height, scores.width,
-                ctypes.byref(told), _address(stream),
-            )
-        )  # fmt: skip
+        frame = _frame(picture, planes)
+        overlay = _Overlay(frame, painted, 3 * picture.width, palette, alpha, labels)
+        code = self._library.edgeseg_overlay_scores(
+            _address(scores.pointer),
+            scores.is_half,
+            scores.classes,
+            scores.height,
+            scores.width,
+            ctypes.byref(overlay),
+            _address(stream),
+        )
+        _check_code(code)
 
 
 def _frame(picture: Picture, planes: Sequence[Plane]) -> _Frame:
-    first, second = planes[0], planes[1] if len(planes) > 1 else Plane(0, 0)
-    matrix = 0 if picture.matrix is None else MATRICES.index(picture.matrix)
+    """Return a frame as the library takes it."""
+    first = planes[0]
+    second = planes[1] if len(planes) > 1 else Plane(0, 0)
+    is_bgr = picture.matrix is None
     return _Frame(
-        _BGR if picture.matrix is None else _NV12, picture.height, picture.width, matrix, picture.full_range,
-        first.pointer, first.pitch, second.pointer, second.pitch,
-    )  # fmt: skip
+        kind=_BGR if is_bgr else _NV12,
+        height=picture.height,
+        width=picture.width,
+        matrix=0 if picture.matrix is None else MATRICES.index(picture.matrix),
+        full_range=picture.full_range,
+        plane=first.pointer,
+        pitch=first.pitch,
+        chroma=second.pointer,
+        chroma_pitch=second.pitch,
+    )
 
 
 def open_library(path: Path) -> Any:
-    """The library, loaded. Raises ``EngineError`` where the system does not load it."""
+    """Load edgeseg's CUDA library.
+
+    Parameters
+    ----------
+    path : the library, as ``plugin.build.plugin_library`` returns it.
+
+    Raises
+    ------
+    EngineError : the system cannot load it.
+    """
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise EngineError(
-            f"{path}: cannot be loaded", got=str(error).splitlines()[0],
+            f"{path}: cannot be loaded",
+            got=str(error).splitlines()[0],
             hint="Build it again: `build_plugin()`.",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def palette_table(labels: LabelSpace) -> npt.NDArray[np.uint8]:
-    """(256, 4) uint8: B, G, R of every id, and whether it is painted, as ``postprocess.overlay`` does."""
+    """Return the colours of all label ids, as the kernels read them.
+
+    Parameters
+    ----------
+    labels : the label space.
+
+    Returns
+    -------
+    (256, 4) uint8: blue, green, red, and 1 if the label is painted (as ``postprocess.overlay``
+    paints it) or 0.
+
+    Examples
+    --------
+    >>> from edgeseg.spec import CAMVID_11
+    >>> palette_table(CAMVID_11)[[0, 255]].tolist()
+    [[128, 128, 128, 1], [0, 0, 0, 0]]
+    """
     painted = np.zeros((256, 1), np.uint8)
     painted[: len(labels)] = 1
     painted[labels.ignore_id] = 0
@@ -179,10 +320,12 @@ def palette_table(labels: LabelSpace) -> npt.NDArray[np.uint8]:
 
 
 def _three(values: npt.NDArray[np.float32]) -> Any:
+    """Return three numbers as a C array of floats."""
     return (ctypes.c_float * 3)(*map(float, values))
 
 
-def _checked(code: int) -> None:
+def _check_code(code: int) -> None:
+    """Raise ``EngineError`` if a function of the library did not return 0."""
     if code == _BAD_ARGUMENT:
         raise EngineError("edgeseg's CUDA kernels do not take what they were given")
     if code:

@@ -1,38 +1,53 @@
-"""A plan on the GPU with a ring of slots, so that copies overlap computing, each replaying a CUDA graph of its way."""
+"""Run a TensorRT plan in a ring of slots, so that copies overlap computing.
+
+Each slot holds one frame, or one batch, with its own buffers, stream and execution context. A slot
+captures its work in a CUDA graph and replays it.
+"""
 
 import contextlib
 import weakref
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from edgeseg.backends.base import VERSION_COMPATIBLE
 from edgeseg.backends.engine import Engine, as_bgr
 from edgeseg.backends.tensorrt import cuda
 from edgeseg.backends.tensorrt.bindings import Library
 from edgeseg.backends.tensorrt.builder import plugin_is_loaded
+from edgeseg.capabilities import NV12
 from edgeseg.errors import EngineError
 from edgeseg.imaging.preprocess import check_frame, resize_labels
 from edgeseg.passport import Passport
 from edgeseg.types import Image
 
-ALIGNMENT = 256  # bytes, of the address of every tensor (IExecutionContext::setTensorAddress, NvInferRuntime.h)
+# Address of every tensor, in bytes (IExecutionContext::setTensorAddress, NvInferRuntime.h).
+ALIGNMENT = 256
 SLOTS = 3  # one is filled, one computed, one read
-SETTLED = 3  # runs of one way in a row before it is captured
+SETTLED = 3  # equal runs in a row before a slot's work is captured
 
 
 @dataclass(kw_only=True)
 class Slot:
-    """One frame, or batch, on its way. ``runs`` is how often it ran the same way in a row; ``graph`` replays it."""
+    """Hold one frame, or one batch, while it is processed.
+
+    Attributes
+    ----------
+    context : TensorRT's execution context.
+    stream : CUDA stream of the slot's work.
+    begun, done : CUDA events before and after that work.
+    runs : how often the work was the same in a row.
+    tried : True if a capture of this work was tried.
+    graph : CUDA graph that replays the work; ``None`` if it is not captured.
+    """
 
     context: Any
     stream: Any
     begun: Any
     done: Any
     runs: int = 0
-    tried: bool = False  # to capture this way
+    tried: bool = False
     graph: Any = None
 
 
@@ -40,120 +55,202 @@ AnySlot = TypeVar("AnySlot", bound=Slot)
 
 
 class Memory:
-    """What an engine holds, given back with it."""
+    """Hold the memory, streams and events of an engine, and give them back together.
+
+    Parameters
+    ----------
+    gpu : the CUDA binding that allocates and frees.
+    """
 
     def __init__(self, gpu: cuda.Cuda) -> None:
         self._gpu = gpu
         self._device: list[int] = []
         self._host: list[Image] = []
+        self._streams: list[Any] = []
+        self._events: list[Any] = []
 
     def on_device(self, size: int) -> int:
-        """The address of ``size`` bytes of device memory."""
-        self._device.append(self._gpu.allocate(size))
-        return self._device[-1]
+        """Allocate ``size`` bytes of device memory and return their address."""
+        pointer = self._gpu.allocate(size)
+        self._device.append(pointer)
+        return pointer
 
     def on_host(self, size: int) -> Image:
-        """``size`` bytes of page-locked memory."""
-        self._host.append(self._gpu.allocate_host(size))
-        return self._host[-1]
+        """Allocate ``size`` bytes of page-locked memory and return them, (size,) uint8."""
+        host = self._gpu.allocate_host(size)
+        self._host.append(host)
+        return host
+
+    def stream(self) -> Any:
+        """Create a stream and return it."""
+        stream = self._gpu.stream()
+        self._streams.append(stream)
+        return stream
+
+    def event(self) -> Any:
+        """Create an event that records the time, and return it."""
+        event = self._gpu.event()
+        self._events.append(event)
+        return event
 
     def give_back(self, pointer: int) -> None:
-        """Give device memory back before the engine goes."""
+        """Free device memory before the rest."""
         self._device.remove(pointer)
         self._gpu.free(pointer)
 
     def give_back_host(self, host: Image) -> None:
-        """Give page-locked memory back before the engine goes."""
+        """Free page-locked memory before the rest."""
         self._host = [kept for kept in self._host if kept is not host]
         self._gpu.free_host(host)
 
     def release(self) -> None:
-        """Give it all back."""
+        """Free all memory, then destroy the streams and events. A second call does nothing."""
         while self._device:
             self._gpu.free(self._device.pop())
         while self._host:
             self._gpu.free_host(self._host.pop())
+        while self._streams:
+            self._gpu.drop_stream(self._streams.pop())
+        while self._events:
+            self._gpu.drop_event(self._events.pop())
 
 
 class PipelinedEngine(Engine, Generic[AnySlot]):
-    """What the runners share: a plan opened, memory that goes with it, slots and their graphs, a stream of frames.
+    """Open a plan, and run it in slots. Base class of both TensorRT engines.
 
     Calls from several threads take turns.
+
+    Parameters
+    ----------
+    passport : the engine's passport.
+    plan : content of the engine file.
+    library : the imported TensorRT.
+    device : CUDA binding; the one of ``cuda.binding()`` by default.
+    zero_copy : True if the device reads and writes host memory, and nothing is copied. By default
+        it is True on an integrated GPU.
+
+    Raises
+    ------
+    EngineError : TensorRT cannot open the plan, or the GPU has no room for it.
     """
 
     def __init__(
-        self, passport: Passport, plan: bytes, library: Library, device: cuda.Cuda | None, zero_copy: bool | None
+        self,
+        passport: Passport,
+        plan: bytes,
+        library: Library,
+        device: cuda.Cuda | None,
+        zero_copy: bool | None,
     ) -> None:
         super().__init__(passport)
         self._streaming = False
+        self._gpu_ms = float("nan")
         self._cuda = device or cuda.binding()
         self._zero_copy = cuda.is_integrated() if zero_copy is None else zero_copy
+
         self._runtime = library.trt.Runtime(library.log.logger)
-        if VERSION_COMPATIBLE in passport.settings:
-            self._runtime.engine_host_code_allowed = True  # the plan brings its runtime, and the plugin
+        if passport.tensorrt.version_compatible:
+            # The plan contains its runtime and the plugin.
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            hint = f"Build it again: `build_engine({passport.name}.onnx, target={library.target})`."
-            if VERSION_COMPATIBLE in passport.settings and plugin_is_loaded():
-                hint = (
-                    "It brings the plugin along, which this process has loaded for another: open it in one of its own."
-                )
-            raise EngineError(
-                f"{passport.name}: {library.target} cannot open the engine",
-                got=library.log.last_error() or "no reason given", hint=hint,
-            )  # fmt: skip
-        self._gpu_ms = float("nan")
+            raise _not_opened(passport, library)
+
+        # An engine that nobody closes gives its memory back when nothing refers to it any more.
         self._memory = Memory(self._cuda)
-        weakref.finalize(self, self._memory.release)
+        self._give_back = weakref.finalize(self, self._memory.release)
         self._slots: list[AnySlot] = []
 
     @property
     def gpu_milliseconds(self) -> float:
-        """What the last frame took on the device, copies included; NaN before the first."""
+        """Return the device time of the last frame, with copies; NaN before the first frame."""
         return self._gpu_ms
 
-    def _require_tensors(self, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
-        if found != expected:
-            raise EngineError(f"{self.passport.name}: is no edgeseg plan", got=found, expected=expected)
+    def _release(self) -> None:
+        """Give back contexts, graphs, memory and the plan, once no slot is at work any more."""
+        for slot in self._slots:
+            self._cuda.wait(slot.done)
+            self._forget(slot)
+            slot.context = None
+        self._slots = []
+        self._engine = None
+        self._runtime = None
+        self._give_back()
+
+    def _require_ready(self) -> None:
+        """Raise ``EngineError`` if the engine is closed, or if a stream uses it."""
+        super()._require_ready()
+        if self._streaming:
+            raise EngineError(
+                f"{self.passport.name}: is busy with a stream",
+                hint="Exhaust or close the stream first, or open the engine twice.",
+            )
+
+    # -- the plan and its contexts -----------------------------------------------------------------
 
     def _tensors(self) -> dict[str, tuple[int, ...]]:
-        """The shape that the plan says each of its tensors has."""
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        return {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
+        """Return the shape of each tensor of the plan, by name; -1 for a dynamic dimension."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            shapes[name] = tuple(self._engine.get_tensor_shape(name))
+        return shapes
+
+    def _require_tensors(
+        self, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]
+    ) -> None:
+        """Raise ``EngineError`` unless the plan has the tensors that its passport describes."""
+        if found != expected:
+            raise EngineError(
+                f"{self.passport.name}: is no edgeseg plan", got=found, expected=expected
+            )
 
     def _context(self, *config: Any) -> Any:
+        """Return a new execution context; raise ``EngineError`` if the GPU has no room for it."""
         context = self._engine.create_execution_context(*config)
         if context is None:
-            hint = "Close what else runs on it."
-            raise EngineError(f"{self.passport.name}: the GPU has no room for the engine", hint=hint)
+            raise EngineError(
+                f"{self.passport.name}: the GPU has no room for the engine",
+                hint="Close other programs that use the GPU.",
+            )
         return context
 
     def _point(self, context: Any, name: str, pointer: int) -> None:
-        """Give a context the address of a tensor: TensorRT keeps the one before where it refuses."""
+        """Set the address of a tensor. If TensorRT refuses it, the old address stays."""
         if not context.set_tensor_address(name, pointer):
             raise EngineError(
-                f"{self.passport.name}: TensorRT does not take the address of {name}", got=hex(pointer),
+                f"{self.passport.name}: TensorRT does not take the address of {name}",
+                got=hex(pointer),
                 expected=f"a multiple of {ALIGNMENT}",
-            )  # fmt: skip
+            )
 
-    # -- a slot's way --------------------------------------------------------------------------------------------------
+    # -- the work of a slot ------------------------------------------------------------------------
 
     @abstractmethod
     def _enqueue(self, slot: AnySlot) -> None:
-        """Give the slot's stream its whole way: copies, kernels, the net."""
+        """Enqueue all work of a slot in its stream: copies, kernels, the network."""
 
     def _execute(self, slot: AnySlot) -> None:
-        """Give the slot's stream the net."""
+        """Enqueue the network in the slot's stream."""
         if not slot.context.execute_async_v3(self._cuda.handle(slot.stream)):
             raise EngineError(f"{self.passport.name}: TensorRT could not run the engine")
 
     def _capture(self, slot: AnySlot) -> None:
-        """Keep a slot's way as a graph; where it cannot be captured, or not whole, it is enqueued each time."""
-        gpu, slot.tried, whole = self._cuda, True, False
+        """Capture the work of a slot as a CUDA graph.
+
+        If the work cannot be captured, or only a part of it, the slot has no graph, and its work is
+        enqueued each time.
+        """
+        gpu = self._cuda
+        slot.tried = True
+        whole = False
         gpu.begin_capture(slot.stream)
-        with contextlib.suppress(EngineError):  # the capture is ended either way
+
+        # A capture must be ended, even if enqueueing fails.
+        with contextlib.suppress(EngineError):
             self._enqueue(slot)
             whole = True
+
         with contextlib.suppress(EngineError):
             graph = gpu.end_capture(slot.stream)
             if whole:
@@ -162,15 +259,18 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
                 gpu.drop(graph)
 
     def _forget(self, slot: AnySlot) -> None:
-        """A slot goes another way from here on."""
+        """Drop the graph of a slot, because its work is another from here on."""
         if slot.graph is not None:
             self._cuda.drop(slot.graph)
-        slot.runs, slot.tried, slot.graph = 0, False, None
+        slot.runs = 0
+        slot.tried = False
+        slot.graph = None
 
     def _begin(self, slot: AnySlot) -> None:
-        """Start what is in the slot's frame on its way."""
+        """Start the work on the frame in a slot's buffers; do not wait for it."""
         if slot.runs >= SETTLED and not slot.tried and self._cuda.has_graphs:
             self._capture(slot)
+
         self._cuda.record(slot.begun, slot.stream)
         if slot.graph is not None:
             self._cuda.launch(slot.graph, slot.stream)
@@ -180,60 +280,103 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
         self._cuda.record(slot.done, slot.stream)
 
     def _wait(self, slot: AnySlot) -> None:
-        """Wait for a slot, and note what it took."""
+        """Wait until a slot is done, and keep its device time."""
         self._cuda.wait(slot.done)
         self._gpu_ms = self._cuda.milliseconds(slot.begun, slot.done)
 
-    # -- many frames ---------------------------------------------------------------------------------------------------
+    # -- many frames -------------------------------------------------------------------------------
 
     @abstractmethod
     def _send(self, slot: AnySlot, frame: Any) -> None:
-        """Start a frame of any size on its way."""
+        """Start the work on a frame of any size; do not wait for it."""
 
     @abstractmethod
     def _receive(self, slot: AnySlot) -> Image:
-        """Wait for a slot; its labels (H, W) uint8, the caller's to keep."""
+        """Wait for a slot; return its labels, (H, W) uint8 that the caller owns."""
 
     def _frame_size(self, frame: Any) -> tuple[int, int]:
-        """(H, W) of a frame. Raises ``InputError`` for what is none."""
+        """Return (H, W) of a frame; raise ``InputError`` if it is none."""
         check_frame(frame)
         return frame.shape[0], frame.shape[1]
 
-    def stream(self, frames: Iterable[Any]) -> Iterator[Image]:
-        """Label frames of any size, in their order, ``SLOTS`` of them on their way at a time.
+    def stream(self, frames: Iterable[Any]) -> Generator[Image, None, None]:
+        """Label many frames, ``SLOTS`` of them at a time, so that copies overlap computing.
 
-        Frames are what a call takes: (H, W, 3) uint8 BGR, or ``Nv12``; yields (H, W) uint8. The engine is this
-        iterator's until it is exhausted or closed: other calls raise ``EngineError``.
+        The result is a generator. The engine belongs to it from the first frame until the generator
+        is exhausted or closed (``close()``): until then other calls raise ``EngineError``.
+
+        Parameters
+        ----------
+        frames : frames as a call takes them, (H, W, 3) uint8 BGR or ``Nv12``, each of any size.
+
+        Yields
+        ------
+        Label maps (H, W) uint8 at the sizes of the frames, in their order.
+
+        Raises
+        ------
+        InputError : not a frame.
+        EngineError : another stream uses the engine, or the engine is closed, also between two
+            frames.
         """
         with self._turn:
-            self._require_idle()
+            self._require_ready()
             self._streaming = True
+
         waiting: deque[tuple[AnySlot, tuple[int, int]]] = deque()
         free = list(self._slots)
         try:
             for given in frames:
-                frame = given if self.takes_nv12 else as_bgr(given)
+                frame = given if NV12 in self.capabilities else as_bgr(given)
                 size = self._frame_size(frame)
-                if free:
-                    slot, labels = free.pop(), None
-                else:
-                    slot, shape = waiting.popleft()
-                    labels = self._receive(slot), shape
-                self._send(slot, frame)
+
+                # Use a free slot; if there is none, read the oldest and use that.
+                labels: tuple[Image, tuple[int, int]] | None = None
+                with self._turn:
+                    self._require_open()
+                    if free:
+                        slot = free.pop()
+                    else:
+                        slot, oldest_size = waiting.popleft()
+                        labels = self._receive(slot), oldest_size
+                    self._send(slot, frame)
                 waiting.append((slot, size))
                 if labels is not None:
                     yield resize_labels(*labels)
+
+            # Read the slots that are still at work.
             while waiting:
-                slot, shape = waiting.popleft()
-                yield resize_labels(self._receive(slot), shape)
+                slot, size = waiting.popleft()
+                with self._turn:
+                    self._require_open()
+                    last = self._receive(slot)
+                yield resize_labels(last, size)
         finally:
-            for slot, _ in waiting:  # closed early: what is on its way must not write into a reused slot
-                self._cuda.wait(slot.done)
+            self._end_stream([slot for slot, _ in waiting])
+
+    def _end_stream(self, at_work: Iterable[AnySlot]) -> None:
+        """Let other calls use the engine again.
+
+        If the stream was closed early, wait for its slots: they must not write into a slot that is
+        used again. A closed engine has waited for them.
+        """
+        with self._turn:
+            if not self._closed:
+                for slot in at_work:
+                    self._cuda.wait(slot.done)
             self._streaming = False
 
-    def _require_idle(self) -> None:
-        if self._streaming:
-            raise EngineError(
-                f"{self.passport.name}: is busy with a stream",
-                hint="Exhaust or close the stream first, or open the engine twice.",
-            )
+
+def _not_opened(passport: Passport, library: Library) -> EngineError:
+    """Return the error for a plan that TensorRT does not deserialize."""
+    hint = f"Build it again: `build_engine({passport.name}.onnx, target={library.target})`."
+    if passport.tensorrt.version_compatible and plugin_is_loaded():
+        hint = (
+            "It contains the plugin, which this process has already loaded for another engine: "
+            "open it in a process of its own."
+        )
+    return EngineError(
+        f"{passport.name}: {library.target} cannot open the engine",
+        got=library.log.last_error() or "no reason given",
+        hint=hint,
+    )

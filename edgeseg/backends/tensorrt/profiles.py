@@ -1,21 +1,33 @@
-"""Which batches and sizes a plan serves: settled, in its optimization profile, in its passport and where it runs."""
+"""Describe the batches and sizes that a plan takes: its optimization profile, and its passport."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgeseg.backends.base import ONE_FRAME, PlanOptions
 from edgeseg.errors import EngineError, InputError
 from edgeseg.graph.network import Network
 from edgeseg.graph.passes.dynamic_shapes import DynamicShapes, resolve_dynamic_shapes
-
-BATCH, SIZES, STEP = "batch", "sizes", "size_step"  # of a passport's settings
+from edgeseg.passport import TensorRTFacts
 
 
 @dataclass(frozen=True)
 class Profile:
-    """``batch`` is (least, best, largest) frames; ``sizes`` three (H, W) of that order, or none: the net's own alone.
+    """Hold the range of batches and sizes of a plan.
 
-    Sides are multiples of ``step``.
+    Attributes
+    ----------
+    batch : smallest, best and largest number of frames per run.
+    sizes : smallest, best and largest (H, W); empty if the plan takes only the network's own size.
+    step : heights and widths are multiples of it.
+
+    Examples
+    --------
+    >>> profile = Profile(batch=(1, 4, 8), sizes=((64, 96), (64, 96), (96, 128)), step=8)
+    >>> profile.shapes((64, 96))
+    ((1, 64, 96, 3), (4, 64, 96, 3), (8, 96, 128, 3))
+    >>> profile.takes((72, 104)), profile.takes((70, 104))
+    (True, False)
     """
 
     batch: tuple[int, int, int] = ONE_FRAME
@@ -24,77 +36,163 @@ class Profile:
 
     @property
     def any(self) -> bool:
-        """Whether anything is dynamic."""
+        """Return True if the batch or the size is dynamic."""
         return self.batch != ONE_FRAME or bool(self.sizes)
 
     @property
     def dynamic(self) -> DynamicShapes:
-        """What is dynamic in the graph."""
+        """Return what is dynamic in the graph."""
         return DynamicShapes(self.batch != ONE_FRAME, self.sizes, self.step)
 
     def shapes(self, own: tuple[int, int]) -> tuple[tuple[int, int, int, int], ...]:
-        """The least, best and largest shape of ``frame``, for a net of the size ``own``."""
-        return tuple((n, *size, 3) for n, size in zip(self.batch, self.sizes or (own,) * 3, strict=True))
+        """Return the smallest, best and largest shape (N, H, W, 3) of the tensor ``frame``.
+
+        Parameters
+        ----------
+        own : the network's own size (H, W).
+        """
+        sizes = self.sizes or (own, own, own)
+        shapes: list[tuple[int, int, int, int]] = []
+        for count, (height, width) in zip(self.batch, sizes, strict=True):
+            shapes.append((count, height, width, 3))
+        return tuple(shapes)
 
     def tensor(self, own: tuple[int, int]) -> tuple[int, int, int, int]:
-        """The shape that a plan says ``frame`` has, -1 where it is dynamic."""
-        batch, height, width = (-1 if isinstance(side, str) else side for side in self.dynamic.dims(own))
+        """Return the shape of ``frame`` in a plan: (N, H, W, 3), -1 for a dynamic dimension.
+
+        Parameters
+        ----------
+        own : the network's own size (H, W).
+
+        Examples
+        --------
+        >>> Profile(batch=(1, 4, 8)).tensor((64, 96))
+        (-1, 64, 96, 3)
+        """
+        dims = self.dynamic.dims(own)
+        batch, height, width = (-1 if isinstance(side, str) else side for side in dims)
         return batch, height, width, 3
 
     def told(self, shape: tuple[int, ...], own: tuple[int, int]) -> tuple[int, ...]:
-        """What a plan says of a tensor, -1 also where its range is of one number, which the plan may have as such."""
-        least, _, largest = self.shapes(own)
-        rows = zip(shape, self.tensor(own), least, largest, strict=False)
-        return tuple(-1 if dynamic == -1 and side == low == high else side for side, dynamic, low, high in rows)
+        """Return the shape of a plan's tensor with -1 for every dynamic dimension.
+
+        A dynamic dimension whose range is a single number may be that number in the plan.
+
+        Parameters
+        ----------
+        shape : (N, H, W) or (N, H, W, 3), as the plan reports it.
+        own : the network's own size (H, W).
+
+        Examples
+        --------
+        >>> Profile(batch=(4, 4, 4)).told((4, 64, 96), (64, 96))
+        (-1, 64, 96)
+        """
+        smallest, _, largest = self.shapes(own)
+        sides: list[int] = []
+        for side, dim, low, high in zip(shape, self.tensor(own), smallest, largest, strict=False):
+            is_fixed_dynamic = dim == -1 and side == low == high
+            sides.append(-1 if is_fixed_dynamic else side)
+        return tuple(sides)
 
     def takes(self, size: tuple[int, int]) -> bool:
-        """Whether frames of ``size`` (H, W) run as they are, beside those of the net's own size."""
+        """Return True if frames of a size run without resizing because the size is in the range.
+
+        Parameters
+        ----------
+        size : (H, W).
+        """
         if not self.sizes or len(size) != 2:
             return False
-        least, _, largest = self.sizes
-        return all(
-            low <= side <= high and side % self.step == 0 for low, side, high in zip(least, size, largest, strict=True)
-        )
 
-    def settings(self) -> dict[str, str]:
-        """For the passport; empty strings where nothing is dynamic."""
-        return {
-            BATCH: ":".join(map(str, self.batch)) if self.batch != ONE_FRAME else "",
-            SIZES: ":".join(f"{h}x{w}" for h, w in self.sizes),
-            STEP: str(self.step) if self.sizes else "",
-        }
+        smallest, _, largest = self.sizes
+        for low, side, high in zip(smallest, size, largest, strict=True):
+            if not low <= side <= high or side % self.step:
+                return False
+        return True
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of ``TensorRTFacts`` that hold this profile.
+
+        Examples
+        --------
+        >>> TensorRTFacts(**Profile(batch=(1, 4, 8)).facts()).batch
+        (1, 4, 8)
+        """
+        step = self.step if self.sizes else 1
+        return {"batch": self.batch, "sizes": self.sizes, "size_step": step}
 
     @classmethod
-    def read(cls, settings: Mapping[str, str]) -> "Profile":
-        """What ``settings`` wrote; a passport of before has none of it. Raises ``EngineError`` for a damaged one."""
-        batch, sizes, step = (settings.get(key, "") for key in (BATCH, SIZES, STEP))
+    def of(cls, facts: TensorRTFacts) -> "Profile":
+        """Return the profile of a plan from its passport.
+
+        Parameters
+        ----------
+        facts : the plan's facts.
+
+        Raises
+        ------
+        EngineError : the facts are damaged: the batches or sizes do not rise.
+
+        Examples
+        --------
+        >>> Profile.of(TensorRTFacts(batch=(1, 4, 8))).batch
+        (1, 4, 8)
+        """
         try:
-            least, best, largest = map(int, batch.split(":")) if batch else ONE_FRAME
-            pairs = tuple((int(h), int(w)) for h, w in (text.split("x") for text in sizes.split(":") if sizes))
-            ranges = PlanOptions(batch=(least, best, largest), sizes=pairs)
-            check_profile(ranges)
-            return cls(ranges.batch, ranges.sizes, int(step or 1))
-        except (ValueError, InputError) as error:
+            check_profile(PlanOptions(batch=facts.batch, sizes=facts.sizes))
+        except InputError as error:
             raise EngineError(
-                "the passport's ranges cannot be read", got=f"batch {batch!r}, sizes {sizes!r}, step {step!r}",
+                "the passport's ranges cannot be read",
+                got=f"batch {facts.batch}, sizes {facts.sizes}, step {facts.size_step}",
                 hint="Build the engine again.",
-            ) from error  # fmt: skip
+            ) from error
+        return cls(facts.batch, facts.sizes, facts.size_step)
 
 
 def profile_for(network: Network, options: PlanOptions) -> Profile:
-    """What ``options`` ask for, settled for ``network``. Raises what ``dynamic_shapes.resolve_dynamic_shapes`` does."""
+    """Return the profile of a plan of ``network``.
+
+    Parameters
+    ----------
+    network : a float network or a Q/DQ network.
+    options : the range of batches and sizes.
+
+    Raises
+    ------
+    InputError, GraphError : ``dynamic_shapes.resolve_dynamic_shapes`` refuses the sizes, or the
+        network does not follow them.
+    """
     dynamic = resolve_dynamic_shapes(network, options.batch != ONE_FRAME, options.sizes)
     return Profile(options.batch, options.sizes, dynamic.step)
 
 
 def check_profile(options: PlanOptions) -> None:
-    """Raise ``InputError`` for a batch or sizes that are not in their order."""
-    batch, sizes = options.batch, options.sizes
-    if len(batch) != 3 or not 1 <= batch[0] <= batch[1] <= batch[2]:
-        raise InputError("not a range of batches", got=batch, expected="least, best and largest, each at least 1")
-    if sizes and (len(sizes) != 3 or not all(_rises([size[axis] for size in sizes]) for axis in (0, 1))):
-        raise InputError("not a range of sizes", got=sizes, expected="the least, the best and the largest (H, W)")
+    """Raise ``InputError`` if the batches or the sizes do not rise from smallest to largest.
+
+    Parameters
+    ----------
+    options : the range of batches and sizes.
+
+    Examples
+    --------
+    >>> check_profile(PlanOptions(batch=(1, 4, 8)))
+    """
+    batch = options.batch
+    if len(batch) != 3 or not _rises(batch):
+        expected = "least, best and largest, each at least 1"
+        raise InputError("not a range of batches", got=batch, expected=expected)
+
+    sizes = options.sizes
+    if not sizes:
+        return
+    heights = [height for height, _ in sizes]
+    widths = [width for _, width in sizes]
+    if len(sizes) != 3 or not _rises(heights) or not _rises(widths):
+        expected = "the least, the best and the largest (H, W)"
+        raise InputError("not a range of sizes", got=sizes, expected=expected)
 
 
 def _rises(sides: Sequence[int]) -> bool:
+    """Return True if three numbers are at least 1 and none is below the one before it."""
     return 1 <= sides[0] <= sides[1] <= sides[2]

@@ -21,7 +21,8 @@ from edgeseg.spec import CAMVID_11, LabelSpace
 
 __all__ = ["SyntheticDataset", "SyntheticDrive", "parse_address"]
 
-MIN_SIDE, MAX_SIDE = 16, 4096
+MIN_SIDE = 16
+MAX_SIDE = 4096
 SPLIT_LENGTHS = {"train": 200, "val": 60, "test": 60}
 _STRIDE = 5  # frames of the drive between neighbours of the data set
 _FRAMES_PER_DRIVE = 25  # of the data set; then another street begins
@@ -59,9 +60,17 @@ class SyntheticDrive:
 
     labels: LabelSpace = CAMVID_11
 
-    def __init__(self, length: int = 300, size: tuple[int, int] = (360, 480), seed: int = 0, fps: float = 15.0) -> None:
+    def __init__(
+        self,
+        length: int = 300,
+        size: tuple[int, int] = (360, 480),
+        seed: int = 0,
+        fps: float = 15.0,
+    ) -> None:
         if not 1 <= length <= _MAX_LENGTH:
-            raise InputError("synthetic drive: length", got=length, expected=f"1 to {_MAX_LENGTH} frames")
+            raise InputError(
+                "synthetic drive: length", got=length, expected=f"1 to {_MAX_LENGTH} frames"
+            )
         if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
             got = f"{size[1]}x{size[0]}"
             expected = f"width and height of {MIN_SIDE}..{MAX_SIDE} pixels"
@@ -146,7 +155,9 @@ class _Weather:
         strength = float(np.clip(mood * 1.15 - 0.55 * veil + 0.2, 0.0, 1.0))
         warmth = 0.035 * np.sin(time_s / 17.0 + phase[2]) + (0.05 if elevation < 0.4 else 0.0)
         self.cover = float(np.clip(1.1 - mood + 0.15 * np.sin(time_s / 29.0 + phase[3]), 0.0, 1.0))
-        self.exposure = float(1.0 + 0.08 * np.sin(time_s / 5.3 + phase[4]) + 0.05 * np.sin(time_s / 1.9 + phase[5]))
+        self.exposure = float(
+            1.0 + 0.08 * np.sin(time_s / 5.3 + phase[4]) + 0.05 * np.sin(time_s / 1.9 + phase[5])
+        )
         self.tint = np.array([1 - warmth, 1.0, 1 + warmth])
 
         # The sun's direction, and the light of sun and sky.
@@ -239,7 +250,9 @@ def _glare(view: View) -> Pixels | None:
     away = np.hypot((cols + 0.5) / 60 * width / height - at[0], (rows + 0.5) / 45 - at[1])
     veil = strength * (95 * np.exp(-((away / 0.28) ** 2)) + 30 * np.exp(-away / 0.5))
     small = np.clip(veil[..., None] * (0.85, 0.95, 1.0), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    return np.asarray(
+        cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8
+    )
 
 
 def parse_address(text: str) -> SyntheticDrive:
@@ -261,7 +274,9 @@ def parse_address(text: str) -> SyntheticDrive:
     """
     head, _, query = text.partition("?")
     if head not in ("synthetic:", "synthetic://"):
-        raise InputError("not the address of a synthetic drive", got=repr(text), expected=f"such as {_EXAMPLE}")
+        raise InputError(
+            "not the address of a synthetic drive", got=repr(text), expected=f"such as {_EXAMPLE}"
+        )
 
     values = {"length": 300.0, "seed": 0.0, "fps": 15.0}
     size = (360, 480)
@@ -279,14 +294,20 @@ def _query(query: str) -> list[tuple[str, str]]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
-        raise InputError("synthetic drive: address", got=repr(query), expected=f"such as {_EXAMPLE}") from error
+        raise InputError(
+            "synthetic drive: address", got=repr(query), expected=f"such as {_EXAMPLE}"
+        ) from error
 
     keys = [key for key, _ in pairs]
     for key in keys:
         if key not in known:
-            raise InputError("synthetic drive: unknown key", got=repr(key), expected=f"one of {', '.join(known)}")
+            raise InputError(
+                "synthetic drive: unknown key", got=repr(key), expected=f"one of {', '.join(known)}"
+            )
         if keys.count(key) > 1:
-            raise InputError("synthetic drive: address", got=f"{key} twice", expected="each key once")
+            raise InputError(
+                "synthetic drive: address", got=f"{key} twice", expected="each key once"
+            )
     return pairs
 
 
@@ -337,29 +358,37 @@ class SyntheticDataset:
     def __init__(self, path: str = "", split: str = "val") -> None:
         if split not in SPLIT_LENGTHS:
             known = ", ".join(SPLIT_LENGTHS)
-            raise DataError("synthetic data: unknown split", got=repr(split), expected=f"one of {known}")
+            raise DataError(
+                "synthetic data: unknown split", got=repr(split), expected=f"one of {known}"
+            )
 
-        asked = parse_address(f"synthetic:{path}")
+        template = parse_address(f"synthetic:{path}")
         given = dict(_query(path.partition("?")[2]))
-        length = asked.length if "length" in given else SPLIT_LENGTHS[split]
+        length = template.length if "length" in given else SPLIT_LENGTHS[split]
         if length > _DRIVES * _FRAMES_PER_DRIVE:
-            raise InputError("synthetic data: length", got=length, expected=f"at most {_DRIVES * _FRAMES_PER_DRIVE}")
+            raise InputError(
+                "synthetic data: length",
+                got=length,
+                expected=f"at most {_DRIVES * _FRAMES_PER_DRIVE}",
+            )
         self.name = f"synthetic/{split}"
 
         # Every split of every seed has seeds of its own for its drives.
-        number = asked.seed * len(SPLIT_LENGTHS) + list(SPLIT_LENGTHS).index(split)
+        number = template.seed * len(SPLIT_LENGTHS) + list(SPLIT_LENGTHS).index(split)
         first = number * _DRIVES
         count = -(-length // _FRAMES_PER_DRIVE)
         frames = _FRAMES_PER_DRIVE * _STRIDE
         seeds = range(first, first + count)
-        self._drives = [SyntheticDrive(frames, asked.size, seed, asked.fps) for seed in seeds]
+        self._drives = [SyntheticDrive(frames, template.size, seed, template.fps) for seed in seeds]
 
         # The drive and its frame, for every frame of the data set.
         self._places: list[tuple[int, int]] = []
         for index in range(length):
             drive, place = divmod(index, _FRAMES_PER_DRIVE)
             self._places.append((drive, place * _STRIDE))
-        self.names: Sequence[str] = tuple(f"synthetic_{first + drive}_{frame:06d}" for drive, frame in self._places)
+        self.names: Sequence[str] = tuple(
+            f"synthetic_{first + drive}_{frame:06d}" for drive, frame in self._places
+        )
 
     def __len__(self) -> int:
         return len(self._places)

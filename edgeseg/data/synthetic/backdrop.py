@@ -1,4 +1,4 @@
-"""What lies behind and below everything: the sky, the skyline on the horizon, and the ground with road and pavement."""
+"""Paint what lies behind and below everything: sky, skyline, and the ground with the road."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,9 @@ FACADE_M = 9.0  # centre line to house fronts
 _FARTHEST_M = 560.0
 _SKYLINE_SALT = 77
 Grey = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
-# BGR of road, pavement, grass, kerb; lit by about 1
+# BGR of road, pavement, grass, kerb under a light of about 1.
 _GROUND = np.array([(100, 96, 94), (106, 108, 110), (46, 84, 74), (138, 140, 142)], np.float32)
 _GROUND_LABELS = np.array([ROAD, PAVEMENT, TREE, PAVEMENT], np.uint8)
 _YELLOW = np.array((70, 150, 176), np.float32)
@@ -25,44 +26,74 @@ _YELLOW = np.array((70, 150, 176), np.float32)
 
 @dataclass(frozen=True)
 class Strip:
-    """The ground as tables along the road, one row every ``STEP_M`` from ``start``; column 0 is left, 1 is right.
+    """Describe the ground in tables along the road, one row per ``STEP_M``.
 
-    ``kerb`` (N, 2) metres from the centre line to the kerb, ``ground`` (N, 2) 1 pavement or 2 grass beyond the house
-    line, ``height`` (N, 2) metres of what casts a shadow at the house line, ``zebra`` (N,) bool, ``bend`` (N,) metres
-    the road's centre is to the right of its tangent at the camera.
+    In tables of two columns, column 0 is left of the road and column 1 is right of it.
+
+    Attributes
+    ----------
+    start : position of the first row along the road, metres.
+    kerb : (N, 2) float32 metres from the centre line to the kerb.
+    ground : (N, 2) uint8, beyond the house line: 1 pavement, 2 grass.
+    height : (N, 2) float32 height of what casts a shadow at the house line, metres.
+    zebra : (N,) bool, True on a zebra crossing.
+    bend : (N,) float32 metres that the road's centre is to the right of its tangent at the camera.
     """
 
     start: float
     kerb: Grey
     ground: Pixels
     height: Grey
-    zebra: npt.NDArray[np.bool_]
+    zebra: Flags
     bend: Grey
 
 
 def paint_sky(view: View, cover: float, drift_m: float) -> None:
-    """Sky with clouds on a plane far above; made small and enlarged, for nothing in it is sharp."""
+    """Paint the sky, with clouds on a plane far above.
+
+    The sky is made small and enlarged, since nothing in it is sharp.
+
+    Parameters
+    ----------
+    view : the frame to paint on; the whole frame is overwritten.
+    cover : cover of cloud, 0..1.
+    drift_m : how far the clouds have moved.
+    """
     camera = view.camera
     height, width = camera.size
-    rows, cols = 60, 80
-    y = ((np.arange(rows, dtype=np.float32) + 0.5) / rows * height - 0.5 - camera.centre[1]) / camera.focal
-    x = ((np.arange(cols, dtype=np.float32) + 0.5) / cols * width - 0.5 - camera.centre[0]) / camera.focal
+    rows = 60
+    cols = 80
+
+    # The rays of the small picture's pixels.
+    row = np.arange(rows, dtype=np.float32) + 0.5
+    col = np.arange(cols, dtype=np.float32) + 0.5
+    y = (row / rows * height - 0.5 - camera.centre[1]) / camera.focal
+    x = (col / cols * width - 0.5 - camera.centre[0]) / camera.focal
     up = np.maximum(-y, 0.02)[:, None] + 0.06
-    c, s = np.cos(camera.yaw), np.sin(camera.yaw)
-    ahead, side = (c - s * x[None]) / up, (s + c * x[None]) / up
-    tile = cloud_tile()
-    at_x, at_y = (side * 34).astype(np.float32), (ahead * 22 + drift_m).astype(np.float32)
-    cloud = cv2.remap(tile, at_x % 512, at_y % 512, cv2.INTER_LINEAR)
+    c = np.cos(camera.yaw)
+    s = np.sin(camera.yaw)
+
+    # Clouds.
+    ahead = (c - s * x[None]) / up
+    side = (s + c * x[None]) / up
+    at_x = (side * 34).astype(np.float32)
+    at_y = (ahead * 22 + drift_m).astype(np.float32)
+    cloud = cv2.remap(cloud_tile(), at_x % 512, at_y % 512, cv2.INTER_LINEAR)
     cloud = np.clip((cloud - 0.62 + 0.5 * cover) * 2.6, 0, 1)[..., None]
+
+    # Colours: blue rises from the horizon, clouds are grey.
     rise = np.clip(up * 1.5, 0, 1)[..., None]
     clear = np.array((246, 238, 226)) * (1 - rise) + np.array((240, 212, 178)) * rise
     grey = np.array((240, 239, 237)) * (1.02 - 0.25 * cover * cloud)
     sky = clear * (1 - cloud) + grey * cloud
+
+    # The glow around the sun.
     facing = np.stack(np.broadcast_arrays(s + c * x[None], -y[:, None], c - s * x[None]), axis=-1)
     facing = facing / np.linalg.norm(facing, axis=-1, keepdims=True)
     near_sun = np.clip(facing @ view.light.sun, 0, 1)[..., None]
     glow = float(view.light.sun_gain.mean())
     sky = sky * (1.04 + 0.1 * glow) + (near_sun**12 * 60 + near_sun**90 * 160) * glow
+
     small = np.zeros((rows, cols, 4), np.uint8)
     small[..., :3] = np.clip(sky, 0, 255)
     view.canvas[...] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -70,138 +101,225 @@ def paint_sky(view: View, cover: float, drift_m: float) -> None:
 
 
 def paint_skyline(view: View, seed: int) -> None:
-    """Distant roofs and trees; they stand still, for they are far."""
+    """Paint distant roofs and trees; they do not move, since they are far.
+
+    Parameters
+    ----------
+    view : the frame to paint on.
+    seed : seed of the drive.
+    """
     camera = view.camera
     width = camera.size[1]
     rng = np.random.default_rng([seed, _SKYLINE_SALT])
     phases = rng.uniform(0, 2 * np.pi, 12)
+
+    # Heights over the bearing, in focal lengths.
     x = np.linspace(-2.0, width + 1.0, 240)
     bearing = camera.yaw + np.arctan((x - camera.centre[0]) / camera.focal)
     blocks = np.floor(bearing * 40)
     roofs = 0.016 + 0.013 * np.sin(blocks * 2.3 + phases[0]) * np.sin(blocks * 1.1 + phases[1])
     roofs = np.where(np.sin(blocks * 5.1 + phases[2]) > 0.1, roofs, 0.002)
-    leaves = 0.02 + sum(0.006 / k**0.5 * np.sin(bearing * 23.0 * k + phases[3 + k]) for k in range(1, 8))
+    waves = [0.006 / k**0.5 * np.sin(bearing * 23.0 * k + phases[3 + k]) for k in range(1, 8)]
+    leaves = 0.02 + sum(waves)
+
+    # Trees first, roofs over them.
     fog = view.fog(330.0)
+    gain = view.light.gain(np.array([0.0, 0.6, -0.8]))
+    below = camera.centre[1] + 4
     for share, colour, label in ((leaves, (58, 74, 72), TREE), (roofs, (92, 96, 108), BUILDING)):
         y = camera.centre[1] - np.maximum(share, 0.0) * camera.focal
-        outline = np.vstack([np.stack([x, y], 1), [[width + 2, camera.centre[1] + 4], [-3, camera.centre[1] + 4]]])
-        lit = np.array(colour) * view.light.gain(np.array([0.0, 0.6, -0.8])) * (1 - fog) + view.light.haze * fog
+        outline = np.vstack([np.stack([x, y], 1), [[width + 2, below], [-3, below]]])
+        lit = np.array(colour) * gain * (1 - fog) + view.light.haze * fog
         b, g, r = np.clip(lit, 0, 255).tolist()
-        cv2.fillPoly(view.canvas, [subpixels(outline)], (b, g, r, label), cv2.LINE_8, SUBPIXEL_BITS)
+        corners = subpixels(outline)
+        cv2.fillPoly(view.canvas, [corners], (b, g, r, label), cv2.LINE_8, SUBPIXEL_BITS)
 
 
-def paint_ground(view: View, strip: Strip, along_m: float, offset_m: float) -> None:
-    """Road, paint, kerbs, pavement and grass, in the light and the shadow of the houses.
+@dataclass(frozen=True)
+class _Rays:
+    """Say where the rays of the frame's lower part meet the ground; broadcast to (h, W).
 
-    ``along_m`` is where the camera is along the road, ``offset_m`` how far right of its centre.
+    Attributes
+    ----------
+    first : first row of the frame that shows ground.
+    z : depth, metres.
+    ahead : distance along the road from the camera, metres.
+    side : distance to the right of the road's tangent at the camera, metres.
     """
-    camera, light = view.camera, view.light
+
+    first: int
+    z: Grey
+    ahead: Grey
+    side: Grey
+
+
+def _ground_rays(view: View, offset_m: float) -> _Rays | None:
+    """Return where rays meet the ground; None if the frame shows no ground."""
+    camera = view.camera
     height, width = camera.size
     first = max(int(np.floor(camera.centre[1])) + 1, 0)
     below = np.arange(first, height, dtype=np.float32)[:, None] - np.float32(camera.centre[1])
     if not below.size:
-        return
-    z = np.minimum(np.float32(camera.focal * camera.position[1]) / np.maximum(below, 0.05), np.float32(_FARTHEST_M))
-    ray = ((np.arange(width, dtype=np.float32) - np.float32(camera.centre[0])) / np.float32(camera.focal))[None]
-    c, s = np.float32(np.cos(camera.yaw)), np.float32(np.sin(camera.yaw))
+        return None
+
+    z = np.float32(camera.focal * camera.position[1]) / np.maximum(below, 0.05)
+    z = np.minimum(z, np.float32(_FARTHEST_M))
+    column = np.arange(width, dtype=np.float32)
+    ray = ((column - np.float32(camera.centre[0])) / np.float32(camera.focal))[None]
+    c = np.float32(np.cos(camera.yaw))
+    s = np.float32(np.sin(camera.yaw))
     ahead = z * (c - s * ray)
     side = z * (s + c * ray) - ahead * (s / c) + np.float32(offset_m)
+    return _Rays(first, z, ahead, side)
+
+
+def paint_ground(view: View, strip: Strip, along_m: float, offset_m: float) -> None:
+    """Paint road, markings, kerbs, pavement and grass, in the light and the houses' shadow.
+
+    Parameters
+    ----------
+    view : the frame to paint on.
+    strip : the ground.
+    along_m : position of the camera along the road, metres.
+    offset_m : position of the camera to the right of the road's centre, metres.
+    """
+    rays = _ground_rays(view, offset_m)
+    if rays is None:
+        return
+    camera = view.camera
+    z = rays.z
+
+    # Look up the tables of the ground.
     base = along_m - strip.start
-    row = (ahead + np.float32(base)) * np.float32(1 / STEP_M)
+    row = (rays.ahead + np.float32(base)) * np.float32(1 / STEP_M)
     index = np.clip(row, 0, len(strip.bend) - 2).astype(np.int32)
-    side -= strip.bend.take(index)
-    right = side > 0
+    side = rays.side - strip.bend.take(index)
     reach = np.abs(side)
-    column = index * 2 + right
+    column = index * 2 + (side > 0)
     kerb = strip.kerb.ravel().take(column)
-    px_across = z * np.float32(1 / camera.focal)  # metres a pixel spans, across
+    px_across = z * np.float32(1 / camera.focal)  # metres per pixel, across
     px_along = px_across * (z / np.float32(camera.position[1]))
 
+    # Which ground: 0 road, 1 pavement, 2 grass, 3 kerb.
     kind = np.where(reach < kerb, np.uint8(0), np.uint8(1))
     kind[(reach > FACADE_M) & (strip.ground.ravel().take(column) == 2) & (kind == 1)] = 2
     kind[np.abs(reach - kerb - np.float32(0.08)) < 0.09] = 3
-    distance = ahead + np.float32(along_m % 4096.0)
-    paint = _road_paint(distance, side, reach, kerb, px_across, strip.zebra.take(index))
 
+    # Its texture, shadow and markings.
+    distance = rays.ahead + np.float32(along_m % 4096.0)
+    white, yellow = _markings(distance, side, kerb, px_across, strip.zebra.take(index))
     glow = _ground_texture(distance, side, px_along, kind)
     glow *= _house_shadows(view, strip, row, side)
-    glow *= np.float32(1) + paint[0] * np.float32(1.15)
+    glow *= np.float32(1) + white * np.float32(1.15)
     colour = _GROUND.take(kind, axis=0)
-    yellow = np.nonzero(paint[1] > 0.02)
-    colour[yellow] += (_YELLOW - colour[yellow]) * paint[1][yellow][:, None]
+    painted = np.nonzero(yellow > 0.02)
+    colour[painted] += (_YELLOW - colour[painted]) * yellow[painted][:, None]
+
+    # Light and haze.
     fog = np.float32(1) - np.exp(z * np.float32(-1 / 620.0))
-    gain = light.gain(np.array([0.0, 1.0, 0.0])).astype(np.float32)
+    gain = view.light.gain(np.array([0.0, 1.0, 0.0])).astype(np.float32)
     colour *= (glow * (1 - fog))[..., None] * gain
-    colour += fog[..., None] * light.haze.astype(np.float32)
-    ground = view.canvas[first:]
+    colour += fog[..., None] * view.light.haze.astype(np.float32)
+    ground = view.canvas[rays.first :]
     ground[..., :3] = np.clip(colour, 0, 255)
     ground[..., 3] = _GROUND_LABELS.take(kind)
 
 
 def _wrap(values: Grey, period: float) -> Grey:
-    """``values % period``, but several times faster."""
-    return np.asarray(values - np.floor(values * np.float32(1 / period)) * np.float32(period), dtype=np.float32)
+    """Return ``values % period``; several times faster than ``%``."""
+    turns = np.floor(values * np.float32(1 / period))
+    return np.asarray(values - turns * np.float32(period), dtype=np.float32)
 
 
-def _road_paint(
-    distance: Grey, side: Grey, reach: Grey, kerb: Grey, px_across: Grey, zebra: npt.NDArray[np.bool_]
+def _markings(
+    distance: Grey, side: Grey, kerb: Grey, px_across: Grey, zebra: Flags
 ) -> tuple[Grey, Grey]:
-    """Cover of white and of yellow paint, 0..1, softened to the pixel's own width."""
+    """Return the cover of white and of yellow paint, 0..1, softened to a pixel's width."""
     sharp = 1 / px_across
+    reach = np.abs(side)
 
     def line(at: Grey, half: float) -> Grey:
+        """Return the cover of a line; ``at``: distance to its middle, ``half``: half its width."""
         cover = np.clip((np.float32(half) - at) * sharp + np.float32(0.5), 0, 1)
         return np.asarray(cover * np.minimum(np.float32(2 * half) * sharp, 1), dtype=np.float32)
 
-    dash = (_wrap(distance, 9.0)) < 4.0
+    # Dashes in the middle, stripes of zebra crossings.
+    dash = _wrap(distance, 9.0) < 4.0
     white = line(reach, 0.06) * dash
     stripes = (_wrap(side, 1.2) < 0.6) & zebra & (reach < LANE_HALF_M - 0.3)
     white = np.where(zebra, stripes, white).astype(np.float32)
-    opening = kerb > LANE_HALF_M + 0.02  # at a junction: give-way dashes instead of the yellow lines
+
+    # At a junction: give-way dashes instead of the yellow lines.
+    opening = kerb > LANE_HALF_M + 0.02
     mouth = opening & (_wrap(distance, 1.0) < 0.6)
     white += line(np.abs(reach - np.float32(LANE_HALF_M)), 0.09) * mouth
+
+    # Two yellow lines along the kerb.
     yellow = line(np.abs(reach - np.float32(LANE_HALF_M - 0.3)), 0.045) * ~opening * ~zebra
     yellow += line(np.abs(reach - np.float32(LANE_HALF_M - 0.5)), 0.045) * ~opening * ~zebra
     return white * np.float32(0.85), np.asarray(yellow * np.float32(0.6), dtype=np.float32)
 
 
 def _ground_texture(distance: Grey, side: Grey, px_along: Grey, kind: Pixels) -> Grey:
-    """Brightness about 1: grain near by, stains farther on, slabs on the pavement, tufts in the grass."""
-    grain = cv2.remap(asphalt_tile(), _wrap(side * 128, 512), _wrap(distance * 128, 512), cv2.INTER_LINEAR)
+    """Return the ground's brightness, about 1."""
+    # Grain near by.
+    grain_x = _wrap(side * 128, 512)
+    grain_y = _wrap(distance * 128, 512)
+    grain = cv2.remap(asphalt_tile(), grain_x, grain_y, cv2.INTER_LINEAR)
     grain *= np.float32(0.1) * np.clip(np.float32(0.03) / px_along, 0, 1) + np.float32(0.012)
-    across, along = _wrap(side * (256 / 12), 256), _wrap(distance * (1024 / 48), 1024)
+
+    # Stains farther away.
+    across = _wrap(side * (256 / 12), 256)
+    along = _wrap(distance * (1024 / 48), 1024)
     stain = cv2.remap(stain_tile(), across, along, cv2.INTER_LINEAR)
     stain *= np.float32(0.075) * np.clip(np.float32(0.6) / px_along, 0, 1)
     glow = np.float32(1) + grain + stain
+
+    # Slabs on the pavement, tufts in the grass.
     slabs = ((_wrap(distance, 0.9) < 0.05) | (_wrap(side, 0.7) < 0.03)) & (kind == 1)
     glow -= slabs * np.clip(np.float32(0.012) / px_along, 0, 0.25)
     glow += (kind == 2) * (grain * 2 + stain)
-    wheel = np.abs(np.abs(np.abs(side) - np.float32(1.75)) - np.float32(0.75))  # tracks polished by wheels
+
+    # Tracks that wheels have polished.
+    from_lane = np.abs(np.abs(side) - np.float32(1.75))
+    wheel = np.abs(from_lane - np.float32(0.75))
     glow -= np.float32(0.06) * np.clip(1 - wheel * 3, 0, 1) * (kind == 0)
     return np.asarray(glow, dtype=np.float32)
 
 
 def _house_shadows(view: View, strip: Strip, row: Grey, side: Grey) -> Grey:
-    """1 in the sun; less where a house stands between the ground and the sun."""
-    sun, light = view.light.sun, view.light
-    total = float((light.gain(np.array([0.0, 1.0, 0.0]))).mean())
+    """Return 1 in the sun, less where a house stands between the ground and the sun."""
+    light = view.light
+    sun = light.sun
+    total = float(light.gain(np.array([0.0, 1.0, 0.0])).mean())
     dark = np.float32(float(light.sky_gain.mean()) / total)
+
+    # Go from the ground towards the sun, to the line of the houses.
     hand = 1 if sun[0] > 0 else 0
     towards = (FACADE_M - side) if hand else (FACADE_M + side)
     cross = max(abs(float(sun[0])), 0.15)
     slide = np.float32(float(np.clip(sun[2] / cross, -3, 3)) / STEP_M)
     at = np.clip(row + towards * slide, 0, len(strip.bend) - 1).astype(np.int32)
+
+    # Is the house there higher than the ray?
     edge = strip.height[:, hand].take(at) - towards * np.float32(float(sun[1]) / cross)
     shade = np.clip(edge * np.float32(1.2), 0, 1)
     return np.asarray(1 - shade * (1 - dark), dtype=np.float32)
 
 
 def blend_shadows(view: View) -> None:
-    """Darken what ``View.shade_ground`` has marked, softly; labels stay."""
+    """Darken softly what ``View.shade_ground`` has marked; labels do not change.
+
+    Parameters
+    ----------
+    view : the frame to paint on.
+    """
     if not view.shadow.any():
         return
+
     height = view.camera.size[0]
     soft = cv2.GaussianBlur(view.shadow, (0, 0), max(height * 0.004, 0.3))
     keep = cv2.LUT(soft, np.rint(255 - np.arange(256) * 0.62).astype(np.uint8))
     full = np.full_like(keep, 255)
-    view.canvas[...] = cv2.multiply(view.canvas, cv2.merge([keep, keep, keep, full]), scale=1 / 255)
+    factors = cv2.merge([keep, keep, keep, full])
+    view.canvas[...] = cv2.multiply(view.canvas, factors, scale=1 / 255)

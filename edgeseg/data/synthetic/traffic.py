@@ -1,4 +1,7 @@
-"""What moves: endless streams of cars, cyclists and walkers, and the cars ahead of the ego. Traffic keeps left."""
+"""Build what moves: endless streams of cars, cyclists and walkers, and the cars ahead.
+
+Traffic keeps left.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +15,29 @@ from edgeseg.data.synthetic.figures import BICYCLIST, PEDESTRIAN
 from edgeseg.data.synthetic.town import LARGE, Item, Road, car_of, item_at, road, spot, vehicle
 
 EGO_OFFSET_M = -1.6
-EGO_SPEED = 8.0  # metres a second
+EGO_SPEED = 8.0  # metres per second
 
 
 @lru_cache(maxsize=1)
 def _bus() -> figures.Solid:
+    """Return the bus, made once."""
     return figures.bus()
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Like-minded traffic: slots of ``spacing`` metres that move along the road at ``speed``; some hold somebody."""
+    """Describe traffic of one kind: slots that move along the road; some of them are taken.
+
+    Attributes
+    ----------
+    salt : number that makes its choices differ from those of other streams.
+    kind : ``car``, ``cyclist`` or ``walker``.
+    speed : metres per second along the road; negative towards the camera.
+    spacing : length of a slot, metres.
+    offset : position to the right of the road's centre, metres.
+    chance : probability that a slot is taken.
+    sight : how far ahead of the camera the stream is drawn, metres.
+    """
 
     salt: int
     kind: str
@@ -46,7 +61,18 @@ STREAMS = (
 
 @dataclass(frozen=True)
 class _Actor:
-    """Who is in a slot: where in it, and the looks."""
+    """Describe who is in a slot.
+
+    Attributes
+    ----------
+    along : position in the slot, 0..1.
+    offset : distance from the stream's middle, metres.
+    phase : phase of the steps, radians.
+    height : height of the person, metres.
+    shape, paint : which car, if it is one.
+    person : the person, if it is none.
+    frame : the tubes of the bicycle.
+    """
 
     along: float
     offset: float
@@ -60,19 +86,33 @@ class _Actor:
 
 @lru_cache(maxsize=512)
 def _actor(seed: int, salt: int, slot: int, chance: float, cyclist: bool) -> _Actor | None:
+    """Return who is in a slot; None if nobody."""
     rng = np.random.default_rng([seed, salt, slot + LARGE])
     if rng.random() > chance:
         return None
-    along, offset, phase, height = rng.uniform([0.2, -0.25, 0.0, 1.5], [0.8, 0.25, 6.28, 1.88]).tolist()
-    shape, paint = int(rng.integers(len(figures.CAR_SHAPES))), int(rng.integers(len(figures.CAR_COLOURS)))
+
+    lowest = [0.2, -0.25, 0.0, 1.5]
+    highest = [0.8, 0.25, 6.28, 1.88]
+    along, offset, phase, height = rng.uniform(lowest, highest).tolist()
+    shape = int(rng.integers(len(figures.CAR_SHAPES)))
+    paint = int(rng.integers(len(figures.CAR_COLOURS)))
     label = BICYCLIST if cyclist else PEDESTRIAN
-    person = figures.body(rng, label, helmet=cyclist and rng.random() < 0.6)
+    helmet = cyclist and rng.random() < 0.6
+    person = figures.body(rng, label, helmet=helmet)
     b, g, r = rng.uniform(20, 130, 3).tolist()
-    return _Actor(along, offset, phase, height, shape, paint, person, figures.bicycle_frame((b, g, r)))
+    frame = figures.bicycle_frame((b, g, r))
+    return _Actor(along, offset, phase, height, shape, paint, person, frame)
 
 
 def moving(seed: int, time_s: float, ego_m: float) -> Iterator[Item]:
-    """Everything that moves and may be seen from ``ego_m`` along the road."""
+    """Yield everything that moves and may be seen.
+
+    Parameters
+    ----------
+    seed : seed of the drive.
+    time_s : time, seconds.
+    ego_m : position of the camera along the road, metres.
+    """
     line = road(seed)
     for stream in STREAMS:
         shift = stream.speed * time_s
@@ -87,35 +127,52 @@ def moving(seed: int, time_s: float, ego_m: float) -> Iterator[Item]:
 
 
 def _moving_item(stream: Stream, who: _Actor, line: Road, along: float, time_s: float) -> Item:
-    back = stream.speed < 0
-    turn = line.turn(along) + (np.pi if back else 0.0)
+    """Return an actor as an item."""
+    turn = line.turn(along) + (np.pi if stream.speed < 0 else 0.0)
     wander = 1.0 if stream.kind == "walker" else 0.35
     place = line.at(along, stream.offset + who.offset * wander)
+
+    # A car; one kind of car in one colour is a bus instead.
     if stream.kind == "car":
         if who.shape == 1 and who.paint == 0:
             return vehicle(_bus(), 10.0, place, turn)
-        return vehicle(car_of(who.shape, who.paint), figures.CAR_SHAPES[who.shape].length, place, turn)
+        length = figures.CAR_SHAPES[who.shape].length
+        return vehicle(car_of(who.shape, who.paint), length, place, turn)
+
+    # A walker; one step is 0.43 of the height.
     if stream.kind == "walker":
         phase = who.phase + abs(stream.speed) * time_s / (0.43 * who.height) * np.pi
         joints = figures.stand(figures.walking(phase, who.height), place, turn)
-        return item_at(along, place, 0.8, lambda view: who.person.paint(view, joints), spot(place, 0.35))
+
+        def paint_walker(view: View) -> None:
+            """Draw the walker."""
+            who.person.paint(view, joints)
+
+        return item_at(along, place, 0.8, paint_walker, spot(place, 0.35))
+
+    # A cyclist.
     rider = figures.stand(figures.cycling(who.phase + time_s * 7.0), place, turn)
 
-    def paint(view: View) -> None:
+    def paint_cyclist(view: View) -> None:
+        """Draw bicycle and rider."""
         figures.paint_bicycle(view, who.frame, place, turn)
         who.person.paint(view, rider)
 
-    return item_at(along, place, 1.2, paint, spot(place, 0.5))
+    return item_at(along, place, 1.2, paint_cyclist, spot(place, 0.5))
 
 
 def _ahead(seed: int, line: Road, time_s: float, ego_m: float) -> Iterator[Item]:
-    """Two cars in the ego's lane, whose distance breathes."""
+    """Yield two cars in the camera's lane; their distance grows and shrinks slowly."""
     rng = np.random.default_rng([seed, 5])
     phase = rng.uniform(0, 6.28, 4)
-    gap = 21.0 + 9.0 * np.sin(time_s / 7.0 + phase[0]) + 12.0 * np.sin(time_s / 23.0 + phase[1]) ** 2
+    slow = 12.0 * np.sin(time_s / 23.0 + phase[1]) ** 2
+    gap = 21.0 + 9.0 * np.sin(time_s / 7.0 + phase[0]) + slow
     further = gap + 17.0 + 6.0 * np.sin(time_s / 9.0 + phase[2])
     for distance in (gap, further):
-        shape, paint = int(rng.integers(len(figures.CAR_SHAPES))), int(rng.integers(len(figures.CAR_COLOURS)))
+        shape = int(rng.integers(len(figures.CAR_SHAPES)))
+        paint = int(rng.integers(len(figures.CAR_COLOURS)))
         along = ego_m + float(distance)
-        place = line.at(along, EGO_OFFSET_M + 0.1 * float(np.sin(time_s / 3 + phase[3] + distance)))
-        yield vehicle(car_of(shape, paint), figures.CAR_SHAPES[shape].length, place, line.turn(along))
+        sway = 0.1 * float(np.sin(time_s / 3 + phase[3] + distance))
+        place = line.at(along, EGO_OFFSET_M + sway)
+        length = figures.CAR_SHAPES[shape].length
+        yield vehicle(car_of(shape, paint), length, place, line.turn(along))

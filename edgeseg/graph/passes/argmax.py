@@ -1,19 +1,21 @@
-"""Find labels by comparing the planes of the logits: OpenVINO fuses this into one or two passes over them.
+"""Find labels by comparing the planes of the logits.
 
-OpenVINO's own search is a general top-k. In BF16 it takes as long as several convolutions of a small network.
+OpenVINO fuses this into one or two passes over them. Its own search is a general top-k. In BF16 it
+takes as long as several convolutions of a small network.
 """
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
-from edgeseg.graph.append import PREFIX, Appender
-from edgeseg.graph.graph import attributes, is_op
+from edgeseg.graph.editor import PREFIX
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.nodes import attributes, is_op
 
 _SIZES_ARE_AN_INPUT = 13  # of Split, from this opset on
 
 
-def compare_planes(graph: Appender, x: str, classes: int) -> str:
+def compare_planes(graph: Graph, x: str, classes: int) -> str:
     """Append the argmax over the classes, the first of equals, by comparing planes.
 
     Class ids, at most 255, are whole numbers in BF16, too.
@@ -37,28 +39,28 @@ def compare_planes(graph: Appender, x: str, classes: int) -> str:
     planes = [f"{PREFIX}class{i}" for i in range(classes)]
     split = helper.make_node("Split", [x], planes, name=PREFIX + "classes", axis=1)
     if graph.opset >= _SIZES_ARE_AN_INPUT:
-        split.input.append(graph.constant("plane_sizes", np.ones(classes, np.int64)))
+        split.input.append(graph.constant(PREFIX + "plane_sizes", np.ones(classes, np.int64)))
     else:
         split.attribute.append(helper.make_attribute("split", [1] * classes))
-    graph.graph.node.append(split)
+    graph.add(split)
 
     # Keep the best logit so far, and its class.
     best = planes[0]
-    found = graph.constant("id0", np.zeros((1, 1, 1, 1), np.float32))
+    found = graph.constant(PREFIX + "id0", np.zeros((1, 1, 1, 1), np.float32))
     for i, plane in enumerate(planes[1:], 1):
-        number = graph.constant(f"id{i}", np.full((1, 1, 1, 1), i, np.float32))
+        number = graph.constant(f"{PREFIX}id{i}", np.full((1, 1, 1, 1), i, np.float32))
         higher = graph.node("Greater", [plane, best], f"{PREFIX}higher{i}")
         best = graph.node("Max", [best, plane], f"{PREFIX}best{i}")
         found = graph.node("Where", [higher, number, found], f"{PREFIX}found{i}")
     return found
 
 
-def shuffled_scores(graph: Appender, output: str, classes: int, size: tuple[int, int]) -> str | None:
+def shuffled_scores(graph: Graph, output: str, classes: int, size: tuple[int, int]) -> str | None:
     """Append labels for logits that come from a transposed convolution without overlapping windows.
 
-    Such a layer is a 1x1 convolution to k * k times the classes and a shuffle of the result (Shi et al. 2016, "Is the
-    deconvolution layer the same as a convolutional layer?"). The argmax comes before the shuffle: one plane is
-    shuffled, not one per class.
+    Such a layer is a 1x1 convolution to k * k times the classes and a shuffle of the result (Shi et
+    al. 2016, "Is the deconvolution layer the same as a convolutional layer?"). The argmax comes
+    before the shuffle: one plane is shuffled, not one per class.
 
     Parameters
     ----------
@@ -72,44 +74,44 @@ def shuffled_scores(graph: Appender, output: str, classes: int, size: tuple[int,
     The name of the labels, (1, H, W); ``None`` if the last layer is another one.
     """
     # 1. The last layer.
-    layer = next((n for n in graph.graph.node if output in n.output), None)
-    weight = _constant(graph, layer.input[1]) if layer is not None and is_op(layer, "ConvTranspose") else None
-    if layer is None or weight is None or not _tiles(layer, weight) or weight.shape[1] != classes:
+    layer = graph.producer.get(output)
+    if layer is None or not is_op(layer, "ConvTranspose"):
         return None
-    if any(output in node.input for node in graph.graph.node):
+    weight = graph.array(layer.input[1])
+    if weight is None or not _tiles(layer, weight) or weight.shape[1] != classes:
+        return None
+    if graph.readers.get(output):
         return None  # another node needs all logits
+
     block = weight.shape[2]
     height = size[0] // block
     width = size[1] // block
-    bias = _constant(graph, layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None
-    if len(layer.input) > 2 and layer.input[2] and bias is None:
+    has_bias = len(layer.input) > 2 and layer.input[2]
+    bias = graph.array(layer.input[2]) if has_bias else None
+    if has_bias and bias is None:
         return None
 
     # 2. The convolution: (in, class, row, column) -> one output channel per class, row and column.
     kernel = weight.reshape(weight.shape[0], -1).T[:, :, None, None]
-    inputs = [layer.input[0], graph.constant("last_weight", np.ascontiguousarray(kernel))]
+    inputs = [layer.input[0], graph.constant(PREFIX + "last_weight", np.ascontiguousarray(kernel))]
     if bias is not None:
-        inputs.append(graph.constant("last_bias", np.repeat(bias, block * block)))
+        inputs.append(graph.constant(PREFIX + "last_bias", np.repeat(bias, block * block)))
     x = graph.node("Conv", inputs, PREFIX + "last")
 
     # 3. The argmax over the classes, the k * k planes of a class on top of each other.
-    stacked = graph.constant("stacked", np.array([1, classes, block * block * height, width], np.int64))
+    stack = np.array([1, classes, block * block * height, width], np.int64)
+    stacked = graph.constant(PREFIX + "stacked", stack)
     x = graph.node("Reshape", [x, stacked], PREFIX + "stack")
     x = compare_planes(graph, x, classes)
 
     # 4. The shuffle.
-    planes = graph.constant("planes_shape", np.array([1, block * block, height, width], np.int64))
+    corners = np.array([1, block * block, height, width], np.int64)
+    planes = graph.constant(PREFIX + "planes_shape", corners)
     x = graph.node("Reshape", [x, planes], PREFIX + "corner_planes")
     x = graph.node("DepthToSpace", [x], PREFIX + "shuffled", blocksize=block)
-    graph.graph.node.remove(layer)
-    whole = graph.constant("map_shape", np.array([1, *size], np.int64))
+    graph.remove(layer)
+    whole = graph.constant(PREFIX + "map_shape", np.array([1, *size], np.int64))
     return graph.node("Reshape", [x, whole], PREFIX + "argmax")
-
-
-def _constant(graph: Appender, name: str) -> npt.NDArray[np.generic] | None:
-    """Return the value of an initializer, or ``None`` for another tensor."""
-    tensor = next((t for t in graph.graph.initializer if t.name == name), None)
-    return None if tensor is None else numpy_helper.to_array(tensor)
 
 
 def _tiles(layer: NodeProto, weight: npt.NDArray[np.generic]) -> bool:

@@ -1,24 +1,35 @@
-"""Bring the files of every exporter into one form when they are read; the network computes the same.
+"""Bring the files of every exporter into one form when they are read.
+
+The network computes the same.
 
 - Functions that the file defines are inlined.
 - Weights are constants, not inputs with a default, as every weight was before ONNX's IR version 4.
-- FP16 and FP64 become FP32, stored and computed: precision is a property of the target here. Values that FP16
-  arithmetic would have rounded on the way are not rounded, so that logits may differ in FP16's last digit.
+- FP16 and FP64 become FP32, stored and computed: precision is a property of the target here. Values
+  that FP16 arithmetic would have rounded on the way are not rounded, so that logits may differ in
+  FP16's last digit.
 - Class ids that end as floats end as whole numbers.
 """
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    TensorProto,
+    inliner,
+    numpy_helper,
+)
 
 from edgeseg.errors import GraphError
-from edgeseg.graph.append import PREFIX
-from edgeseg.graph.graph import is_op, subgraphs
+from edgeseg.graph.editor import PREFIX
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.nodes import is_op, subgraphs
+from edgeseg.graph.ops import ID_MOVES
 from edgeseg.graph.passes.fp16_weights import restore_fp32_weights
 
 _FLOAT = TensorProto.FLOAT
 _OTHERS = (TensorProto.FLOAT16, TensorProto.DOUBLE)
-_MOVES = ("Squeeze", "Unsqueeze", "Reshape", "Identity", "Transpose")
 TWO_OUTPUT = PREFIX + "two_classes"
 TWO_CLASSES = ("background", "foreground")
 
@@ -37,7 +48,8 @@ def canonicalize(model: ModelProto) -> ModelProto:
     Examples
     --------
     >>> from onnx.parser import parse_model
-    >>> half = parse_model('<ir_version: 9, opset_import: ["" : 17]> f (float16[1] x) => (float16[1] y) {y = Relu (x)}')
+    >>> body = "f (float16[1] x) => (float16[1] y) {y = Relu (x)}"
+    >>> half = parse_model(f'<ir_version: 9, opset_import: ["" : 17]> {body}')
     >>> canonicalize(half).graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
     True
     """
@@ -52,7 +64,7 @@ def canonicalize(model: ModelProto) -> ModelProto:
     fill_defaults(model)
     restore_fp32_weights(model)
     _to_float(model.graph)
-    _whole_ids(model.graph)
+    _whole_ids(Graph(model))
     return model
 
 
@@ -94,41 +106,39 @@ def _tensor_to_float(tensor: TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
 
 
-def _whole_ids(graph: GraphProto) -> None:
+def _whole_ids(graph: Graph) -> None:
     """Make outputs INT64 that are an ``ArgMax`` cast to float, in place."""
-    makers: dict[str, NodeProto] = {}
-    for node in graph.node:
-        makers |= dict.fromkeys(node.output, node)
-
-    for output in graph.output:
+    for output in graph.graph.output:
         # Look up from the output to the cast, and from there to the ArgMax.
         passed = [output.name]
-        node = makers.get(output.name)
-        while is_op(node, *_MOVES):
-            assert node is not None
-            passed.append(node.input[0])
-            node = makers.get(node.input[0])
-        search = makers.get(node.input[0]) if node is not None and is_op(node, "Cast") else None
-        while is_op(search, *_MOVES):
-            assert search is not None
-            search = makers.get(search.input[0])
-        if node is None or not is_op(search, "ArgMax") or output.type.tensor_type.elem_type != _FLOAT:
+        cast = graph.producer.get(output.name)
+        while cast is not None and is_op(cast, *ID_MOVES):
+            passed.append(cast.input[0])
+            cast = graph.producer.get(cast.input[0])
+        if cast is None or not is_op(cast, "Cast"):
+            continue
+        search = graph.producer.get(cast.input[0])
+        while search is not None and is_op(search, *ID_MOVES):
+            search = graph.producer.get(search.input[0])
+        if not is_op(search, "ArgMax") or output.type.tensor_type.elem_type != _FLOAT:
             continue
 
         # Leave them floats if another node computes with them.
-        others = [n for n in graph.node if n.output[0] not in passed]
-        if any(set(passed) & set(n.input) for n in others):
+        others = [node for node in graph.nodes() if node.output[0] not in passed]
+        if any(set(passed) & set(node.input) for node in others):
             continue
 
-        next(a for a in node.attribute if a.name == "to").i = TensorProto.INT64
-        for value in [output, *(v for v in graph.value_info if v.name in passed)]:
+        next(a for a in cast.attribute if a.name == "to").i = TensorProto.INT64
+        inside = [value for value in graph.graph.value_info if value.name in passed]
+        for value in (output, *inside):
             value.type.tensor_type.elem_type = TensorProto.INT64
 
 
 def two_classes(model: ModelProto, output: str, axis: int) -> tuple[str, str]:
     """Turn an output of one channel into logits of two classes, in place.
 
-    A pixel is of the second class if its logit is above 0, or, behind a ``Sigmoid``, its probability above one half.
+    A pixel is of the second class if its logit is above 0, or, behind a ``Sigmoid``, its
+    probability above one half.
 
     Parameters
     ----------
@@ -140,26 +150,24 @@ def two_classes(model: ModelProto, output: str, axis: int) -> tuple[str, str]:
     -------
     The new output's name, and the rule that is assumed for the foreground.
     """
-    graph = model.graph
-    maker = next((node for node in graph.node if output in node.output), None)
-    score = output
+    graph = Graph(model)
+    maker = graph.producer.get(output)
+    logits = output
     rule = "foreground where it is above 0"
-    if is_op(maker, "Sigmoid"):
-        assert maker is not None
-        score = maker.input[0]
+    if maker is not None and is_op(maker, "Sigmoid"):
+        logits = maker.input[0]
         rule = "foreground above one half"
 
     # Logits of the background are the negative ones.
-    negative = f"{PREFIX}background"
-    name = TWO_OUTPUT
-    graph.node.append(helper.make_node("Neg", [score], [negative], negative))
-    graph.node.append(helper.make_node("Concat", [negative, score], [name], name, axis=axis))
+    negative = graph.node("Neg", [logits], f"{PREFIX}background")
+    name = graph.node("Concat", [negative, logits], TWO_OUTPUT, axis=axis)
 
-    # The new output.
+    # The new output takes the place of the old one, behind the others.
+    values = {value.name: value for value in graph.graph.output}
     value = onnx.ValueInfoProto()
-    value.CopyFrom(next(o for o in graph.output if o.name == output))
+    value.CopyFrom(values[output])
     value.name = name
     value.type.tensor_type.shape.dim[axis].dim_value = 2
-    graph.output.append(value)
-    graph.output.remove(next(o for o in graph.output if o.name == output))
+    graph.graph.output.append(value)
+    graph.graph.output.remove(values[output])
     return name, rule

@@ -1,24 +1,25 @@
-"""Leave the batch, or height and width, of a deployed graph open, and check that the network follows them.
+"""Leave the batch, or height and width, of a deployed graph open.
 
-ONNX's own inference has no arithmetic of symbols: half of ``height`` is unknown to it, and unpooling is lowered well
-only if sizes are known. So shapes are inferred for a few sizes of the frame. If a size of a tensor is the same multiple
-of the frame's size each time, that multiple is the result. The sides of frames are multiples of a ``step``, so that
-pooling divides them.
+It is checked that the network follows them.
+
+ONNX's own inference has no arithmetic of symbols: half of ``height`` is unknown to it, and
+unpooling is lowered well only if sizes are known. So shapes are inferred for a few sizes of the
+frame. If a size of a tensor is the same multiple of the frame's size each time, that multiple is
+the result. The sides of frames are multiples of a ``step``, so that pooling divides them.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import NodeProto
 
 from edgeseg.errors import GraphError, InputError
-from edgeseg.graph.graph import Graph, Int, copied, is_op, number, title
+from edgeseg.graph.graph import Graph
 from edgeseg.graph.network import Network
+from edgeseg.graph.nodes import copied, is_op, title
 from edgeseg.graph.outputs import fix_input
+from edgeseg.graph.sizes import Int, number
 
 Shapes = dict[str, list[Int | None]]
 Size = tuple[int, int]
@@ -26,7 +27,6 @@ Size = tuple[int, int]
 BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 _MOST_STEPS = 64  # no network is known whose pooling divides by more
 _SMALLEST_UNITS = 8  # for smaller numbers, rounding may look like a multiple
-_SAME_LABELS = 0.9  # share, frame alone against in a batch: another order of sums changes labels that nearly tie
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class DynamicShapes:
         return self.batch or bool(self.sizes)
 
     def dims(self, size: Size) -> list[int | str]:
-        """Return batch, height and width of a graph's input: a name if the dimension is open, else a number.
+        """Return batch, height and width of a graph's input.
+
+        Each is a name if the dimension is open, else a number.
 
         Parameters
         ----------
@@ -93,14 +95,17 @@ def resolve_dynamic_shapes(network: Network, batch: bool, sizes: Sequence[Size])
 
     Raises
     ------
-    InputError : a size is no multiple of the step, or the network's own size is not between the sizes.
+    InputError : a size is no multiple of the step, or the network's own size is not between the
+        sizes.
     GraphError : the network has a batch or a size of its own; the error names the node.
     """
     # Without open sizes there is no step to find.
     if not sizes:
         dynamic = DynamicShapes(batch)
         if batch:
-            _require_follows(network, dynamic, infer_dynamic_shapes(network.model, network, dynamic))
+            _require_follows(
+                network, dynamic, infer_dynamic_shapes(network.model, network, dynamic)
+            )
         return dynamic
 
     # Try the stride, then its doubles.
@@ -121,7 +126,7 @@ def resolve_dynamic_shapes(network: Network, batch: bool, sizes: Sequence[Size])
         if all(side % step == 0 for side in sides):
             usable = step
 
-    # Inference cannot prove that the network follows; a run will show it (``check_runs``).
+    # Inference cannot prove that the network follows; a run will show it (``dynamic_run``).
     dynamic = DynamicShapes(batch, tuple(sizes), usable)
     _require_follows(network, dynamic, infer_dynamic_shapes(network.model, network, dynamic))
     return dynamic
@@ -148,7 +153,9 @@ def open_dimensions(model: onnx.ModelProto, network: Network, dynamic: DynamicSh
             dim.Clear()
 
 
-def infer_dynamic_shapes(model: onnx.ModelProto, network: Network, dynamic: DynamicShapes) -> Shapes:
+def infer_dynamic_shapes(
+    model: onnx.ModelProto, network: Network, dynamic: DynamicShapes
+) -> Shapes:
     """Infer the sizes of every tensor as numbers or as multiples of the open dimensions.
 
     Parameters
@@ -159,8 +166,9 @@ def infer_dynamic_shapes(model: onnx.ModelProto, network: Network, dynamic: Dyna
 
     Returns
     -------
-    For each tensor by name its sizes: ``(7, ())`` for a number, ``(2, ("height/8",))`` for a multiple, ``None`` if
-    unknown. The symbols are ``batch``, and ``height/STEP`` and ``width/STEP``.
+    For each tensor by name its sizes: ``(7, ())`` for a number, ``(2, ("height/8",))`` for a
+    multiple, ``None`` if unknown. The symbols are ``batch``, and ``height/STEP`` and
+    ``width/STEP``.
     """
     # 1. Infer all shapes for a few sizes of the frame.
     probes = list(_probes(network, dynamic))
@@ -206,10 +214,12 @@ def _probes(network: Network, dynamic: DynamicShapes) -> Iterator[tuple[int, int
         yield n, (high + rows) * dynamic.step, (wide + columns) * dynamic.step
 
 
-def _inferred(model: onnx.ModelProto, network: Network, probe: tuple[int, int, int]) -> dict[str, list[int | None]]:
-    """Return the sizes of every tensor for an input of (N, H, W) ``probe``, ``None`` for unknown sizes.
+def _inferred(
+    model: onnx.ModelProto, network: Network, probe: tuple[int, int, int]
+) -> dict[str, list[int | None]]:
+    """Return the sizes of every tensor for an input of (N, H, W) ``probe``.
 
-    ONNX's own inference finds them, and ``Graph`` those of unpooling.
+    Unknown sizes are ``None``. ONNX's own inference finds them, and ``Graph`` those of unpooling.
     """
     # 1. Set the input's shape to the probe.
     copy = copied(model)
@@ -236,8 +246,13 @@ def _inferred(model: onnx.ModelProto, network: Network, probe: tuple[int, int, i
     return sizes
 
 
-def _multiple(column: Sequence[int | None], symbols: Sequence[tuple[str, Sequence[int]]]) -> Int | None:
-    """Return one size, given for every probe, as a number or a multiple of a symbol; ``None`` if it is neither."""
+def _multiple(
+    column: Sequence[int | None], symbols: Sequence[tuple[str, Sequence[int]]]
+) -> Int | None:
+    """Return one size, given for every probe, as a number or a multiple of a symbol.
+
+    The result is ``None`` if it is neither.
+    """
     seen = [size for size in column if size is not None]
     if len(seen) < len(column):
         return None
@@ -251,37 +266,57 @@ def _multiple(column: Sequence[int | None], symbols: Sequence[tuple[str, Sequenc
     return None
 
 
-# -- does the network follow? ------------------------------------------------------------------------------------------
+# -- does the network follow? ----------------------------------------------------------------------
 
 
 def _check_sizes(network: Network, sizes: Sequence[Size], step: int) -> None:
-    """Raise ``InputError`` unless all sizes are multiples of ``step`` and the network's own size is between them."""
+    """Raise ``InputError`` unless all sizes are multiples of ``step``.
+
+    The network's own size must be between them.
+    """
     own = network.spec.input_size
     for size in (own, *sizes):
         if any(side % step for side in size):
             fits = tuple(max(round(side / step), 1) * step for side in size)
-            hint = f"Give multiples of {step} as `size` and `sizes`." if size == own else f"Give {_by(fits)} instead."
+            hint = (
+                f"Give multiples of {step} as `size` and `sizes`."
+                if size == own
+                else f"Give {by_text(fits)} instead."
+            )
             raise InputError(
-                f"{network.name}: a range of sizes must be one of multiples of {step}", got=_by(size), hint=hint
+                f"{network.name}: the sizes of a range (HxW) must be multiples of {step}",
+                got=by_text(size),
+                hint=hint,
             )
 
     least, _, largest = sizes
     if not all(low <= side <= high for low, side, high in zip(least, own, largest, strict=True)):
         raise InputError(
-            f"{network.name}: its own size is not in the range, and frames of other sizes are resized to it",
-            got=_by(own),
-            expected=f"{_by(least)} to {_by(largest)}",
+            f"{network.name}: its own size is not in the range, "
+            "and frames of other sizes are resized to it",
+            got=by_text(own),
+            expected=f"{by_text(least)} to {by_text(largest)} (HxW)",
             hint="Widen `sizes`, or give a `size` inside them.",
         )
 
 
-def _by(size: Sequence[int]) -> str:
-    """Return a size as text, as ``360x480``."""
+def by_text(size: Sequence[int]) -> str:
+    """Return a size as text.
+
+    Parameters
+    ----------
+    size : height and width.
+
+    Examples
+    --------
+    >>> by_text((360, 480))
+    '360x480'
+    """
     return "x".join(map(str, size))
 
 
 def _wanted(network: Network, dynamic: DynamicShapes) -> dict[int, str]:
-    """Return the axes of the network's output that must follow an open dimension: axis -> symbol."""
+    """Return the symbols that axes of the network's output must follow, by axis."""
     wanted: dict[int, str] = {}
     if dynamic.batch:
         wanted[0] = BATCH
@@ -313,35 +348,45 @@ def _follows(network: Network, dynamic: DynamicShapes, shapes: Shapes) -> bool:
 
 
 def _require_follows(network: Network, dynamic: DynamicShapes, shapes: Shapes) -> None:
-    """Raise ``GraphError`` if the network's output is known to have a batch or a size of its own."""
+    """Raise ``GraphError`` if the network's output is known not to follow its input."""
     dims = _output_dims(network, shapes)
     for axis, symbol in _wanted(network, dynamic).items():
         size = dims[axis] if dims is not None else None
         if size is not None and size[1] == ():
             raise _stuck(network, symbol, f"an output of {size[0]} whatever comes in", shapes)
-        if size is None and any(_contradicts(node, network, shapes) for node in network.model.graph.node):
+        if size is None and any(
+            _contradicts(node, network, shapes) for node in network.model.graph.node
+        ):
             raise _stuck(network, symbol, "sizes that contradict each other", shapes)
 
 
 def _stuck(network: Network, symbol: str, otherwise: str, shapes: Shapes) -> GraphError:
     """Return the error for a network that does not follow.
 
-    It names the first node whose output does not change with its input, or gives the text ``otherwise``.
+    It names the first node whose output does not change with its input, or gives the text
+    ``otherwise``.
     """
     batch = symbol == BATCH
     axes = (0,) if batch else _axes(network)[1:]
     nodes = network.model.graph.node
-    culprit = next((n for n in nodes if _stops(n, axes, shapes) or _contradicts(n, network, shapes)), None)
+    culprit = next(
+        (n for n in nodes if _stops(n, axes, shapes) or _contradicts(n, network, shapes)), None
+    )
     own = "batch" if batch else "input size"
     return GraphError(
         f"{network.name}: does not follow a dynamic {own}",
         got=otherwise if culprit is None else f"{title(culprit)}, whose size is fixed",
-        hint=_advice(batch),
+        hint=follow_advice(batch),
     )
 
 
-def _advice(batch: bool) -> str:
-    """Return the hint for a network that does not follow its batch, or else its size."""
+def follow_advice(batch: bool) -> str:
+    """Return the hint for a network that does not follow its frames.
+
+    Parameters
+    ----------
+    batch : True if it does not follow the batch, False if it does not follow the size.
+    """
     if batch:
         again = "Export the net with a dynamic batch: `export(CHECKPOINT)`"
     else:
@@ -371,7 +416,10 @@ def _stops(node: NodeProto, axes: Sequence[int], shapes: Shapes) -> bool:
 
 
 def _contradicts(node: NodeProto, network: Network, shapes: Shapes) -> bool:
-    """Return True if a ``Reshape`` to constant sizes cannot hold what it reads; inference then finds no size."""
+    """Return True if a ``Reshape`` to constant sizes cannot hold what it reads.
+
+    Inference then finds no size.
+    """
     constants = {t.name for t in network.model.graph.initializer}
     constants |= {n.output[0] for n in network.model.graph.node if is_op(n, "Constant")}
     if not is_op(node, "Reshape") or node.input[1] not in constants:
@@ -393,74 +441,3 @@ def _pools_fit(network: Network, shapes: Shapes) -> bool:
             if dims is None or None in dims:
                 return False
     return True
-
-
-# -- a real check ------------------------------------------------------------------------------------------------------
-
-
-def check_runs(model: onnx.ModelProto, name: str, size: Size, dynamic: DynamicShapes) -> None:
-    """Run a deployed graph with ONNX Runtime at its least, best and largest size.
-
-    If the batch is open, run two frames at once as well.
-
-    Parameters
-    ----------
-    model : the lowered graph, from ``frame`` to ``labels``.
-    name : the network's name, for the error.
-    size : height and width if they are fixed.
-    dynamic : the open dimensions.
-
-    Raises
-    ------
-    GraphError : a run fails, gives label maps of another size, or labels in a batch that differ from a frame alone.
-    """
-    session = _session(model, name)
-
-    # 1. One frame of every size.
-    for shape in dict.fromkeys(dynamic.sizes or (size,)):
-        _labels(session, name, np.zeros((1, *shape, 3), np.uint8), dynamic)
-
-    # 2. Two random frames, together and alone.
-    if dynamic.batch:
-        smallest = dynamic.sizes[0] if dynamic.sizes else size
-        frames = np.random.default_rng(0).integers(0, 256, (2, *smallest, 3), np.uint8)
-        both = _labels(session, name, frames, dynamic)
-        alone = np.concatenate([_labels(session, name, frame[None], dynamic) for frame in frames])
-        same = float((both == alone).mean())
-        if same < _SAME_LABELS:
-            raise GraphError(
-                f"{name}: mixes the frames of a batch",
-                got=f"{100 * same:.1f} % of labels as for a frame alone",
-                hint=_advice(True),
-            )
-
-
-def _session(model: onnx.ModelProto, name: str) -> Any:
-    """Open a graph with ONNX Runtime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, not logged
-    options.enable_cpu_mem_arena = False
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-        raise GraphError(
-            f"{name}: ONNX Runtime cannot open the graph", got=str(error).splitlines()[0][:300], hint=_advice(False)
-        ) from error
-
-
-def _labels(session: Any, name: str, frames: npt.NDArray[np.uint8], dynamic: DynamicShapes) -> npt.NDArray[np.uint8]:
-    """Run frames (N, H, W, 3) and return their labels (N, H, W); raise ``GraphError`` if it fails."""
-    at = f"{len(frames)} frame{'s' if len(frames) > 1 else ''} of {_by(frames.shape[1:3])}"
-    hint = _advice(len(frames) > 1 or not dynamic.sizes)
-    try:
-        (labels,) = session.run(["labels"], {"frame": frames})
-    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-        reason = " ".join(str(error).split())[:300]
-        raise GraphError(f"{name}: cannot take {at}", got=reason, hint=hint) from error
-
-    if labels.shape != frames.shape[:3]:
-        got = f"labels of {labels.shape}"
-        raise GraphError(f"{name}: cannot take {at}", got=got, expected=frames.shape[:3], hint=hint)
-    return np.asarray(labels, np.uint8)

@@ -1,29 +1,33 @@
-"""Fold batch normalisation, so that quantization finds nothing between a convolution and its activation.
+"""Fold batch normalisation into the convolution in front of it.
 
-In inference, batch normalisation is a per-channel gain and offset. It goes into the weights and bias of the convolution
-in front of it, through a concat if there is one. The same is done with the ``Mul`` and ``Add`` by constants that some
-exporters write instead.
-Values change by float rounding only.
+Quantization then finds nothing between a convolution and its activation.
+
+In inference, batch normalisation is a per-channel gain and offset. It goes into the weights and
+bias of the convolution in front of it, through a concat if there is one. The same is done with the
+``Mul`` and ``Add`` by constants that some exporters write instead. Values change by float rounding
+only.
 """
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import ModelProto, NodeProto, helper, inliner, numpy_helper
+from onnx import ModelProto, NodeProto, inliner
 
-from edgeseg.graph.graph import Graph, attributes, copied, is_op, names_read, subgraphs
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.nodes import attributes, copied, is_op
 from edgeseg.graph.passes.canonicalize import fill_defaults
 from edgeseg.types import Float
 
-FOLD_VERSION = 2  # raise it when the tensors of a folded graph change: older calibration statistics are then not used
+# Raise it when the tensors of a folded graph change: older calibration statistics are then not
+# used.
+FOLD_VERSION = 2
 WEIGHT_LAYERS = ("Conv", "ConvTranspose")
 
 
 def fold(model: ModelProto) -> ModelProto:
     """Return a copy of a graph with batch normalisation folded.
 
-    In the copy every node has a name, constants are initializers, and there is no ``Identity`` except for one if the
-    image itself joins a concat.
+    In the copy every node has a name, constants are initializers, and there is no ``Identity``
+    except for one if the image itself joins a concat.
 
     Parameters
     ----------
@@ -36,22 +40,25 @@ def fold(model: ModelProto) -> ModelProto:
     # 1. Remove what hides a layer's neighbours.
     name_nodes(copy)
     fill_defaults(copy)
-    _hoist_constants(copy)
-    _drop_passing(copy)
+    graph = Graph(copy)
+    graph.hoist_constants()
+    _drop_passing(graph)
 
     # 2. Move normalisation through concats, then fold it, one node at a time.
     for step in (_spread_normalisation, _fold_affine):
-        while step(Graph(copy)):
+        while step(graph):
             pass
 
     # 3. Clean up.
-    drop_unread(copy)
-    _part_image(copy)
+    graph.drop_unread_constants()
+    _part_image(graph)
     return copy
 
 
 def name_nodes(model: ModelProto) -> None:
-    """Give every node a unique name, in place: reports and errors name layers. A file's own names have priority.
+    """Give every node a unique name, in place: reports and errors name layers.
+
+    A file's own names have priority.
 
     Parameters
     ----------
@@ -60,8 +67,8 @@ def name_nodes(model: ModelProto) -> None:
     Examples
     --------
     >>> from onnx.parser import parse_model
-    >>> text = '<ir_version: 9, opset_import: ["" : 17]> f (float[1] x) => (float[1] z) {y = Relu (x) z = Relu (y)}'
-    >>> model = parse_model(text)
+    >>> body = "f (float[1] x) => (float[1] z) {y = Relu (x) z = Relu (y)}"
+    >>> model = parse_model(f'<ir_version: 9, opset_import: ["" : 17]> {body}')
     >>> name_nodes(model)
     >>> [node.name for node in model.graph.node]
     ['y', 'z']
@@ -78,125 +85,113 @@ def name_nodes(model: ModelProto) -> None:
         used.add(name)
 
 
-def _hoist_constants(model: ModelProto) -> None:
-    """Make initializers of ``Constant`` nodes, in place."""
-    graph = model.graph
-    for node in [n for n in graph.node if is_op(n, "Constant")]:
-        value = Graph.constant_value(node)
-        if value is not None:
-            graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
-            graph.node.remove(node)
+def _drop_passing(graph: Graph) -> None:
+    """Remove ``Identity`` and ``Dropout``, which does nothing in inference.
+
+    A ``Dropout`` whose mask is read stays.
+    """
+    for node in graph.nodes("Identity", "Dropout"):
+        reads_mask = any(graph.is_read(name) for name in node.output[1:])
+        if not reads_mask and not graph.is_pinned(node.output[0]):
+            graph.remove(node)
+            graph.read_instead(node.input[0], node.output[0])
 
 
-def _drop_passing(model: ModelProto) -> None:
-    """Remove ``Identity``, and ``Dropout`` (which does nothing in inference) if nothing reads its mask."""
-    graph = model.graph
-    outputs = {o.name for o in graph.output}
-    bodies: set[str] = set()
-    read: set[str] = set()
-    for node in graph.node:
-        read |= set(node.input)
-        for body in subgraphs(node):
-            bodies |= set(names_read(body))
-    read |= outputs | bodies
-
-    renamed: dict[str, str] = {}
-    for node in list(graph.node):
-        unread_mask = not any(name in read for name in node.output[1:])
-        passes = is_op(node, "Identity") or (is_op(node, "Dropout") and unread_mask)
-        if passes and node.output[0] not in outputs and node.output[0] not in bodies:
-            renamed[node.output[0]] = renamed.get(node.input[0], node.input[0])
-            graph.node.remove(node)
-            continue
-        for place, name in enumerate(node.input):
-            if name in renamed:
-                node.input[place] = renamed[name]
-
-
-def _part_image(model: ModelProto) -> None:
+def _part_image(graph: Graph) -> None:
     """Give a concat an ``Identity`` of the image if other nodes read the image, too.
 
-    A concat has one scale. An image of 2.6 standard deviations beside maps of hundreds would be rounded to a few steps,
-    and the first layer, which reads the same tensor, would get these steps as well.
+    A concat has one scale. An image of 2.6 standard deviations beside maps of hundreds would be
+    rounded to a few steps, and the first layer, which reads the same tensor, would get these steps
+    as well.
     """
-    graph = model.graph
-    for value in graph.input:
-        readers = [n for n in graph.node if value.name in n.input]
-        joined = [n for n in readers if is_op(n, "Concat")]
+    for name in [value.name for value in graph.graph.input]:
+        readers = [node for node in graph.nodes() if name in node.input]
+        joined = [node for node in readers if is_op(node, "Concat")]
         if not joined or len(joined) == len(readers):
             continue
-        branch = f"{value.name}/joined"
-        for node in joined:
-            for place, name in enumerate(node.input):
-                if name == value.name:
-                    node.input[place] = branch
-        graph.node.insert(0, helper.make_node("Identity", [value.name], [branch], f"{value.name}/joining"))
+        branch = f"{name}/joined"
+        graph.read_instead(branch, name, joined)
+        graph.node("Identity", [name], branch, name=f"{name}/joining", before=graph.nodes()[0])
 
 
 def _spread_normalisation(graph: Graph) -> bool:
-    """Move one batch normalisation in front of a concat of channels, one slice per input; return True if moved."""
-    for node in graph.graph.node:
+    """Move one batch normalisation in front of a concat of channels; return True if moved.
+
+    Each input of the concat gets a slice of its gain and offset.
+    """
+    for node in graph.nodes("BatchNormalization"):
         # 1. A concat of channels that only this normalisation reads.
-        concat = graph.producer.get(node.input[0]) if is_op(node, "BatchNormalization") else None
-        if concat is None or not is_op(concat, "Concat") or attributes(concat)["axis"] not in (1, -3):
+        concat = graph.producer.get(node.input[0])
+        if concat is None or not is_op(concat, "Concat"):
             continue
-        shapes = [graph.static_channels(name) for name in concat.input]
+        if attributes(concat)["axis"] not in (1, -3):
+            continue
+        joined = concat.output[0]
         affine = affine_of(graph, node)
-        if affine is None or len(graph.readers[concat.output[0]]) != 1 or concat.output[0] in graph.outputs:
+        if affine is None or len(graph.readers[joined]) != 1 or joined in graph.outputs:
             continue
 
-        # 2. All channel counts are known, and some input comes from a layer that can take its slice.
-        sizes = [s for s in shapes if s is not None]
+        # 2. All channel counts are known, and some input comes from a layer that takes its slice.
+        counts = [graph.static_channels(name) for name in concat.input]
+        known = [count for count in counts if count is not None]
         foldable = any(_can_take(graph, name) for name in concat.input)
-        if len(sizes) != len(shapes) or sum(sizes) != len(affine[0]) or not foldable:
+        if len(known) != len(counts) or sum(known) != len(affine[0]) or not foldable:
             continue
 
         # 3. Scale every input with its slice of gain and offset.
         start = 0
-        before: list[NodeProto] = []
-        for place, (name, size) in enumerate(zip(list(concat.input), sizes, strict=True)):
-            part = slice(start, start + size)
-            start += size
-            made, out = _affine_nodes(graph, f"{node.name}/{place}", name, affine[0][part], affine[1][part])
-            before += made
-            concat.input[place] = out
+        for place, count in enumerate(known):
+            part = slice(start, start + count)
+            start += count
+            slices = (affine[0][part], affine[1][part])
+            out = _scale(graph, f"{node.name}/{place}", concat.input[place], slices, concat)
+            graph.set_input(concat, place, out)
 
-        # 4. Put the new nodes in front of the concat, and remove the normalisation.
-        concat.output[0] = node.output[0]
-        index = next(i for i, n in enumerate(graph.graph.node) if n.name == concat.name)
-        for offset, made_node in enumerate(before):
-            graph.graph.node.insert(index + offset, made_node)
-        graph.graph.node.remove(node)
+        # 4. Remove the normalisation.
+        graph.remove(node)
+        graph.set_output(concat, 0, node.output[0])
         return True
     return False
 
 
-def _affine_nodes(graph: Graph, name: str, x: str, gain: Float, offset: Float) -> tuple[list[NodeProto], str]:
-    """Return two nodes that compute ``x * gain + offset`` per channel (dimension 1 of four), and their output."""
+def _scale(graph: Graph, name: str, x: str, affine: tuple[Float, Float], before: NodeProto) -> str:
+    """Add nodes that compute ``x * gain + offset`` per channel (dimension 1 of four).
+
+    They go in front of ``before``. Return the name of the result.
+    """
+    gain, offset = affine
     shape = (1, -1, 1, 1)
     scaled = graph.unique(f"{name}/scaled")
     out = graph.unique(f"{name}/out")
     gains = _initializer(graph, f"{name}/gain", gain.reshape(shape))
     offsets = _initializer(graph, f"{name}/offset", offset.reshape(shape))
-    nodes = [
-        helper.make_node("Mul", [x, gains], [scaled], graph.unique(f"{name}/Mul")),
-        helper.make_node("Add", [scaled, offsets], [out], graph.unique(f"{name}/Add")),
-    ]
-    return nodes, out
+
+    multiply = graph.unique(f"{name}/Mul")
+    graph.node("Mul", [x, gains], scaled, name=multiply, before=before)
+    add = graph.unique(f"{name}/Add")
+    graph.node("Add", [scaled, offsets], out, name=add, before=before)
+    graph.assume_like(scaled, x)
+    graph.assume_like(out, x)
+    return out
 
 
 def _fold_affine(graph: Graph) -> bool:
-    """Fold one per-channel gain or offset into the weights in front of it; return True if there was one."""
-    for node in graph.graph.node:
-        affine = affine_of(graph, node)
+    """Fold one per-channel gain or offset into the weights in front of it.
+
+    Return True if there was one.
+    """
+    for node in graph.nodes("BatchNormalization", "Mul", "Add"):
         source = _variable_input(graph, node)
-        layer = graph.producer.get(source) if affine is not None and source else None
-        if affine is None or layer is None or not _can_take(graph, source):
+        layer = graph.producer.get(source) if source else None
+        if layer is None or not _can_take(graph, source):
+            continue
+        affine = affine_of(graph, node)
+        if affine is None:
             continue
 
         _rewrite(graph, layer, *affine)
-        layer.output[0] = node.output[0]
-        graph.graph.node.remove(node)
+        graph.remove(node)
+        graph.set_output(layer, 0, node.output[0])
         return True
     return False
 
@@ -210,7 +205,7 @@ def _variable_input(graph: Graph, node: NodeProto) -> str:
 
 
 def affine_of(graph: Graph, node: NodeProto) -> tuple[Float, Float] | None:
-    """Return the per-channel gain and offset that a node computes, or ``None`` if it computes something else.
+    """Return the per-channel gain and offset that a node computes.
 
     Parameters
     ----------
@@ -219,7 +214,7 @@ def affine_of(graph: Graph, node: NodeProto) -> tuple[Float, Float] | None:
 
     Returns
     -------
-    Gain and offset, (C,) float32 each.
+    Gain and offset, (C,) float32 each; ``None`` if the node computes something else.
     """
     # Batch normalisation.
     if is_op(node, "BatchNormalization"):
@@ -245,7 +240,10 @@ def affine_of(graph: Graph, node: NodeProto) -> tuple[Float, Float] | None:
 
 
 def _per_channel(value: npt.NDArray[np.generic], channels: int | None) -> Float | None:
-    """Return a constant that gives (N, C, H, W) one number per channel, as (C,) float32; ``None`` for another."""
+    """Return a constant that gives (N, C, H, W) one number per channel, as (C,) float32.
+
+    The result is ``None`` for a constant of another shape.
+    """
     if channels is None or value.dtype not in (np.float32, np.float16):
         return None
     shape = (1,) * (4 - value.ndim) + value.shape
@@ -255,16 +253,18 @@ def _per_channel(value: npt.NDArray[np.generic], channels: int | None) -> Float 
 
 
 def _can_take(graph: Graph, name: str) -> bool:
-    """Return True if a tensor is the output of a convolution with constant float32 weights, and one node reads it."""
+    """Return True if a convolution with constant float32 weights makes a tensor for one reader."""
     layer = graph.producer.get(name)
-    if layer is None or not is_op(layer, *WEIGHT_LAYERS) or name in graph.outputs or len(graph.readers[name]) != 1:
+    if layer is None or not is_op(layer, *WEIGHT_LAYERS) or name in graph.outputs:
+        return False
+    if len(graph.readers[name]) != 1:
         return False
     weights = [graph.array(i) for i in layer.input[1:] if i]
     return all(w is not None and w.dtype == np.float32 for w in weights)
 
 
 def _rewrite(graph: Graph, layer: NodeProto, gain: Float, offset: Float) -> None:
-    """Give a layer weights of its own, scaled by ``gain`` per output channel, and a bias with ``offset``."""
+    """Give a layer weights of its own, scaled by ``gain``, and a bias with ``offset``."""
     weight = np.asarray(graph.array(layer.input[1]), np.float32)
     bias = graph.array(layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None
     before = np.zeros_like(gain) if bias is None else np.asarray(bias, np.float32)
@@ -276,26 +276,11 @@ def _rewrite(graph: Graph, layer: NodeProto, gain: Float, offset: Float) -> None
         gains = gain.reshape(group, 1, -1, *[1] * (weight.ndim - 2))
         scaled = (weight.reshape(group, -1, *weight.shape[1:]) * gains).reshape(weight.shape)
 
-    del layer.input[2:]
-    layer.input[1] = _initializer(graph, f"{layer.name}/weight", scaled)
-    layer.input.append(_initializer(graph, f"{layer.name}/bias", before * gain + offset))
+    weights = _initializer(graph, f"{layer.name}/weight", scaled)
+    biases = _initializer(graph, f"{layer.name}/bias", before * gain + offset)
+    graph.set_inputs(layer, [layer.input[0], weights, biases])
 
 
 def _initializer(graph: Graph, hint: str, value: Float) -> str:
     """Add a float32 constant and return its name."""
-    name = graph.unique(hint)
-    graph.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-    return name
-
-
-def drop_unread(model: onnx.ModelProto) -> None:
-    """Remove initializers that nothing reads, in place.
-
-    Parameters
-    ----------
-    model : the ONNX graph.
-    """
-    read = set(names_read(model.graph))
-    kept = [t for t in model.graph.initializer if t.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    return graph.new_constant(hint, np.asarray(value, np.float32))

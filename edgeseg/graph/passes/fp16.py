@@ -1,11 +1,13 @@
 """Write FP16 into the graph: cast tensors to FP16, and keep in FP32 what FP16 cannot hold.
 
-TensorRT builds strongly typed networks: a layer computes in the type that its inputs have. The graph is walked once. A
-node computes in FP16 if its operator is known to tolerate it, and if no tensor that it reads or writes was seen to come
-near FP16's largest number. If the types of two nodes differ, a ``Cast`` stands between them.
+TensorRT builds strongly typed networks: a layer computes in the type that its inputs have. The
+graph is walked once. A node computes in FP16 if its operator is known to tolerate it, and if no
+tensor that it reads or writes was seen to come near FP16's largest number. If the types of two
+nodes differ, a ``Cast`` stands between them.
 
-Layers in INT8, and what follows them up to the next layer, keep their FP32 type: TensorRT computes those layers in INT8
-with FP32 scales (it converts others back, and warns), and what follows is fused into them.
+Layers in INT8, and what follows them up to the next layer, keep their FP32 type: TensorRT computes
+those layers in INT8 with FP32 scales (it converts others back, and warns), and what follows is
+fused into them.
 """
 
 from collections.abc import Mapping
@@ -16,28 +18,34 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import GraphError
-from edgeseg.graph.append import PREFIX
-from edgeseg.graph.graph import attributes, copied, infer_shapes, is_op, names_read, subgraphs
+from edgeseg.graph.editor import PREFIX
+from edgeseg.graph.graph import Graph, infer_shapes
+from edgeseg.graph.nodes import (
+    STANDARD,
+    attributes,
+    copied,
+    is_op,
+    names_read_inside,
+)
+from edgeseg.graph.ops import CARRIERS, WEIGHTED
 from edgeseg.graph.passes.unpool.plugin import is_plugin
 
 LIMIT = 65504.0 / 4  # for values seen on a few frames; other frames reach further
 
-# Operators that tolerate FP16: elementwise and linear ones, and those that only move values. Operators that sum over a
-# plane, exponentiate or divide by a variance stay in FP32: there FP16 loses accuracy, and they take no time.
+# Operators that tolerate FP16: elementwise and linear ones, and those that only move values.
+# Operators that sum over a plane, exponentiate or divide by a variance stay in FP32: there FP16
+# loses accuracy, and they take no time.
 _BEARS = frozenset({
-    "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div",
-    "Einsum", "Elu", "Equal", "Expand", "Flatten", "Gather", "Gemm", "Greater", "GreaterOrEqual", "HardSigmoid",
-    "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg",
-    "PRelu", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh",
+    "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose",
+    "DepthToSpace", "Div", "Einsum", "Elu", "Equal", "Expand", "Flatten", "Gather", "Gemm",
+    "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less",
+    "LessOrEqual", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Relu",
+    "Reshape", "Resize", "Sigmoid", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh",
     "Tile", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_MOVES = (
-    "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Identity", "Pad", "MaxPool", "Expand",
-    "Gather", "DepthToSpace", "SpaceToDepth",
-)  # fmt: skip
 _KEEPS_FLOAT = {"Resize": (1, 2)}  # inputs that are FP32 whatever the data is: roi, scales
-_ANY_TYPE = frozenset({"Cast", "Shape", "Size", "ArgMax", "ArgMin"})  # read any float type, write no float
+# Operators that read any float type and write no float.
+_ANY_TYPE = frozenset({"Cast", "Shape", "Size", "ArgMax", "ArgMin"})
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,8 @@ class Halved:
 def to_fp16(model: ModelProto, largest: Mapping[str, float] | None = None) -> Halved:
     """Return a copy of a graph that computes in FP16; its inputs and outputs keep their types.
 
-    A node that reads or writes an activation above ``LIMIT`` stays in FP32, and so does a node whose weights FP16
-    cannot hold.
+    A node that reads or writes an activation above ``LIMIT`` stays in FP32, and so does a node
+    whose weights FP16 cannot hold.
 
     Parameters
     ----------
@@ -72,61 +80,57 @@ def to_fp16(model: ModelProto, largest: Mapping[str, float] | None = None) -> Ha
     Examples
     --------
     >>> from onnx.parser import parse_model
-    >>> model = parse_model('<ir_version: 9, opset_import: ["" : 17]> f (float[1] x) => (float[1] y) {y = Relu (x)}')
+    >>> body = "f (float[1] x) => (float[1] y) {y = Relu (x)}"
+    >>> model = parse_model(f'<ir_version: 9, opset_import: ["" : 17]> {body}')
     >>> [node.op_type for node in to_fp16(model).model.graph.node]
     ['Cast', 'Relu', 'Cast']
     >>> dict(to_fp16(model, {"x": 60000.0}).floats)
     {'y': '|x| reaches 6e+04; FP16 ends at 65504'}
     """
     copy = copied(model)
-    writer = _Writer(copy, largest or {})
+    writer = _Writer(Graph(copy), largest or {})
     writer.run()
     try:
         onnx.checker.check_model(copy)
         onnx.shape_inference.infer_shapes(copy, check_type=True, strict_mode=True)
     except Exception as error:  # raised as several types, all of them about the graph
-        raise GraphError("the net cannot be cast to FP16", got=str(error).strip().splitlines()[-1][:200]) from error
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise GraphError("the net cannot be cast to FP16", got=reason) from error
     return Halved(copy, writer.floats)
 
 
 def halve_ends(model: ModelProto) -> None:
-    """Make inputs FP16 if they are only read in FP16, and outputs if they are computed in FP16; in place.
+    """Make inputs and outputs of a graph FP16, in place.
+
+    An input becomes FP16 if it is only read in FP16, an output if it is computed in FP16.
 
     Parameters
     ----------
     model : a graph that ``to_fp16`` returned.
     """
-    graph = model.graph
+    graph = Graph(model)
     types = _types(model)
 
     # Inputs: remove the casts behind them.
-    for value in graph.input:
-        readers = [node for node in graph.node if value.name in node.input]
-        casts = [node for node in readers if is_op(node, "Cast") and attributes(node)["to"] == TensorProto.FLOAT16]
-        if types[value.name] == TensorProto.FLOAT and casts and casts == readers:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT16
-            _without(graph, casts, value.name)
+    for value in graph.graph.input:
+        readers = graph.readers.get(value.name, [])
+        casts = [node for node in readers if is_op(node, "Cast")]
+        to_half = [n for n in casts if attributes(n)["to"] == TensorProto.FLOAT16]
+        if types[value.name] != TensorProto.FLOAT or not to_half or to_half != readers:
+            continue
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        for node in to_half:
+            graph.remove(node)
+            graph.read_instead(value.name, node.output[0])
 
     # Outputs: the cast in front of them does nothing any more.
-    for value in graph.output:
-        maker = next((node for node in graph.node if value.name in node.output), None)
-        if maker is not None and is_op(maker, "Cast") and types.get(maker.input[0]) == TensorProto.FLOAT16:
+    for value in graph.graph.output:
+        maker = graph.producer.get(value.name)
+        if maker is None or not is_op(maker, "Cast"):
+            continue
+        if types.get(maker.input[0]) == TensorProto.FLOAT16:
             value.type.tensor_type.elem_type = TensorProto.FLOAT16
             next(a for a in maker.attribute if a.name == "to").i = TensorProto.FLOAT16
-
-
-def _without(graph: onnx.GraphProto, nodes: list[NodeProto], name: str) -> None:
-    """Remove nodes with one output from the graph; their readers read ``name`` instead."""
-    gone = {node.output[0]: name for node in nodes}
-    kept = [node for node in graph.node if node not in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
-
-    for node in graph.node:
-        for place, read in enumerate(node.input):
-            node.input[place] = gone.get(read, read)
-        for body in subgraphs(node):
-            _rename_reads(body, gone)
 
 
 def activations(model: ModelProto) -> tuple[str, ...]:
@@ -153,11 +157,11 @@ def _types(model: ModelProto) -> dict[str, int]:
 
 @dataclass
 class _Writer:
-    """Walk the graph in its order and rewire it.
+    """Walk a graph in its order, choose the type of every node, and add the casts.
 
     Attributes
     ----------
-    model : the graph, edited in place.
+    graph : the graph to edit.
     largest : the largest absolute value seen of each activation, by name.
     floats : the nodes that stayed in FP32 although their operator tolerates FP16: name -> reason.
     half : the tensors that have become FP16.
@@ -165,7 +169,7 @@ class _Writer:
     carried : those of ``int8`` that come from a ``DQ`` with nothing computed in between.
     """
 
-    model: ModelProto
+    graph: Graph
     largest: Mapping[str, float]
     floats: dict[str, str] = field(default_factory=dict)
     half: set[str] = field(default_factory=set)
@@ -173,125 +177,117 @@ class _Writer:
     carried: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.graph = self.model.graph
-        self.types = _types(self.model)
-        self.weights = {t.name: t for t in self.graph.initializer}
-        self.outputs = {v.name for v in self.graph.output}
-        self.made: dict[tuple[str, int], str] = {}  # a tensor and a type -> the name it has in that type
-        self.nodes: list[NodeProto] = []
+        self.types = _types(self.graph.model)  # of the tensors as they were
+        self.made: dict[tuple[str, int], str] = {}  # a tensor and a type -> its name in that type
 
     def run(self) -> None:
         """Rewrite the graph in place."""
         # 1. Make constants initializers, which can be stored in FP16.
-        for node in list(self.graph.node):
+        for node in self.graph.nodes("Constant"):
             self._hoist(node)
 
         # 2. Put every node in FP16 or FP32, with the casts that it needs in front.
-        for node in list(self.graph.node):
-            if is_op(node, "Constant") and node.output[0] in self.weights:
-                continue
+        for node in self.graph.nodes():
             if self._is_half(node):
                 self._halve(node)
             else:
                 self._keep(node)
-        del self.graph.node[:]
-        self.graph.node.extend(self.nodes)
-        del self.graph.value_info[:]
 
-        # 3. Drop the initializers that nothing reads any more.
-        read = set(self.outputs)
-        for node in self.graph.node:
-            read |= set(node.input)
-            for body in subgraphs(node):
-                read |= set(names_read(body))
-        for tensor in [t for t in self.graph.initializer if t.name not in read]:
-            self.graph.initializer.remove(tensor)
+        # 3. Drop what is stale.
+        self.graph.drop_types()
+        self.graph.drop_unread_constants()
 
     def _hoist(self, node: NodeProto) -> None:
-        """Make a ``Constant`` node an initializer."""
-        value = attributes(node).get("value") if is_op(node, "Constant") else None
+        """Make a ``Constant`` node an initializer if it holds a tensor."""
+        value = attributes(node).get("value")
         if isinstance(value, TensorProto):
-            tensor = self.graph.initializer.add()
-            tensor.CopyFrom(value)
-            tensor.name = node.output[0]
-            self.weights[tensor.name] = tensor
-            self.types[tensor.name] = tensor.data_type
+            self.graph.remove(node)
+            self.graph.constant(node.output[0], value)
+            self.types[node.output[0]] = value.data_type
 
     def _is_half(self, node: NodeProto) -> bool:
-        """Return True if a node computes in FP16; note the reason if it does not although its operator tolerates it."""
+        """Return True if a node computes in FP16.
+
+        If it does not although its operator tolerates it, note the reason.
+        """
         # What INT8 layers read and write stays in FP32.
-        if is_op(node, "DequantizeLinear") or (is_op(node, *_MOVES) and {*node.input[:1]} <= self.carried):
-            self.carried |= set(node.output)
-        if is_op(node, "DequantizeLinear") or (self.int8 & set(node.input) and not self._is_float_layer(node)):
-            self.int8 |= set(node.output)
+        if self._follows_int8(node):
             return False
 
         # The operator must tolerate FP16, and all types must be known.
-        standard = node.domain in ("", "ai.onnx") and node.op_type in _BEARS
+        standard = node.domain in STANDARD and node.op_type in _BEARS
         if not (standard or is_plugin(node)) or node.name.startswith(PREFIX + "frame"):
             return False
-        if not all(self.types.get(name) for name in self._data(node)):  # behind a non-standard operator
+        read = _data(node)
+        if not all(self.types.get(name) for name in read):  # behind a non-standard operator
             return False
 
         # The node must read or write floats, and none may come near FP16's limit.
-        data = [n for n in self._data(node) if self.types.get(n) == TensorProto.FLOAT]
-        results = [n for n in node.output if self.types.get(n) == TensorProto.FLOAT]
-        if not data and not results:
-            return False
-        for name in (*data, *results):
-            tensor = self.weights.get(name)
+        floats = [n for n in (*read, *node.output) if self.types.get(n) == TensorProto.FLOAT]
+        for name in floats:
+            tensor = self.graph.constants.get(name)
             seen = self.largest.get(name, 0.0) if tensor is None else _largest(tensor)
             if not seen <= LIMIT:
-                self.floats[node.name or node.output[0]] = f"|{name}| reaches {seen:.3g}; FP16 ends at 65504"
+                reason = f"|{name}| reaches {seen:.3g}; FP16 ends at 65504"
+                self.floats[node.name or node.output[0]] = reason
                 return False
-        return True
+        return bool(floats)
+
+    def _follows_int8(self, node: NodeProto) -> bool:
+        """Return True if a node stands between an INT8 layer's input and its next ``Q``."""
+        dequantizes = is_op(node, "DequantizeLinear")
+        if dequantizes or (is_op(node, *CARRIERS) and {*node.input[:1]} <= self.carried):
+            self.carried |= set(node.output)
+
+        follows = bool(self.int8 & set(node.input)) and not self._is_float_layer(node)
+        if dequantizes or follows:
+            self.int8 |= set(node.output)
+            return True
+        return False
 
     def _is_float_layer(self, node: NodeProto) -> bool:
         """Return True if a node is a layer whose two operands are not both dequantized."""
-        return is_op(node, *_LAYERS, "Einsum") and not {*node.input[:2]} <= self.carried
-
-    @staticmethod
-    def _data(node: NodeProto) -> list[str]:
-        """Return the inputs that have the type in which the node computes."""
-        fixed = _KEEPS_FLOAT.get(node.op_type, ())
-        return [name for place, name in enumerate(node.input) if name and place not in fixed]
+        return is_op(node, *WEIGHTED, "Einsum") and not {*node.input[:2]} <= self.carried
 
     def _halve(self, node: NodeProto) -> None:
-        """Add a node that computes in FP16."""
+        """Let a node compute in FP16."""
         # Inputs: cast to FP16 what is FP32.
         fixed = _KEEPS_FLOAT.get(node.op_type, ())
         for place, name in enumerate(node.input):
             if name and self.types.get(name) == TensorProto.FLOAT:
                 kind = TensorProto.FLOAT if place in fixed else TensorProto.FLOAT16
-                node.input[place] = self._in(name, kind)
+                self.graph.set_input(node, place, self._in(name, kind, node))
 
-        # Outputs are FP16 from here on.
-        after: list[NodeProto] = []
+        # Outputs are FP16 from here on; a graph output keeps its name and type.
+        behind = node
         for place, name in enumerate(node.output):
             if self.types.get(name) != TensorProto.FLOAT:
                 continue
-            if name in self.outputs:  # a graph output keeps its name and type
-                node.output[place] = f"{PREFIX}{name}/fp16"
-                after.append(_cast(node.output[place], name, TensorProto.FLOAT))
-                self.made[name, TensorProto.FLOAT16] = node.output[place]
-            else:
+            if name not in self.graph.outputs:
                 self.half.add(name)
-        self.nodes += [node, *after]
+                continue
+            half = f"{PREFIX}{name}/fp16"
+            self.graph.set_output(node, place, half)
+            behind = self.graph.add(_cast(half, name, TensorProto.FLOAT), after=behind)
+            self.made[name, TensorProto.FLOAT16] = half
 
     def _keep(self, node: NodeProto) -> None:
-        """Add a node that does not compute in FP16; it reads FP32."""
-        if not (node.domain in ("", "ai.onnx") and node.op_type in _ANY_TYPE):
+        """Let a node that does not compute in FP16 read FP32."""
+        if not (node.domain in STANDARD and node.op_type in _ANY_TYPE):
             for place, name in enumerate(node.input):
                 if name in self.half:
-                    node.input[place] = self._in(name, TensorProto.FLOAT)
-        for body in subgraphs(node):
-            wanted = {name for name in names_read(body) if name in self.half}
-            if wanted:
-                _rename_reads(body, {name: self._in(name, TensorProto.FLOAT) for name in wanted})
-        self.nodes.append(node)
+                    floats = self._in(name, TensorProto.FLOAT, node)
+                    self.graph.set_input(node, place, floats)
+        for name in dict.fromkeys(names_read_inside(node)):
+            if name in self.half:
+                floats = self._in(name, TensorProto.FLOAT, node)
+                self.graph.read_instead(floats, name, [node])
 
-    def _in(self, name: str, kind: int) -> str:
-        """Return the name that a tensor has in a type; add a cast or a constant if there is none yet."""
+    def _in(self, name: str, kind: int, reader: NodeProto) -> str:
+        """Return the name that a tensor has in a type.
+
+        If there is none yet, add a constant, or a cast in front of ``reader``.
+        """
         if (name in self.half) == (kind == TensorProto.FLOAT16) and (name, kind) not in self.made:
             return name
         if (name, kind) not in self.made:
@@ -299,12 +295,18 @@ class _Writer:
             new = f"{PREFIX}{name}/{suffix}"
             self.made[name, kind] = new
 
-            if name in self.weights and kind == TensorProto.FLOAT16:
-                value = numpy_helper.to_array(self.weights[name]).astype(np.float16)
-                self.graph.initializer.append(numpy_helper.from_array(value, new))
+            if name in self.graph.constants and kind == TensorProto.FLOAT16:
+                value = numpy_helper.to_array(self.graph.constants[name])
+                self.graph.constant(new, value.astype(np.float16))
             else:
-                self.nodes.append(_cast(name, new, kind))
+                self.graph.add(_cast(name, new, kind), before=reader)
         return self.made[name, kind]
+
+
+def _data(node: NodeProto) -> list[str]:
+    """Return the inputs that have the type in which a node computes."""
+    fixed = _KEEPS_FLOAT.get(node.op_type, ())
+    return [name for place, name in enumerate(node.input) if name and place not in fixed]
 
 
 def _cast(source: str, name: str, kind: int) -> NodeProto:
@@ -316,14 +318,3 @@ def _largest(tensor: TensorProto) -> float:
     """Return the largest absolute value of a constant."""
     value = numpy_helper.to_array(tensor)
     return float(np.abs(value).max()) if value.size else 0.0
-
-
-def _rename_reads(body: onnx.GraphProto, new: Mapping[str, str]) -> None:
-    """Rename the tensors that a subgraph reads, in place; ``new`` maps old names to new ones."""
-    for node in body.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = new.get(name, name)
-        for inner in subgraphs(node):
-            _rename_reads(inner, new)
-    for value in body.output:
-        value.name = new.get(value.name, value.name)

@@ -1,265 +1,184 @@
-"""Rewrite a Q/DQ graph for a target that computes on INT8 tensors: operators that move values move bytes.
+"""Rewrite a Q/DQ graph for a target that computes on INT8 tensors: moves of values move bytes.
 
-In the file every such operator stands between a DQ and a Q of one scale, ``DQ -> MaxPool -> Q``. Rounding to one scale
-keeps order and zero. So moving before rounding gives the same bytes as moving after it.
+In the file every operator that moves values stands between a DQ and a Q of one scale,
+``DQ -> MaxPool -> Q``. Rounding to one scale keeps order and zero. So moving before rounding gives
+the same bytes as moving after it.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import NodeProto
 
-from edgeseg.graph.graph import is_op, names_read, subgraphs
-from edgeseg.graph.ops import MOVES, moves
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.nodes import is_op
+from edgeseg.graph.ops import MOVES, RESHAPES, moves
+from edgeseg.graph.passes import PassContext
 
 _OLDEST_OPSET = 13  # every move takes INT8 from there on
-# OpenVINO's INT8 convolutions do not recognise a DQ that stands behind one of these operators; in front they do.
-_RESHAPES = ("Reshape", "Transpose", "Pad", "Squeeze", "Unsqueeze", "Flatten")
+_INTO_THE_PLUGIN = ("MaxPool", "MaxUnpool")  # TensorRT does not take Q and DQ into a plugin
 
 
-def propagate_qdq(model: ModelProto, only: tuple[str, ...] | None = None) -> ModelProto:
-    """Let every move between a DQ and a Q of the same scale work on the INT8 tensor, in place; return ``model``.
+def propagate_qdq(graph: Graph, context: PassContext) -> None:
+    """Let moves between a DQ and a Q of the same scale work on the INT8 tensor.
 
-    Parameters
-    ----------
-    model : a Q/DQ graph.
-    only : the operators to rewrite; by default all that move values.
-    """
-    pairs = _Pairs(model)
-    for node in list(model.graph.node):
-        if only is None or node.op_type in only:
-            pairs.carry(node)
-    pairs.clean()
-    return model
-
-
-def dequantize_early(model: ModelProto) -> ModelProto:
-    """Move every DQ in front of the reshapes of its INT8 tensor, in place; return ``model``.
+    For OpenVINO that is every operator that moves values; for TensorRT, pooling and unpooling if
+    its plugin computes them.
 
     Parameters
     ----------
-    model : a Q/DQ graph after ``propagate_qdq``.
+    graph : a Q/DQ graph, to edit.
+    context : the target.
     """
-    pairs = _Pairs(model)
-    while any(pairs.hoist(node) for node in model.graph.node if is_op(node, "DequantizeLinear")):
-        pass
-    pairs.clean()
-    return model
+    if not context.for_openvino and not context.own_operators:
+        return
+    if graph.opset >= _OLDEST_OPSET:
+        for node in graph.nodes(*(MOVES if context.for_openvino else _INTO_THE_PLUGIN)):
+            if moves(node, graph.array):
+                _carry(graph, node)
+    _clean(graph)
 
 
-class _Pairs:
-    """Look up the Q and DQ nodes of a graph, and edit it; the look-ups stay true."""
+def dequantize_early(graph: Graph, context: PassContext) -> None:
+    """Move every DQ in front of the reshapes of its INT8 tensor.
 
-    def __init__(self, model: ModelProto) -> None:
-        self.graph = model.graph
-        standard = ("", "ai.onnx")
-        self.opset = next((o.version for o in model.opset_import if o.domain in standard), 0)
-        self.values = {t.name: t for t in self.graph.initializer}
-        self.outputs = {o.name for o in self.graph.output}
-        self.producer: dict[str, NodeProto] = {}
-        for node in self.graph.node:
-            self.producer |= {name: node for name in node.output if name}
+    OpenVINO's INT8 convolutions do not recognise a DQ that stands behind one of these operators; in
+    front they do.
 
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in self.graph.node:
-            # A tensor that the body of a control-flow node reads must keep its name, as an output must.
-            for body in subgraphs(node):
-                self.outputs |= set(names_read(body))
-            for name in set(node.input):
-                self.readers.setdefault(name, []).append(node)
+    Parameters
+    ----------
+    graph : a Q/DQ graph after ``propagate_qdq``, to edit.
+    context : not used.
+    """
+    swapped = True
+    while swapped:
+        swapped = any(_hoist(graph, node) for node in graph.nodes("DequantizeLinear"))
+    _clean(graph)
 
-    def scale(self, node: NodeProto | None) -> float | None:
-        """Return the scale of a Q or DQ node, or ``None`` for any other node.
 
-        The node must be per-tensor INT8 with zero point 0.
-        """
-        if node is None or not is_op(node, "QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
-            return None
+def _scale(graph: Graph, node: NodeProto | None) -> float | None:
+    """Return the scale of a Q or DQ node, or ``None`` for any other node.
 
-        step = self._value(node.input[1])
-        zero = self._value(node.input[2])
-        if step is None or zero is None or step.size != 1 or zero.dtype != np.int8 or np.any(zero):
-            return None
-        return float(step.reshape(()))
+    The node must be per-tensor INT8 with zero point 0.
+    """
+    if node is None or not is_op(node, "QuantizeLinear", "DequantizeLinear"):
+        return None
+    if len(node.input) < 3:
+        return None
 
-    def _value(self, name: str) -> npt.NDArray[np.generic] | None:
-        """Return the value of an initializer, or ``None`` for another tensor."""
-        return numpy_helper.to_array(self.values[name]) if name in self.values else None
+    step = graph.array(node.input[1])
+    zero = graph.array(node.input[2])
+    if step is None or zero is None or step.size != 1 or zero.dtype != np.int8 or np.any(zero):
+        return None
+    return float(step.reshape(()))
 
-    def carry(self, node: NodeProto) -> None:
-        """Make a move work on INT8 if the DQs in front of it and the Qs behind it have one scale."""
-        if not moves(node, self._value) or self.opset < _OLDEST_OPSET:
+
+def _carry(graph: Graph, node: NodeProto) -> None:
+    """Make a move work on INT8 if the DQs in front of it and the Qs behind it have one scale."""
+    # 1. In front: DQ nodes of one scale.
+    count = len(node.input) if MOVES[node.op_type] < 0 else MOVES[node.op_type]
+    makers = [graph.producer.get(name) for name in node.input[:count]]
+    steps = {_scale(graph, maker) for maker in makers}
+    if len(steps) != 1 or None in steps:
+        return
+    if not all(is_op(maker, "DequantizeLinear") for maker in makers):
+        return
+    step = steps.pop()
+
+    # 2. Behind each output: Q nodes of the same scale, none of which must keep its output's name.
+    outputs = node.output if is_op(node, "Split") else node.output[:1]
+    wanted = {name: _quantizers(graph, name, step) for name in outputs if name}
+    if not all(wanted.values()):
+        return
+    for found in wanted.values():
+        if any(graph.is_pinned(quantizer.output[0]) for quantizer in found):
             return
 
-        # 1. In front: DQ nodes of one scale.
-        count = len(node.input) if MOVES[node.op_type] < 0 else MOVES[node.op_type]
-        makers = [self.producer.get(name) for name in node.input[:count]]
-        steps = {self.scale(maker) for maker in makers}
-        if len(steps) != 1 or None in steps or not all(is_op(m, "DequantizeLinear") for m in makers):
-            return
-        step = steps.pop()
+    # 3. Read the INT8 tensors in front of the DQs.
+    for place, maker in enumerate(makers):
+        if maker is not None:
+            graph.set_input(node, place, maker.input[0])
+    if is_op(node, "Pad") and len(node.input) > 2 and node.input[2]:
+        zero = graph.constant(f"{node.input[2]}/int8", np.zeros((), np.int8))
+        graph.set_input(node, 2, zero)
 
-        # 2. Behind each output: Q nodes of the same scale, none of them a graph output.
-        outputs = node.output if is_op(node, "Split") else node.output[:1]
-        wanted = {name: self._quantizers(name, step) for name in outputs if name}
-        if not all(wanted.values()):
-            return
-        for found in wanted.values():
-            if any(quantizer.output[0] in self.outputs for quantizer in found):
-                return
+    # 4. Write the INT8 tensors behind the Qs.
+    for name, quantizers in wanted.items():
+        _write_int8(graph, node, name, quantizers)
 
-        # 3. Read the INT8 tensors in front of the DQs.
-        for place, maker in enumerate(makers):
-            if maker is not None:
-                self._read(node, place, maker.input[0])
-        if is_op(node, "Pad") and len(node.input) > 2 and node.input[2]:
-            node.input[2] = self._zero(node.input[2])
 
-        # 4. Write the INT8 tensors behind the Qs.
-        for name, quantizers in wanted.items():
-            self._replace(node, name, quantizers)
+def _quantizers(graph: Graph, name: str, step: float | None) -> list[NodeProto]:
+    """Return the Q nodes with scale ``step`` that read a tensor."""
+    readers = [node for node in graph.readers.get(name, []) if is_op(node, "QuantizeLinear")]
+    return [node for node in readers if _scale(graph, node) == step]
 
-    def _quantizers(self, name: str, step: float | None) -> list[NodeProto]:
-        """Return the Q nodes with scale ``step`` that read a tensor."""
-        return [n for n in self.readers.get(name, []) if is_op(n, "QuantizeLinear") and self.scale(n) == step]
 
-    def _read(self, node: NodeProto, place: int, name: str) -> None:
-        """Let a node read the tensor ``name`` as its input number ``place``."""
-        node.input[place] = name
-        self.readers.setdefault(name, []).append(node)
+def _write_int8(graph: Graph, node: NodeProto, name: str, quantizers: list[NodeProto]) -> None:
+    """Let a node write the INT8 tensor of the first of ``quantizers``, and remove them.
 
-    def _zero(self, name: str) -> str:
-        """Return the name of an INT8 zero that stands for the float zero ``name``."""
-        zero = f"{name}/int8"
-        if zero not in self.values:
-            tensor = numpy_helper.from_array(np.zeros((), np.int8), zero)
-            self.graph.initializer.append(tensor)
-            self.values[zero] = tensor
-        return zero
+    Nodes that read the float tensor ``name`` read a DQ of the INT8 tensor instead.
+    """
+    # 1. The node writes the INT8 tensor, which the readers of all quantizers read.
+    first = quantizers[0]
+    steps = first.output[0]
+    for quantizer in quantizers:
+        graph.remove(quantizer)
+    graph.set_output(node, list(node.output).index(name), steps)
+    for other in quantizers[1:]:
+        graph.read_instead(steps, other.output[0])
 
-    def _replace(self, node: NodeProto, name: str, quantizers: list[NodeProto]) -> None:
-        """Let a node write the INT8 tensor of the first of ``quantizers``, and remove them.
+    # 2. Look for a DQ of the INT8 tensor.
+    scale = _scale(graph, first)
+    dequantizer: NodeProto | None = None
+    for reader in graph.readers.get(steps, []):
+        if is_op(reader, "DequantizeLinear") and _scale(graph, reader) == scale:
+            dequantizer = reader
+            break
 
-        Nodes that read the float tensor ``name`` read a DQ of the INT8 tensor instead.
-        """
-        # 1. The node writes the INT8 tensor.
-        first = quantizers[0]
-        steps = first.output[0]
-        node.output[list(node.output).index(name)] = steps
-        self.producer[steps] = node
+    # 3. Readers of the float tensor read that DQ, or a new one under the tensor's name.
+    left = list(graph.readers.get(name, []))
+    if graph.is_pinned(name) or (left and dequantizer is None):
+        inputs = [steps, *first.input[1:3]]
+        graph.node("DequantizeLinear", inputs, name, name=f"{first.name}/float")
+    elif dequantizer is not None:
+        floats = dequantizer.output[0]
+        for reader in left:
+            graph.read_instead(steps if is_op(reader, "Shape") else floats, name, [reader])
 
-        # 2. Readers of the other quantizers read the same tensor.
-        dropped = {id(quantizer) for quantizer in quantizers}
-        for other in quantizers[1:]:
-            for reader in self.readers.get(other.output[0], []):
-                _rename(reader, other.output[0], steps)
-                self.readers.setdefault(steps, []).append(reader)
 
-        # 3. Readers of the float tensor read a DQ: the one that is there, or a new one.
-        scale = self.scale(first)
-        int8_readers = self.readers.get(steps, [])
-        back = (n for n in int8_readers if is_op(n, "DequantizeLinear") and self.scale(n) == scale)
-        dequantizer = next(back, None)
-        left = [n for n in self.readers.get(name, []) if id(n) not in dropped]
-        if name in self.outputs or (left and dequantizer is None):
-            made = helper.make_node("DequantizeLinear", [steps, *first.input[1:3]], [name], f"{first.name}/float")
-            self.graph.node.append(made)
-            self.producer[name] = made
-            self.readers.setdefault(steps, []).append(made)
-        elif dequantizer is not None:
-            for reader in left:
-                shape_only = is_op(reader, "Shape")
-                _rename(reader, name, steps if shape_only else dequantizer.output[0])
-                self.readers.setdefault(dequantizer.output[0], []).append(reader)
+def _hoist(graph: Graph, dequantize: NodeProto) -> bool:
+    """Swap a DQ and the reshape in front of it, if nothing else reads the reshape.
 
-        for quantizer in quantizers:
-            self.graph.node.remove(quantizer)
+    Return True if swapped.
+    """
+    # 1. Check that the two can be swapped.
+    steps = dequantize.input[0]
+    reshape = graph.producer.get(steps)
+    if _scale(graph, dequantize) is None or reshape is None or not is_op(reshape, *RESHAPES):
+        return False
+    source = reshape.input[0]
+    is_constant = graph.array(source) is not None
+    if len(graph.readers[steps]) != 1 or graph.is_pinned(steps) or is_constant:
+        return False
+    out = dequantize.output[0]
+    floats = f"{steps}/early"
 
-    def clean(self) -> None:
-        """Remove DQ nodes that nothing reads any more, sort the others, and forget inferred types."""
-        while True:
-            read = set(self.outputs)
-            for node in self.graph.node:
-                read |= set(node.input)
-            loose = [n for n in self.graph.node if is_op(n, "DequantizeLinear") and n.output[0] not in read]
-            if not loose:
-                break
-            for node in loose:
-                self.graph.node.remove(node)
-        _sort(self.graph.node)
-        del self.graph.value_info[:]
-
-    def hoist(self, dequantize: NodeProto) -> bool:
-        """Swap a DQ and the reshape in front of it, if nothing else reads the reshape; return True if swapped."""
-        # 1. Check that the two can be swapped.
-        reshape = self.producer.get(dequantize.input[0])
-        if self.scale(dequantize) is None or not is_op(reshape, *_RESHAPES) or reshape is None:
+    # 2. A padding pads with a float zero from here on.
+    if is_op(reshape, "Pad") and len(reshape.input) > 2 and reshape.input[2]:
+        value = graph.array(reshape.input[2])
+        if value is None or np.any(value):
             return False
-        steps = dequantize.input[0]
-        if len(self.readers[steps]) != 1 or steps in self.outputs or reshape.input[0] in self.values:
-            return False
-        source = reshape.input[0]
-        out = dequantize.output[0]
-        floats = f"{steps}/early"
+        zero = graph.constant(f"{reshape.input[2]}/float", np.zeros((), np.float32))
+        graph.set_input(reshape, 2, zero)
 
-        # 2. A padding pads with a float zero from here on.
-        if is_op(reshape, "Pad") and len(reshape.input) > 2 and reshape.input[2]:
-            value = self._value(reshape.input[2])
-            if value is None or np.any(value):
-                return False
-            zero = numpy_helper.from_array(np.zeros((), np.float32), f"{reshape.input[2]}/float")
-            if zero.name not in self.values:
-                self.graph.initializer.append(zero)
-                self.values[zero.name] = zero
-            reshape.input[2] = zero.name
-
-        # 3. source -> reshape -> steps -> DQ -> out becomes source -> DQ -> floats -> reshape -> out.
-        dequantize.input[0] = source
-        dequantize.output[0] = floats
-        reshape.input[0] = floats
-        reshape.output[0] = out
-        self.producer[floats] = dequantize
-        self.producer[out] = reshape
-        self.readers[floats] = [reshape]
-        others = [n for n in self.readers[source] if n is not reshape]
-        self.readers[source] = [*others, dequantize]
-        return True
+    # 3. source -> reshape -> steps -> DQ -> out becomes source -> DQ -> floats -> reshape -> out.
+    graph.set_input(dequantize, 0, source)
+    graph.set_output(dequantize, 0, floats)
+    graph.set_input(reshape, 0, floats)
+    graph.set_output(reshape, 0, out)
+    return True
 
 
-def _rename(node: NodeProto, old: str, new: str) -> None:
-    """Let a node read the tensor ``new`` instead of ``old``."""
-    for place, name in enumerate(node.input):
-        if name == old:
-            node.input[place] = new
-
-
-def _sort(nodes: Any) -> None:
-    """Order nodes, in place, so that each comes after the nodes it reads; otherwise the order stays."""
-    maker: dict[str, int] = {}
-    for place, node in enumerate(nodes):
-        maker |= {name: place for name in node.output if name}
-
-    # Depth first, without recursion: a node is done once all makers of its inputs are.
-    ordered: list[NodeProto] = []
-    done: set[int] = set()
-    for root in range(len(nodes)):
-        stack = [root]
-        while stack:
-            place = stack[-1]
-            names = list(nodes[place].input)
-            for body in subgraphs(nodes[place]):
-                names += names_read(body)
-            makers = [maker[name] for name in names if name in maker]
-            before = [other for other in makers if other not in done and other != place]
-            if place in done or not before:
-                stack.pop()
-                if place not in done:
-                    done.add(place)
-                    ordered.append(nodes[place])
-            else:
-                stack += before
-
-    copies = [NodeProto.FromString(n.SerializeToString()) for n in ordered]
-    del nodes[:]
-    nodes.extend(copies)
+def _clean(graph: Graph) -> None:
+    """Remove DQ nodes that nothing reads any more, sort the others, and drop inferred types."""
+    graph.drop_unread("DequantizeLinear")
+    graph.sort()
+    graph.drop_types()

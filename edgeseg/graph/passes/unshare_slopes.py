@@ -1,30 +1,27 @@
 """Copy constants that OpenVINO needs for each node alone."""
 
-from onnx import ModelProto, TensorProto
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.passes import PassContext
 
-from edgeseg.graph.graph import is_op
 
+def unshare_slopes(graph: Graph, context: PassContext) -> None:
+    """Give every ``PRelu`` slopes of its own: OpenVINO fuses one into its convolution only then.
 
-def unshare_slopes(model: ModelProto) -> None:
-    """Give every ``PRelu`` slopes of its own, in place: OpenVINO fuses one into its convolution only then.
-
-    Exporters store equal constants once, and all slopes of a network may still have their initial value.
+    Exporters store equal constants once, and all slopes of a network may still have their initial
+    value.
 
     Parameters
     ----------
-    model : the ONNX graph.
+    graph : the graph to edit.
+    context : not used.
     """
-    values = {t.name: t for t in model.graph.initializer}
     seen: set[str] = set()
-    for node in model.graph.node:
-        if not is_op(node, "PRelu") or node.input[1] not in values:
+    for node in graph.nodes("PRelu"):
+        name = node.input[1]
+        if name not in graph.constants:
             continue
 
-        name = node.input[1]
         if name in seen:
-            copy = TensorProto()
-            copy.CopyFrom(values[name])
-            copy.name = f"{name}/of/{node.output[0]}"
-            model.graph.initializer.append(copy)
-            node.input[1] = copy.name
+            own = graph.constant(f"{name}/of/{node.output[0]}", graph.constants[name])
+            graph.set_input(node, 1, own)
         seen.add(name)

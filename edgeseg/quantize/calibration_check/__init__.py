@@ -1,1 +1,1 @@
-"""Is a calibration set fit for its net?"""
+"""Check that a calibration set fits its network."""

@@ -13,6 +13,7 @@ from commands import edgeseg
 from lowered import deploy
 from onnx import TensorProto, helper
 from onnx_tools import kinds
+from reporting import Heard
 
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
@@ -25,6 +26,7 @@ from edgeseg.graph.network import load_network
 from edgeseg.graph.passes.unpool.extension import POOL, UNPOOL
 from edgeseg.graph.passes.unpool.plugin import DOMAIN, EXTRA, VERSION, pool_code_reference, unpool_reference
 from edgeseg.passport import Passport
+from edgeseg.reporter import SILENT
 
 SET = "synthetic://?length=4&size=96x64&seed=1"
 
@@ -53,15 +55,18 @@ def int8_onnx(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         patch.setenv("EDGESEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         quantized = folder / "small.int8.onnx"
         build_engine(
-            small_onnx, precision="int8", calib=SET, out=folder / "n.engine", save_onnx=quantized,
-            quantization=Quantization(least_agreement=0),
-        )  # fmt: skip
+            small_onnx,
+            precision="int8",
+            calib=SET,
+            out=folder / "n.engine",
+            quantization=Quantization(least_agreement=0, save_onnx=quantized),
+        )
     return quantized
 
 
 def built(path: Path, folder: Path, unpool: str, heard: list[str] | None = None) -> Path:
-    say = None if heard is None else heard.append
-    return build_engine(path, out=folder / f"{unpool}.engine", plan=PlanOptions(unpool=unpool), say=say)
+    reporter = SILENT if heard is None else Heard(heard)
+    return build_engine(path, out=folder / f"{unpool}.engine", plan=PlanOptions(unpool=unpool), reporter=reporter)
 
 
 # -- what it computes --------------------------------------------------------------------------------------------------
@@ -140,9 +145,9 @@ def test_engines_label_alike_with_it_and_without(int8_onnx: Path, tmp_path: Path
     ways = {"native": "native", "plugin": "extension"}
     opened = {way: load_engine(built(int8_onnx, tmp_path, way)) for way in ways}
     for way, engine in opened.items():
-        assert engine.passport.form["unpool"] == ways[way]
+        assert engine.passport.openvino.unpool == ways[way]
     # Each took the argmax that was faster here; behind one of the two the last layers are computed in BF16.
-    alike = len({engine.passport.form["argmax"] for engine in opened.values()}) == 1
+    alike = len({engine.passport.openvino.argmax for engine in opened.values()}) == 1
     for seed in range(3):
         frame = np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8)
         scores = [engine.logits(frame) for engine in opened.values()]
@@ -154,9 +159,9 @@ def test_engines_label_alike_with_it_and_without(int8_onnx: Path, tmp_path: Path
 
 @pytest.mark.usefixtures("library")
 def test_the_faster_way_is_taken_and_told(int8_onnx: Path, tmp_path: Path) -> None:
-    form = Passport.read(built(int8_onnx, tmp_path, "auto")).form
-    native, own = (float(form[f"latency_ms_unpool_{way}"]) for way in ("native", "extension"))
-    assert form["unpool"] == ("extension" if own < native else "native")
+    facts = Passport.read(built(int8_onnx, tmp_path, "auto")).openvino
+    native, own = (facts.latency_ms[f"unpool_{way}"] for way in ("native", "extension"))
+    assert facts.unpool == ("extension" if own < native else "native")
 
 
 @pytest.mark.usefixtures("library")
@@ -208,7 +213,7 @@ def test_without_it_standard_operators_unpool_and_the_reason_is_said(
 ) -> None:
     reason = lacks(fresh)  # type: ignore[operator]
     heard: list[str] = []
-    assert Passport.read(built(int8_onnx, tmp_path, "auto", heard)).form["unpool"] == "native"
+    assert Passport.read(built(int8_onnx, tmp_path, "auto", heard)).openvino.unpool == "native"
     assert [line for line in heard if "unpooling by standard operators" in line and re.search(reason, line)], heard
     with pytest.raises((MissingDependencyError, EngineError), match=reason):
         built(int8_onnx, tmp_path, "plugin")
@@ -258,7 +263,7 @@ def test_a_wrong_way_to_unpool_is_refused(int8_onnx: Path, tmp_path: Path) -> No
         built(int8_onnx, tmp_path, "sideways")
     done = edgeseg("build-engine", int8_onnx, "--unpool", "native", "-o", tmp_path / "c.engine")
     assert done.returncode == 0, done.stderr
-    assert Passport.read(tmp_path / "c.engine").form["unpool"] == "native"
+    assert Passport.read(tmp_path / "c.engine").openvino.unpool == "native"
 
 
 def test_a_graph_with_it_is_refused_by_an_openvino_that_lacks_it(int8_onnx: Path) -> None:

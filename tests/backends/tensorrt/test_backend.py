@@ -15,14 +15,14 @@ from fake_gpu import DeviceArray, FakeContext, FakeCuda, FakeEngine, FakeRuntime
 from lowered import deploy
 from onnx import TensorProto, helper, numpy_helper
 from onnx_tools import kinds, run_ort
+from reporting import Heard
 
-from edgeseg.backends import registry
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
 from edgeseg.backends.tensorrt import bindings, builder, cuda
-from edgeseg.backends.tensorrt.backend import graph_for, labels_by_floats
 from edgeseg.backends.tensorrt.builder import build_plan
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
+from edgeseg.backends.tensorrt.graphs import graph_for, labels_by_floats
 from edgeseg.backends.tensorrt.pipelined import SLOTS
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.data import open_dataset
@@ -30,7 +30,8 @@ from edgeseg.errors import EdgesegError, EngineError, GraphError, InputError, Mi
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.network import load_network
 from edgeseg.graph.passes.fp16 import LIMIT, activations, to_fp16
-from edgeseg.passport import Passport
+from edgeseg.passport import Passport, TensorRTFacts
+from edgeseg.reporter import SILENT
 from edgeseg.zoo import zoo, zoo_int8
 
 RTX = "tensorrt-rtx"
@@ -100,11 +101,12 @@ def test_int8_layers_keep_their_types_and_float_ones_are_halved(name: str) -> No
 def chain(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, size: int = 4) -> onnx.ModelProto:
     """A float net x (1, 2, 4, 4) -> y (1, 2, size, size) of given nodes."""
     graph = helper.make_graph(
-        list(nodes), "chain",
+        list(nodes),
+        "chain",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4, 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, size, size])],
         [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
@@ -129,9 +131,10 @@ def test_what_overflows_stays_in_float() -> None:
 
 def test_weights_fp16_cannot_hold_stay() -> None:
     model = chain(
-        helper.make_node("Mul", ["x", "w"], ["a"], "scale"), helper.make_node("Neg", ["a"], ["y"], "out"),
+        helper.make_node("Mul", ["x", "w"], ["a"], "scale"),
+        helper.make_node("Neg", ["a"], ["y"], "out"),
         weights={"w": np.array([1e5], np.float32)},
-    )  # fmt: skip
+    )
     halved = to_fp16(model)
     assert set(halved.floats) == {"scale"}
     assert numpy_helper.to_array(halved.model.graph.initializer[0]).dtype == np.float32
@@ -179,7 +182,7 @@ def test_constants_and_sizes_are_left_as_they_are() -> None:
 def test_bytes_are_made_of_floats_alone(small_onnx: Path, precision: str, scores: bool) -> None:
     """TensorRT promises no other conversion to UINT8; the labels stay what they are."""
     network = load_network(small_onnx)
-    model, _ = graph_for(network, precision, None, lambda line: None, scores=scores)
+    model, _ = graph_for(network, precision, None, SILENT, scores=scores)
     types = types_of(model)
     casts = [node for node in model.graph.node if node.op_type == "Cast" and types[node.output[0]] == TensorProto.UINT8]
     assert [node.output[0] for node in casts] == ["labels"]
@@ -211,20 +214,24 @@ def test_shipped_nets_are_built_ahead_of_time(
     assert source is not None
     said: list[str] = []
     engine = build_engine(
-        source, precision=precision, target=RTX, out=tmp_path / "e.engine", plan=PlanOptions(sm=(75, 80, 86, 89, 120)),
-        save_graph=True, say=said.append,
-    )  # fmt: skip
+        source,
+        precision=precision,
+        target=RTX,
+        out=tmp_path / "e.engine",
+        reporter=Heard(said),
+        plan=PlanOptions(sm=(75, 80, 86, 89, 120), save_graph=True),
+    )
     passport = Passport.read(engine)
     assert (passport.target, passport.library, passport.precision) == (RTX, RTX, precision)
     assert passport.library_version == tensorrt_rtx.__version__
     assert passport.device_features == ("sm75", "sm80", "sm86", "sm89", "sm120")
     assert passport.engine_sha256 == sha256_bytes(engine.read_bytes())
-    assert passport.settings["warnings"] == ""
+    assert passport.tensorrt.warnings == ()
     assert not [line for line in said if "warning" in line]
     graph = tmp_path / "e.graph.onnx"
-    assert passport.form["graph_sha256"] == sha256_bytes(graph.read_bytes())
-    assert "--onnx=e.graph.onnx --saveEngine=e.engine" in passport.settings["trtexec_build"]
-    assert "--computeCapabilities=75,80,86,89,120" in passport.settings["trtexec_build"]
+    assert passport.tensorrt.graph_sha256 == sha256_bytes(graph.read_bytes())
+    assert "--onnx=e.graph.onnx --saveEngine=e.engine" in passport.tensorrt.trtexec_build
+    assert "--computeCapabilities=75,80,86,89,120" in passport.tensorrt.trtexec_build
 
 
 def test_fp16_plans_are_half_as_large(tensorrt_rtx: ModuleType, tmp_path: Path) -> None:
@@ -240,14 +247,29 @@ def test_int8_is_calibrated_for_any_target(tensorrt_rtx: ModuleType, fragile_onn
     """Ranges, placement, the budget on labelled data: as for the CPU, whose engine computes the same Q/DQ graph."""
     drive = "synthetic://?length=24&size=64x48&seed=2"
     done = edgeseg(
-        "build-engine", fragile_onnx, "--target", RTX, "--int8", "--calib", drive, "--data", drive,
-        "--max-miou-drop", "3", "-o", tmp_path / "e.engine", "--save-onnx", tmp_path / "q.onnx",
-    )  # fmt: skip
+        "build-engine",
+        fragile_onnx,
+        "--target",
+        RTX,
+        "--int8",
+        "--calib",
+        drive,
+        "--data",
+        drive,
+        "--max-miou-drop",
+        "3",
+        "-o",
+        tmp_path / "e.engine",
+        "--save-onnx",
+        tmp_path / "q.onnx",
+    )
     assert done.returncode == 0, done.stderr
     passport = Passport.read(tmp_path / "e.engine")
     assert passport.precision in ("int8", "mixed")
-    assert passport.int8["budget"]["miou"] >= passport.int8["budget"]["reference_miou"] - 0.03
-    assert passport.form["fp16_seen"].endswith("calibration frames")
+    budget = passport.int8.budget
+    assert budget is not None
+    assert budget.miou >= budget.reference_miou - 0.03
+    assert passport.tensorrt.fp16_seen.endswith("calibration frames")
     refused = edgeseg(
         "build-engine", fragile_onnx, "--target", RTX, "--calib", drive, "--data", drive, "-o", tmp_path / "a.engine"
     )
@@ -291,41 +313,12 @@ def test_the_graph_for_trtexec_is_not_written_over_the_net(
     net = tmp_path / "e.graph.onnx"
     net.write_bytes(small_onnx.read_bytes())
     with pytest.raises(InputError, match="not a place for the graph"):
-        build_engine(net, target=RTX, out=tmp_path / "e.engine", save_graph=True)
+        build_engine(net, target=RTX, out=tmp_path / "e.engine", plan=PlanOptions(save_graph=True))
     assert net.read_bytes() == small_onnx.read_bytes()
     assert list(tmp_path.iterdir()) == [net]
 
 
 # -- libraries and devices that are not there --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("gpu", "installed", "chosen", "wanted"),
-    [
-        (False, [RTX], None, "cpu"),
-        (True, [], None, "cpu"),
-        (True, [RTX], None, RTX),
-        (True, ["tensorrt", RTX], None, "tensorrt"),
-        (True, [RTX], "cpu", "cpu"),
-        (False, [], RTX, RTX),
-    ],
-)
-def test_auto_is_tensorrt_where_it_can_run(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, installed: list[str], chosen: str | None, wanted: str
-) -> None:
-    monkeypatch.setattr(registry, "has_gpu", lambda: gpu)
-    monkeypatch.setattr(registry, "is_installed", lambda name: name in installed)
-    monkeypatch.delenv(registry.CHOICE, raising=False)
-    if chosen:
-        monkeypatch.setenv(registry.CHOICE, chosen)
-    assert registry.find_backend("auto").name == wanted
-    assert registry.find_backend("cpu").name == "cpu"
-
-
-def test_an_unknown_choice_of_target_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(registry.CHOICE, "tpu")
-    with pytest.raises(InputError, match=r"unknown target: got 'tpu'.*\$EDGESEG_TARGET says so"):
-        registry.find_backend("auto")
 
 
 def test_a_missing_tensorrt_is_told_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,12 +412,22 @@ def test_what_stands_in_for_tensorrt_has_its_names(tensorrt_rtx: ModuleType) -> 
 def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Passport, bytes]:
     """A shipped net's FP32 graph, and a passport for it."""
     network = load_network(zoo()["enet-camvid"])
-    model, form = graph_for(network, "fp32", None, lambda line: None)
+    model, facts = graph_for(network, "fp32", None, SILENT)
     passport = Passport(
-        name=network.name, target=RTX, precision="fp32", spec=network.spec, onnx_sha256=network.sha256,
-        engine_sha256="", edgeseg="0", library=RTX, library_version="0.0", device="fake",
-        form=form, build_seconds=0, built_at="",
-    )  # fmt: skip
+        name=network.name,
+        target=RTX,
+        precision="fp32",
+        spec=network.spec,
+        onnx_sha256=network.sha256,
+        engine_sha256="",
+        edgeseg="0",
+        library=RTX,
+        library_version="0.0",
+        device="fake",
+        facts=facts,
+        build_seconds=0,
+        built_at="",
+    )
     return passport, model.SerializeToString()
 
 
@@ -554,11 +557,11 @@ def test_a_damaged_plan_is_told_plainly(graph: tuple[Passport, bytes]) -> None:
 def test_a_plan_that_brings_the_plugin_again_is_told_plainly(
     graph: tuple[Passport, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passport = graph[0].model_copy(update={"settings": {"version_compatible": "yes"}})
+    passport = graph[0].model_copy(update={"facts": TensorRTFacts(version_compatible=True)})
     with pytest.raises(EngineError, match="Build it again"):
         opened((passport, b"damaged"), FakeCuda())
     monkeypatch.setattr(builder, "_LOADED", {("tensorrt", Path("libedgeseg_plugin.so"))})
-    with pytest.raises(EngineError, match="in one of its own"):
+    with pytest.raises(EngineError, match="in a process of its own"):
         opened((passport, b"damaged"), FakeCuda())
 
 

@@ -39,10 +39,12 @@ CALLS: dict[str, Callable[[cuda.CudaPython], Any]] = {
     "free_host": lambda gpu: gpu.free_host(HOST),
     "mapped": lambda gpu: gpu.mapped(HOST),
     "stream": lambda gpu: gpu.stream(),
+    "drop_stream": lambda gpu: gpu.drop_stream(runtime.cudaStream_t(4096)),
     "to_device": lambda gpu: gpu.to_device(4096, HOST, STREAM),
     "to_host": lambda gpu: gpu.to_host(HOST, 4096, STREAM),
     "copy": lambda gpu: gpu.copy(4096, 8192, 16, STREAM),
     "event": lambda gpu: gpu.event(),
+    "drop_event": lambda gpu: gpu.drop_event(EVENT),
     "record": lambda gpu: gpu.record(EVENT, STREAM),
     "wait": lambda gpu: gpu.wait(EVENT),
     "wait_for": lambda gpu: gpu.wait_for(1, STREAM),
@@ -138,6 +140,8 @@ def test_pycudas_contexts_are_taken_off_again(monkeypatch: pytest.MonkeyPatch) -
         assert gpu.milliseconds(event, event) == gpu.mapped(host) == 7
         gpu.free_host(host)
         gpu.free(4096)
+        gpu.drop_event(event)
+        gpu.drop_stream(stream)
         left.append(len(driver.contexts()))
 
     for _ in range(2):  # the second thread may have the first one's number

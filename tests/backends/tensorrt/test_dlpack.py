@@ -19,7 +19,7 @@ from edgeseg.backends.tensorrt.device_array import DeviceLabels
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
 from edgeseg.errors import EngineError, InputError
 from edgeseg.graph.network import Network
-from edgeseg.passport import Passport
+from edgeseg.passport import Passport, TensorRTFacts
 from edgeseg.spec import ModelSpec, generic_space
 
 HOST = ((dlpack.CPU, 0),)
@@ -188,10 +188,20 @@ def engine(network: Network, gpu: FakeCuda) -> TensorRTEngine:
 
 def opened(network: Network, gpu: FakeCuda) -> TensorRTEngine:
     passport = Passport(
-        name="test", target="tensorrt-rtx", precision="fp32", spec=network.spec, onnx_sha256="", engine_sha256="",
-        edgeseg="0", library="tensorrt-rtx", library_version="0.0", device="fake",
-        settings={"outputs": "labels, scores"}, build_seconds=0, built_at="",
-    )  # fmt: skip
+        name="test",
+        target="tensorrt-rtx",
+        precision="fp32",
+        spec=network.spec,
+        onnx_sha256="",
+        engine_sha256="",
+        edgeseg="0",
+        library="tensorrt-rtx",
+        library_version="0.0",
+        device="fake",
+        facts=TensorRTFacts(outputs="labels, scores"),
+        build_seconds=0,
+        built_at="",
+    )
     model = deploy(network, both=True, for_openvino=False)
     return TensorRTEngine(passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False)
 
@@ -351,9 +361,11 @@ def test_cuda_python_waits_by_an_event() -> None:
     gpu._api = Recorder(results)
     gpu.wait_for(4711, "ours")
     assert gpu._api.calls == [
-        ("cudaEventCreateWithFlags", 2), ("cudaEventRecord", "event", ("stream", 4711)),
-        ("cudaStreamWaitEvent", "ours", "event", 0), ("cudaEventDestroy", "event"),
-    ]  # fmt: skip
+        ("cudaEventCreateWithFlags", 2),
+        ("cudaEventRecord", "event", ("stream", 4711)),
+        ("cudaStreamWaitEvent", "ours", "event", 0),
+        ("cudaEventDestroy", "event"),
+    ]
     gpu._api = Recorder(results, "cudaStreamWaitEvent")
     with pytest.raises(EngineError, match="CUDA failed: got an illegal address"):
         gpu.wait_for(4711, "ours")

@@ -16,20 +16,24 @@ from host_kernels import RTX, Late, build_library, opened, passport_of
 from lowered import deploy, deploy_bare
 from onnx import TensorProto
 from onnx_tools import make, node, run_ort
+from reporting import Heard
 
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
-from edgeseg.backends.tensorrt.backend import BACKENDS, graph_for
+from edgeseg.backends.tensorrt.backend import BACKENDS
 from edgeseg.backends.tensorrt.frame_engine import FrameEngine
+from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.kernels import palette_table
 from edgeseg.backends.tensorrt.pipelined import SETTLED, SLOTS
 from edgeseg.build.engine_from_onnx import build_engine
+from edgeseg.capabilities import ANY_SIZE, DEVICE_ARRAYS, LOGITS, NV12, PAINT, STREAMS
 from edgeseg.errors import EngineError, GraphError, InputError, MissingDependencyError
 from edgeseg.graph.network import Network, load_network
 from edgeseg.imaging.nv12 import Nv12
 from edgeseg.imaging.postprocess import overlay
 from edgeseg.imaging.preprocess import resize_frame, resize_labels, to_input
 from edgeseg.passport import Passport
+from edgeseg.reporter import SILENT
 from edgeseg.serving.triton import triton_from_engine
 from edgeseg.spec import ModelSpec, generic_space
 from edgeseg.types import Image
@@ -57,7 +61,7 @@ def assert_close(scores: np.ndarray, want: np.ndarray, precision: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_bare_graph_is_the_net(small_onnx: Path, precision: str) -> None:
     network = load_network(small_onnx)
-    model, _ = graph_for(network, precision, None, lambda line: None, kernels=True)
+    model, _ = graph_for(network, precision, None, SILENT, kernels=True)
     onnx.checker.check_model(model, full_check=True)
     (taken,), (given,) = model.graph.input, model.graph.output
     kind = TensorProto.FLOAT if precision == "fp32" else TensorProto.FLOAT16
@@ -95,7 +99,7 @@ def test_a_net_that_gives_labels_is_refused() -> None:
     spec = ModelSpec(architecture="test", input_size=(8, 12), labels=generic_space(3))
     network = Network("test", model, spec, "", (), "image", "out", "labels", False)
     with pytest.raises(GraphError, match=r"test: gives a label map, no scores\. Leave `kernels` out"):
-        graph_for(network, "fp32", None, lambda line: None, kernels=True)
+        graph_for(network, "fp32", None, SILENT, kernels=True)
     with pytest.raises(GraphError, match="Leave `kernels` out"):
         BACKENDS[0].check_network(network, PlanOptions(kernels=True))
 
@@ -107,11 +111,15 @@ def test_plans_are_built(tensorrt_rtx: ModuleType, precision: str, kinds: tuple[
     assert source is not None
     heard: list[str] = []
     engine = build_engine(
-        source, precision=precision, target=RTX, out=tmp_path / "e.engine", plan=PlanOptions(kernels=True),
-        save_graph=True, say=heard.append,
-    )  # fmt: skip
-    settings = Passport.read(engine).settings
-    assert (settings["outputs"], settings["warnings"]) == ("scores", "")
+        source,
+        precision=precision,
+        target=RTX,
+        out=tmp_path / "e.engine",
+        reporter=Heard(heard),
+        plan=PlanOptions(kernels=True, save_graph=True),
+    )
+    facts = Passport.read(engine).tensorrt
+    assert (facts.outputs, facts.warnings) == ("scores", ())
     graph = onnx.load(tmp_path / "e.graph.onnx").graph
     found = tuple(v.type.tensor_type.elem_type for v in (*graph.input, *graph.output))
     assert found == kinds
@@ -335,8 +343,12 @@ class Strided:
         self.array = array
         data = (array.ctypes.data, False)
         self.__cuda_array_interface__ = {
-            "shape": array.shape, "typestr": array.dtype.str, "data": data, "version": 3, "strides": strides,
-        }  # fmt: skip
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": data,
+            "version": 3,
+            "strides": strides,
+        }
 
 
 def test_rows_on_the_device_may_be_padded(small_onnx: Path, library: Any) -> None:
@@ -437,12 +449,39 @@ def test_a_library_of_another_edgeseg_is_refused(small_onnx: Path, library: Any)
 
 def test_a_plan_must_be_the_net_alone(small_onnx: Path, library: Any) -> None:
     network = load_network(small_onnx)
-    model, _ = graph_for(network, "fp32", None, lambda line: None)
+    model, _ = graph_for(network, "fp32", None, SILENT)
     with pytest.raises(EngineError, match="is no edgeseg plan"):
         FrameEngine(
-            passport_of(network), model.SerializeToString(), fake_library(), Late(library), device=FakeCuda(),
+            passport_of(network),
+            model.SerializeToString(),
+            fake_library(),
+            Late(library),
+            device=FakeCuda(),
             zero_copy=False,
-        )  # fmt: skip
+        )
+
+
+def test_an_engine_says_what_it_can_do_and_gives_everything_back(small_onnx: Path, library: Any) -> None:
+    gpu = FakeCuda()
+    with opened(small_onnx, Late(library), gpu) as engine:
+        assert engine.capabilities == {LOGITS, ANY_SIZE, NV12, PAINT, STREAMS, DEVICE_ARRAYS}
+        for _ in range(SETTLED + 1):
+            engine.paint(picture(0, (128, 192)))
+        engine.on_device(DeviceArray(picture()))
+        assert (gpu.streams, gpu.events) == (SLOTS, 2 * SLOTS)
+        dropped = gpu.dropped
+        running = engine.stream([picture(seed) for seed in range(5)])
+        next(running)
+    assert not gpu.memory
+    assert (gpu.streams, gpu.events) == (0, 0)
+    assert gpu.dropped > dropped  # the graph of what was painted
+    engine.close()
+    for call in (
+        engine, engine.paint, engine.logits, lambda f: engine.on_device(DeviceArray(f)),
+        lambda f: engine(np.stack([f])), lambda f: next(engine.stream([f])), lambda f: next(running),
+    ):  # fmt: skip
+        with pytest.raises(EngineError, match="small: the engine is closed"):
+            call(picture())
 
 
 def test_the_colours_are_the_overlays() -> None:

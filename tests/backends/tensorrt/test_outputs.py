@@ -4,6 +4,7 @@ import gc
 import importlib
 import shutil
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
@@ -16,22 +17,24 @@ from fake_gpu import DeviceArray as GivenArray
 from fake_gpu import FakeCuda, fake_library
 from lowered import deploy
 from onnx_tools import make, node, run_ort
+from reporting import Heard
 
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
 from edgeseg.backends.tensorrt import backend, builder, cuda, engine
-from edgeseg.backends.tensorrt.backend import graph_for
 from edgeseg.backends.tensorrt.bindings import Library, Log, opens
 from edgeseg.backends.tensorrt.builder import build_plan
 from edgeseg.backends.tensorrt.device_array import DeviceArray
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
+from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.pipelined import SLOTS
 from edgeseg.backends.tensorrt.plugin import build as plugin_build
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.errors import EngineError, GraphError
 from edgeseg.graph.network import Network, load_network
 from edgeseg.graph.passes.unpool.plugin import is_plugin
-from edgeseg.passport import Passport
+from edgeseg.passport import Passport, TensorRTFacts
+from edgeseg.reporter import SILENT
 from edgeseg.serving.triton import config_text
 from edgeseg.spec import ModelSpec, generic_space
 from edgeseg.zoo import zoo, zoo_int8
@@ -45,12 +48,22 @@ def picture(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8)
 
 
-def passport_of(network: Network, target: str = RTX, **settings: str) -> Passport:
+def passport_of(network: Network, target: str = RTX, **facts: Any) -> Passport:
     return Passport(
-        name=network.name, target=target, precision="fp32", spec=network.spec, onnx_sha256=network.sha256,
-        engine_sha256="", edgeseg="0", library=target, library_version="10.7.0", device="fake",
-        settings=settings, build_seconds=0, built_at="",
-    )  # fmt: skip
+        name=network.name,
+        target=target,
+        precision="fp32",
+        spec=network.spec,
+        onnx_sha256=network.sha256,
+        engine_sha256="",
+        edgeseg="0",
+        library=target,
+        library_version="10.7.0",
+        device="fake",
+        facts=TensorRTFacts(**facts),
+        build_seconds=0,
+        built_at="",
+    )
 
 
 # -- both outputs from one graph ---------------------------------------------------------------------------------------
@@ -92,7 +105,7 @@ def test_a_net_that_gives_labels_has_no_scores() -> None:
     spec = ModelSpec(architecture="test", input_size=(8, 12), labels=generic_space(3))
     network = Network("test", model, spec, "", (), "image", "out", "labels", False)
     with pytest.raises(GraphError, match=r"test: gives a label map, no scores\. Leave `scores` out"):
-        graph_for(network, "fp32", None, lambda line: None, scores=True)
+        graph_for(network, "fp32", None, SILENT, scores=True)
 
 
 # -- plans with scores -------------------------------------------------------------------------------------------------
@@ -103,11 +116,14 @@ def test_plans_with_scores_are_built(tensorrt_rtx: ModuleType, precision: str, t
     source = zoo_int8("enet-camvid") if precision == "int8" else zoo()["enet-camvid"]
     assert source is not None
     engine = build_engine(
-        source, precision=precision, target=RTX, out=tmp_path / "e.engine", plan=PlanOptions(scores=True),
-        save_graph=True,
-    )  # fmt: skip
+        source,
+        precision=precision,
+        target=RTX,
+        out=tmp_path / "e.engine",
+        plan=PlanOptions(scores=True, save_graph=True),
+    )
     passport = Passport.read(engine)
-    assert (passport.settings["outputs"], passport.settings["warnings"]) == ("labels, scores", "")
+    assert (passport.tensorrt.outputs, passport.tensorrt.warnings) == ("labels, scores", ())
     graph = onnx.load(tmp_path / "e.graph.onnx")
     height, width = passport.spec.input_size
     frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
@@ -142,7 +158,7 @@ def test_triton_is_told_of_the_scores(small_onnx: Path) -> None:
 
 def opened(small_onnx: Path, gpu: FakeCuda, *, scores: bool = True, zero_copy: bool = False) -> TensorRTEngine:
     network = load_network(small_onnx)
-    model, _ = graph_for(network, "fp32", None, lambda line: None, scores=scores)
+    model, _ = graph_for(network, "fp32", None, SILENT, scores=scores)
     passport = passport_of(network, outputs="labels, scores" if scores else "labels")
     return TensorRTEngine(passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=zero_copy)
 
@@ -239,12 +255,15 @@ def test_a_busy_engine_gives_no_scores(small_onnx: Path) -> None:
 def test_a_plan_must_give_what_its_passport_says(small_onnx: Path) -> None:
     network = load_network(small_onnx)
     for scores, says in ((True, "labels"), (False, "labels, scores")):
-        model, _ = graph_for(network, "fp32", None, lambda line: None, scores=scores)
+        model, _ = graph_for(network, "fp32", None, SILENT, scores=scores)
         with pytest.raises(EngineError, match="is no edgeseg plan"):
             TensorRTEngine(
-                passport_of(network, outputs=says), model.SerializeToString(), fake_library(), device=FakeCuda(),
+                passport_of(network, outputs=says),
+                model.SerializeToString(),
+                fake_library(),
+                device=FakeCuda(),
                 zero_copy=False,
-            )  # fmt: skip
+            )
 
 
 # -- plans for later versions, against a TensorRT that notes what it is told -------------------------------------------
@@ -261,21 +280,25 @@ class FakeTensorRT(SimpleNamespace):
         self.everywhere, self.of_the_builder = list[str](), list[str]()
         network = SimpleNamespace(num_layers=1)
         made = SimpleNamespace(
-            create_network=lambda flags: network, create_builder_config=lambda: self.config,
+            create_network=lambda flags: network,
+            create_builder_config=lambda: self.config,
             build_serialized_network=lambda network, config: self.graph,
             get_plugin_registry=lambda: self.registry(self.of_the_builder),
-        )  # fmt: skip
+        )
         super().__init__(
-            Builder=lambda logger: made, OnnxParser=lambda network, logger: SimpleNamespace(
-                parse=self.parse, num_errors=0,
+            Builder=lambda logger: made,
+            OnnxParser=lambda network, logger: SimpleNamespace(
+                parse=self.parse,
+                num_errors=0,
                 get_used_vc_plugin_libraries=lambda: ["libnvinfer_vc_plugin.so.10"],
             ),
             NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
             ProfilingVerbosity=SimpleNamespace(DETAILED=1),
             BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="compatible"),
-            IProgressMonitor=object, get_plugin_registry=lambda: self.registry(self.everywhere),
+            IProgressMonitor=object,
+            get_plugin_registry=lambda: self.registry(self.everywhere),
             Runtime=fake_library().trt.Runtime,
-        )  # fmt: skip
+        )
 
     def keep(self, graph: bytes) -> bool:
         self.graph = graph
@@ -325,18 +348,20 @@ def build(source: Path, folder: Path, **options: Any) -> Passport:
     plan = PlanOptions(**{"version_compatible": True, **options})
     # The GPU of NumPy does not run the plugin's operators: nothing is proven on it.
     out = folder / "e.engine"
-    return Passport.read(build_engine(source, precision="fp32", target="tensorrt", out=out, plan=plan, prove=False))
+    return Passport.read(
+        build_engine(source, precision="fp32", target="tensorrt", out=out, plan=replace(plan, prove=False))
+    )
 
 
 def test_the_plan_has_the_plugin_inside(trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path) -> None:
-    settings = build(small_onnx, tmp_path).settings
-    assert (settings["version_compatible"], settings["plugin"]) == ("yes", plugin.name)
+    facts = build(small_onnx, tmp_path).tensorrt
+    assert (facts.version_compatible, facts.plugin) == (True, plugin.name)
     assert trt.config.flags == ["compatible"]
     assert trt.config.plugins_to_serialize == ["libnvinfer_vc_plugin.so.10", str(plugin)]
     assert (trt.everywhere, trt.of_the_builder) == ([], [str(plugin)])  # else the plan would not open in this process
     loads = f" --versionCompatible --dynamicPlugins={plugin} --setPluginsToSerialize={plugin}"
-    assert settings["trtexec_build"].endswith(loads)
-    assert settings["trtexec_run"].endswith("--noDataTransfers --versionCompatible")
+    assert facts.trtexec_build.endswith(loads)
+    assert facts.trtexec_run.endswith("--noDataTransfers --versionCompatible")
 
 
 def test_a_plan_that_does_not_build_with_the_plugin_is_built_without(
@@ -351,41 +376,50 @@ def test_a_plan_that_does_not_build_with_the_plugin_is_built_without(
     trt.parse = parse
     heard: list[str] = []
     passport = Passport.read(
-        build_engine(small_onnx, precision="fp32", target="tensorrt", out=tmp_path / "e.engine", say=heard.append)
+        build_engine(small_onnx, precision="fp32", target="tensorrt", out=tmp_path / "e.engine", reporter=Heard(heard))
     )
-    assert (passport.form["unpool"], "plugin" in passport.settings) == ("native", False)
+    assert (passport.tensorrt.unpool, passport.tensorrt.plugin) == ("native", "")
     assert [line for line in heard if "does not build with the plugin: small: tensorrt cannot read the graph" in line]
-    assert "--dynamicPlugins" not in passport.settings["trtexec_build"]
+    assert "--dynamicPlugins" not in passport.tensorrt.trtexec_build
     with pytest.raises(GraphError, match="cannot read the graph"):
         build(small_onnx, tmp_path, unpool="plugin")
 
 
 def test_other_plans_are_as_they_were(trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path) -> None:
-    settings = build(small_onnx, tmp_path, version_compatible=False).settings
-    assert "version_compatible" not in settings
+    facts = build(small_onnx, tmp_path, version_compatible=False).tensorrt
+    assert not facts.version_compatible
     assert (trt.config.flags, trt.config.plugins_to_serialize) == ([], None)
     assert (trt.everywhere, trt.of_the_builder) == ([str(plugin)], [])
-    assert settings["trtexec_run"].endswith(f"--dynamicPlugins={plugin}")
+    assert facts.trtexec_run.endswith(f"--dynamicPlugins={plugin}")
 
 
 def test_a_plan_without_a_plugin(trt: FakeTensorRT, small_onnx: Path, tmp_path: Path) -> None:
-    settings = build(small_onnx, tmp_path, unpool="native", scores=True).settings
+    facts = build(small_onnx, tmp_path, unpool="native", scores=True).tensorrt
     assert trt.config.plugins_to_serialize == ["libnvinfer_vc_plugin.so.10"]
-    assert settings["trtexec_build"].endswith("--versionCompatible")
-    assert settings["outputs"] == "labels, scores"
+    assert facts.trtexec_build.endswith("--versionCompatible")
+    assert facts.outputs == "labels, scores"
 
 
 @pytest.mark.parametrize(
     ("compatible", "version", "fits"),
     [
-        (True, "10.7.0.23", True), (True, "10.13.2.6", True), (True, "10.3.0.30", False), (True, "11.0.0.1", False),
-        (False, "10.7.0.23", True), (False, "10.13.2.6", False),
+        (True, "10.7.0.23", True),
+        (True, "10.13.2.6", True),
+        (True, "10.3.0.30", False),
+        (True, "11.0.0.1", False),
+        (False, "10.7.0.23", True),
+        (False, "10.13.2.6", False),
     ],
-)  # fmt: skip
+)
 def test_versions_that_open_a_plan(
-    trt: FakeTensorRT, small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compatible: bool,
-    version: str, fits: bool,
-) -> None:  # fmt: skip
+    trt: FakeTensorRT,
+    small_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    compatible: bool,
+    version: str,
+    fits: bool,
+) -> None:
     build(small_onnx, tmp_path, unpool="native", version_compatible=compatible)
     use(trt, version, monkeypatch)
     if not fits:
@@ -423,7 +457,7 @@ def test_versions_are_compared_by_number() -> None:
 
 def test_a_missing_lean_runtime_is_told(tensorrt_rtx: ModuleType, small_onnx: Path) -> None:
     """TensorRT-RTX, which takes the flag, ships none: the option is refused before it comes to that."""
-    graph, _ = graph_for(load_network(small_onnx), "fp32", None, lambda line: None)
+    graph, _ = graph_for(load_network(small_onnx), "fp32", None, SILENT)
     with pytest.raises(
         EngineError, match=r"Unable to load library: libnvinfer_lean.*apt install libnvinfer-lean\d+\), or leave"
     ):

@@ -14,21 +14,24 @@ from lowered import deploy
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_tools import kinds, run_ort
+from reporting import Heard
 
-from edgeseg.backends.base import LABELS_AND_SCORES, OUTPUTS, PlanOptions
-from edgeseg.backends.tensorrt.backend import graph_for
+from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
+from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.pipelined import SETTLED, SLOTS
 from edgeseg.backends.tensorrt.profiles import Profile
 from edgeseg.build.engine_from_onnx import build_engine
-from edgeseg.cli.build_engine import _batches, _sizes
+from edgeseg.cli.build_engine import parse_batches, parse_sizes
 from edgeseg.errors import EngineError, GraphError, InputError
 from edgeseg.files import sha256_bytes
+from edgeseg.graph.dynamic_run import check_runs
 from edgeseg.graph.network import Network, Overrides, load_network
-from edgeseg.graph.passes.dynamic_shapes import DynamicShapes, check_runs, resolve_dynamic_shapes
+from edgeseg.graph.passes.dynamic_shapes import DynamicShapes, resolve_dynamic_shapes
 from edgeseg.graph.passes.unpool.plugin import POOL, REFERENCE, UNPOOL
 from edgeseg.imaging.preprocess import resize_frame, resize_labels
-from edgeseg.passport import Passport
+from edgeseg.passport import LABELS, LABELS_AND_SCORES, Passport, TensorRTFacts
+from edgeseg.reporter import SILENT
 from edgeseg.serving.triton import triton_from_engine
 from edgeseg.spec import CAMVID_11, METADATA_KEY, ModelSpec
 from edgeseg.zoo import zoo, zoo_int8
@@ -127,10 +130,12 @@ def tiny(folder: Path, *nodes: onnx.NodeProto, size: Size = (32, 48), **weights:
     weights = {"w": rng.normal(size=(11, 3, 3, 3)).astype(np.float32), **weights}
     conv = helper.make_node("Conv", ["image", "w"], ["c"], "conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
     graph = helper.make_graph(
-        [conv, *nodes], "tiny", [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, *size])],
+        [conv, *nodes],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, *size])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 11, None, None])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     spec = ModelSpec(architecture="tiny", input_size=size, labels=CAMVID_11)
     helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -183,13 +188,15 @@ def test_what_only_running_tells_is_told(tmp_path: Path) -> None:
     fixed = np.ones((1, 11, 32, 48), np.float32)
     network = tiny(tmp_path, helper.make_node("Add", ["c", "k"], ["y"], "add"), k=fixed)
     with pytest.raises(GraphError, match=r"cannot take 1 frame of 64x96: got .*'add'.*leave `sizes` out"):
-        graph_for(network, "fp32", None, print, dynamic=resolve_dynamic_shapes(network, False, RANGE))
+        graph_for(network, "fp32", None, SILENT, dynamic=resolve_dynamic_shapes(network, False, RANGE))
     mixes = tiny(
-        tmp_path, helper.make_node("ReduceMax", ["c", "axes"], ["m"], "over_frames", keepdims=1),
-        helper.make_node("Sub", ["c", "m"], ["y"]), axes=ints(0),
-    )  # fmt: skip
+        tmp_path,
+        helper.make_node("ReduceMax", ["c", "axes"], ["m"], "over_frames", keepdims=1),
+        helper.make_node("Sub", ["c", "m"], ["y"]),
+        axes=ints(0),
+    )
     with pytest.raises(GraphError, match=r"mixes the frames of a batch: got .* leave `batch` out"):
-        graph_for(mixes, "fp32", None, print, dynamic=resolve_dynamic_shapes(mixes, True, ()))
+        graph_for(mixes, "fp32", None, SILENT, dynamic=resolve_dynamic_shapes(mixes, True, ()))
 
 
 def test_labels_of_reduced_scores_are_enlarged_to_any_size(tmp_path: Path) -> None:
@@ -209,7 +216,7 @@ def test_labels_of_reduced_scores_are_enlarged_to_any_size(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("sizes", "says"),
     [
-        (((60, 96), (64, 96), (96, 128)), "must be one of multiples of 8: got 60x96. Give 64x96 instead"),
+        (((60, 96), (64, 96), (96, 128)), "must be multiples of 8: got 60x96. Give 64x96 instead"),
         (((72, 96), (72, 96), (96, 128)), "its own size is not in the range.*: got 64x96, expected 72x96 to 96x128"),
     ],
 )
@@ -221,7 +228,7 @@ def test_sizes_that_do_not_fit_the_net_are_refused(small_onnx: Path, sizes: tupl
 def test_the_step_is_the_nets_where_its_spec_knows_none() -> None:
     network = at(zoo()["segnet-light-camvid"], (64, 96))
     assert network.spec.stride == 1
-    with pytest.raises(InputError, match="must be one of multiples of 16: got 72x96"):
+    with pytest.raises(InputError, match="must be multiples of 16: got 72x96"):
         resolve_dynamic_shapes(network, False, ((64, 96), (72, 96), (96, 128)))
 
 
@@ -229,41 +236,47 @@ def test_the_step_is_the_nets_where_its_spec_knows_none() -> None:
 
 
 def test_ranges_are_read_as_they_are_written() -> None:
-    assert (_batches(None), _batches("8"), _batches("1:4:8")) == ((1, 1, 1), (1, 8, 8), (1, 4, 8))
-    assert _sizes("352x480:720x960:1056x1920") == ((352, 480), (720, 960), (1056, 1920))
+    assert (parse_batches(None), parse_batches("8"), parse_batches("1:4:8")) == ((1, 1, 1), (1, 8, 8), (1, 4, 8))
+    assert parse_sizes("352x480:720x960:1056x1920") == ((352, 480), (720, 960), (1056, 1920))
     for ranges in (Profile(), Profile((1, 4, 8)), Profile((2, 2, 2), SIZES, 8)):
-        assert Profile.read(ranges.settings()) == ranges
-    assert not any(Profile().settings().values())
-    assert Profile.read({}) == Profile()
+        assert Profile.of(TensorRTFacts(**ranges.facts())) == ranges
+    assert Profile.of(TensorRTFacts()) == Profile()
     ranges = Profile((1, 1, 1), SIZES, 8)
     assert [ranges.takes(s) for s in ((64, 96), (96, 128), (72, 104), (71, 104), (104, 128), (64, 88))] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     # A range of one number may be a fixed size in the plan.
     fixed = Profile((4, 4, 4), ((64, 96), (64, 96), (64, 128)), 8)
     assert fixed.told((4, 64, -1, 3), (64, 96)) == fixed.tensor((64, 96)) == (-1, -1, -1, 3)
     assert fixed.told((2, 64, 96, 3), (64, 96)) == (2, -1, 96, 3)
 
 
-@pytest.mark.parametrize("settings", [{"batch": "a"}, {"batch": "1:2"}, {"batch": "3:2:1"}, {"sizes": "32:64"}])
-def test_a_damaged_passport_is_told(settings: dict[str, str]) -> None:
+@pytest.mark.parametrize("facts", [{"batch": (3, 2, 1)}, {"sizes": ((32, 64),)}])
+def test_a_damaged_passport_is_told(facts: dict[str, Any]) -> None:
     with pytest.raises(EngineError, match="the passport's ranges cannot be read"):
-        Profile.read(settings)
+        Profile.of(TensorRTFacts(**facts))
 
 
 @pytest.mark.parametrize("text", ["0", "x", "", "8:4:1", "1:2", "1:2:3:4", "-1"])
 def test_what_is_no_range_of_batches_is_told(text: str) -> None:
-    with pytest.raises(InputError, match=r"not a range of batches: got .*such as 8 \(1 to 8\) or 1:4:8"):
-        _batches(text)
+    with pytest.raises(
+        InputError, match=r"not a range of batches: got .*such as 8 \(1 to 8\), or MIN:BEST:MAX such as 1:4:8"
+    ):
+        parse_batches(text)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--target", RTX, "--batch", "8:4:1"], "not a range of batches: got '8:4:1'"),
-        (["--target", RTX, "--sizes", "64x96"], "not a range of sizes: got '64x96', expected the least, the best and"),
+        (["--target", RTX, "--sizes", "64x96"], "not a range of sizes: got '64x96', expected MIN:BEST:MAX, such as"),
         (["--target", RTX, "--sizes", "96x64:64x96:96x128"], "not a range of sizes: got ((96, 64), (64, 96), (96, 12"),
-        (["--target", RTX, "--sizes", "64x96:65x96:96x128"], "must be one of multiples of 8: got 65x96"),
+        (["--target", RTX, "--sizes", "64x96:65x96:96x128"], "must be multiples of 8: got 65x96"),
         (["--target", "cpu", "--batch", "8", "--sizes", "64x96:64x96:96x128"], "no such option: got --batch, --sizes"),
     ],
 )
@@ -283,36 +296,51 @@ def test_tensorrt_rtx_builds_ranges(tensorrt_rtx: ModuleType, path: Path, tmp_pa
     sizes = SIZES if path in (zoo()["enet-camvid"], zoo_int8("segnet-light-camvid")) else ()
     plan = PlanOptions(sm=(86, 120), batch=(1, 4, 8), sizes=sizes)
     engine = build_engine(
-        path, precision="int8" if "int8" in path.stem else "fp16", target=RTX, out=tmp_path / "e.engine",
-        overrides=Overrides(size=(64, 96)), plan=plan, say=said.append,
-    )  # fmt: skip
-    settings = Passport.read(engine).settings
-    assert settings["warnings"] == ""
+        load_network(path, Overrides(size=(64, 96))),
+        precision="int8" if "int8" in path.stem else "fp16",
+        target=RTX,
+        out=tmp_path / "e.engine",
+        reporter=Heard(said),
+        plan=plan,
+    )
+    facts = Passport.read(engine).tensorrt
+    assert facts.warnings == ()
     assert not [line for line in said if "warning" in line]
-    assert settings["batch"] == "1:4:8"
-    assert settings["sizes"] == ("64x96:64x96:96x128" if sizes else "")
+    assert facts.batch == (1, 4, 8)
+    assert facts.sizes == sizes
     largest = "8x96x128x3" if sizes else "8x64x96x3"
     wanted = f"--minShapes=frame:1x64x96x3 --optShapes=frame:4x64x96x3 --maxShapes=frame:{largest}"
-    assert wanted in settings["trtexec_build"]
-    assert settings["trtexec_run"].endswith("--shapes=frame:4x64x96x3")
+    assert wanted in facts.trtexec_build
+    assert facts.trtexec_run.endswith("--shapes=frame:4x64x96x3")
 
 
 def test_the_command_builds_a_range(tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path) -> None:
     done = edgeseg(
-        "build-engine", small_onnx, "--target", RTX, "--batch", "4", "--sizes", "64x96:72x96:96x128",
-        "-o", tmp_path / "e.engine", "--print-trtexec", "--precision", "fp32",
-    )  # fmt: skip
+        "build-engine",
+        small_onnx,
+        "--target",
+        RTX,
+        "--batch",
+        "4",
+        "--sizes",
+        "64x96:72x96:96x128",
+        "-o",
+        tmp_path / "e.engine",
+        "--print-trtexec",
+        "--precision",
+        "fp32",
+    )
     assert done.returncode == 0, done.stderr
     assert "--optShapes=frame:4x72x96x3 --maxShapes=frame:4x96x128x3" in done.stdout
     graph = onnx.load(tmp_path / "e.graph.onnx")
     assert [d.dim_param for d in graph.graph.output[0].type.tensor_type.shape.dim] == ["batch", "height", "width"]
-    assert Passport.read(tmp_path / "e.engine").settings["size_step"] == "8"
+    assert Passport.read(tmp_path / "e.engine").tensorrt.size_step == 8
 
 
 def test_a_static_plan_says_nothing_of_ranges(tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path) -> None:
-    settings = Passport.read(build_engine(small_onnx, target=RTX, out=tmp_path / "e.engine")).settings
-    assert (settings["batch"], settings["sizes"], settings["size_step"]) == ("", "", "")
-    assert "Shapes" not in settings["trtexec_build"] + settings["trtexec_run"]
+    facts = Passport.read(build_engine(small_onnx, target=RTX, out=tmp_path / "e.engine")).tensorrt
+    assert (facts.batch, facts.sizes, facts.size_step) == ((1, 1, 1), (), 1)
+    assert "Shapes" not in facts.trtexec_build + facts.trtexec_run
 
 
 # -- the runner, on a GPU of NumPy -------------------------------------------------------------------------------------
@@ -323,13 +351,24 @@ class Opened:
 
     def __init__(self, path: Path, ranges: Profile, *, scores: bool = False, **gpu: Any) -> None:
         self.network, self.gpu = load_network(path), FakeCuda(**{k: v for k, v in gpu.items() if k != "zero_copy"})
-        model, form = graph_for(self.network, "fp32", None, lambda line: None, scores=scores, dynamic=ranges.dynamic)
-        settings = ranges.settings() | ({OUTPUTS: LABELS_AND_SCORES} if scores else {})
+        model, facts = graph_for(self.network, "fp32", None, SILENT, scores=scores, dynamic=ranges.dynamic)
+        outputs = LABELS_AND_SCORES if scores else LABELS
+        facts = facts.model_copy(update={"outputs": outputs, **ranges.facts()})
         passport = Passport(
-            name="small", target=RTX, precision="fp32", spec=self.network.spec, onnx_sha256="", engine_sha256="",
-            edgeseg="0", library=RTX, library_version="0.0", device="fake", form=form, settings=settings,
-            build_seconds=0, built_at="",
-        )  # fmt: skip
+            name="small",
+            target=RTX,
+            precision="fp32",
+            spec=self.network.spec,
+            onnx_sha256="",
+            engine_sha256="",
+            edgeseg="0",
+            library=RTX,
+            library_version="0.0",
+            device="fake",
+            facts=facts,
+            build_seconds=0,
+            built_at="",
+        )
         self.path, self.static = path, dict[Size, onnx.ModelProto]()
         zero_copy = bool(gpu.get("zero_copy"))
         self.engine = TensorRTEngine(
@@ -504,10 +543,20 @@ def plan_of(folder: Path, ranges: Profile) -> Path:
     path = folder / "net.fp16.tensorrt.engine"
     path.write_bytes(b"a plan")
     passport = Passport(
-        name="net", target="tensorrt", precision="fp16", onnx_sha256="0" * 64, engine_sha256=sha256_bytes(b"a plan"),
-        spec=ModelSpec(architecture="x", input_size=(64, 96), labels=CAMVID_11), edgeseg="0", library="TensorRT",
-        library_version="10.3.0", device="Orin", settings=ranges.settings(), build_seconds=1, built_at="2026-11-01",
-    )  # fmt: skip
+        name="net",
+        target="tensorrt",
+        precision="fp16",
+        onnx_sha256="0" * 64,
+        engine_sha256=sha256_bytes(b"a plan"),
+        spec=ModelSpec(architecture="x", input_size=(64, 96), labels=CAMVID_11),
+        edgeseg="0",
+        library="TensorRT",
+        library_version="10.3.0",
+        device="Orin",
+        facts=TensorRTFacts(**ranges.facts()),
+        build_seconds=1,
+        built_at="2026-11-01",
+    )
     Passport.path_for(path).write_text(passport.model_dump_json())
     return path
 

@@ -1,6 +1,9 @@
-"""Three ways to the same labels: ``deploy(compare=True)``, ``compare=False`` and NumPy's argmax, ties included.
+"""Three ways to the same labels.
 
-Pixels and weights are small whole numbers, so that scores are exact in any order of summation and often tie.
+``deploy(compare=True)``, ``compare=False`` and NumPy's argmax, ties included.
+
+Pixels and weights are small whole numbers, so that scores are exact in any order of summation and
+often tie.
 """
 
 from dataclasses import replace
@@ -24,15 +27,25 @@ def whole(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def network(
-    last: list[onnx.NodeProto], classes: int, reduced: int = 1, form: str = "nchw", bias: bool = True, opset: int = 17,
+    last: list[onnx.NodeProto],
+    classes: int,
+    reduced: int = 1,
+    form: str = "nchw",
+    bias: bool = True,
+    opset: int = 17,
     outputs: str = "scores",
-) -> Network:  # fmt: skip
+) -> Network:
     """An image to four maps of ``1 / reduced`` its size, then ``last`` to ``scores``."""
     constants = {
-        "stem": whole(4, 3, reduced, reduced), "conv": whole(classes, 4, 1, 1, seed=1), "wide": whole(classes, 4, 3, 3),
-        "up2": whole(4, classes, 2, 2), "up3": whole(4, classes, 3, 3), "up4": whole(4, classes, 4, 4),
-        "grouped": whole(4, 1, 2, 2), "bias": whole(classes, seed=1),
-    }  # fmt: skip
+        "stem": whole(4, 3, reduced, reduced),
+        "conv": whole(classes, 4, 1, 1, seed=1),
+        "wide": whole(classes, 4, 3, 3),
+        "up2": whole(4, classes, 2, 2),
+        "up3": whole(4, classes, 3, 3),
+        "up4": whole(4, classes, 4, 4),
+        "grouped": whole(4, 1, 2, 2),
+        "bias": whole(classes, seed=1),
+    }
     if not bias:
         for n in last:
             if "bias" in n.input:
@@ -40,13 +53,21 @@ def network(
     stem = [node("Conv", "image stem", "sums", strides=[reduced] * 2), node("Sign", "sums", "maps")]
     model = make([*stem, *last], {"image": [1, 3, *SIZE]}, outputs, opset, **constants)
     spec = ModelSpec(
-        architecture="test", input_size=SIZE, scale=1.0, mean=(0, 0, 0), std=(1, 1, 1), labels=generic_space(classes)
+        architecture="test",
+        input_size=SIZE,
+        scale=1.0,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        labels=generic_space(classes),
     )
     return Network("test", model, spec, "", (), "image", "scores", form, False)
 
 
 def assert_same_labels(net: Network, shuffled: bool = False) -> onnx.ModelProto:
-    """The labels of both forms, in two runtimes, are NumPy's. Returns the form that compares planes."""
+    """The labels of both forms, in two runtimes, are NumPy's.
+
+    Returns the form that compares planes.
+    """
     frame = np.random.default_rng(0).integers(0, 3, (1, *SIZE, 3), np.uint8)
     scores = run_ort(deploy(net, scores=True), frame=frame)[0]
     plain = run_ort(net.model, **{net.input: np.float32(frame[..., ::-1].transpose(0, 3, 1, 2))})[0]
@@ -104,8 +125,12 @@ def test_other_transposed_convolutions_are_not_taken(layer: str) -> None:
     attributes = dict(OTHER_LAYERS[layer])
     last = node("ConvTranspose", f"maps {attributes.pop('weights')} bias", "scores", **attributes)
     net = network([last], 5, 2)
-    if [d.dim_value for d in net.model.graph.output[0].type.tensor_type.shape.dim[2:]] != list(SIZE):
-        net.model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("scores", 1, [1, 5, None, None]))
+    if [d.dim_value for d in net.model.graph.output[0].type.tensor_type.shape.dim[2:]] != list(
+        SIZE
+    ):
+        net.model.graph.output[0].CopyFrom(
+            onnx.helper.make_tensor_value_info("scores", 1, [1, 5, None, None])
+        )
     compare = assert_same_labels(net)
     assert kinds(compare)["ConvTranspose"] == 1
 
@@ -139,7 +164,9 @@ def test_scores_that_somebody_else_reads_are_not_taken() -> None:
     compare = deploy(net, compare=True)
     onnx.checker.check_model(compare, full_check=True)
     frame = np.random.default_rng(0).integers(0, 3, (1, *SIZE, 3), np.uint8)
-    np.testing.assert_array_equal(run_ort(compare, frame=frame)[0], run_ort(deploy(net), frame=frame)[0])
+    np.testing.assert_array_equal(
+        run_ort(compare, frame=frame)[0], run_ort(deploy(net), frame=frame)[0]
+    )
     assert kinds(compare)["ConvTranspose"] == 1
 
 

@@ -1,4 +1,7 @@
-"""Nets as other exporters write them: the same labels as ONNX Runtime gives for the file, on every target."""
+"""Nets as other exporters write them.
+
+The same labels as ONNX Runtime gives for the file, on every target.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +18,17 @@ from onnx_tools import kinds, make, node, run_ort
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
 from edgeseg.backends.openvino import session
-from edgeseg.backends.tensorrt.backend import graph_for
 from edgeseg.backends.tensorrt.builder import _advice
+from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.build.engine_from_onnx import build_engine
+from edgeseg.build.options import Quantization
 from edgeseg.data import open_dataset
 from edgeseg.errors import GraphError, InputError
 from edgeseg.graph.network import Overrides, load_network
 from edgeseg.graph.passes.canonicalize import TWO_CLASSES
 from edgeseg.graph.passes.fp16 import to_fp16
 from edgeseg.passport import Passport
+from edgeseg.reporter import SILENT
 
 SIZE = (32, 48)
 CLASSES = 5
@@ -46,9 +51,17 @@ def weights(seed: int, out: int, inner: int, side: int = 3) -> Array:
 
 
 def net(
-    tail: list[onnx.NodeProto], *, out: int = CLASSES, stride: int = 1, opset: int = 17, **constants: Array
+    tail: list[onnx.NodeProto],
+    *,
+    out: int = CLASSES,
+    stride: int = 1,
+    opset: int = 17,
+    **constants: Array,
 ) -> onnx.ModelProto:
-    """Two convolutions from ``image`` to ``y``, then ``tail``; ``y`` is the output where there is none."""
+    """Two convolutions from ``image`` to ``y``, then ``tail``.
+
+    ``y`` is the output where there is none.
+    """
     body = [
         node("Conv", "image a", "x", pads=[1] * 4, strides=[stride] * 2),
         node("Relu", "x", "r"),
@@ -66,7 +79,9 @@ def best(y: Array) -> Array:
 def as_inputs(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """Weights that are inputs with a default, as every weight was once."""
     for tensor in model.graph.initializer:
-        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
     model.ir_version = version
     return model
 
@@ -76,7 +91,9 @@ def with_function(model: onnx.ModelProto) -> onnx.ModelProto:
     relu = next(n for n in model.graph.node if n.op_type == "Relu")
     relu.op_type, relu.domain = "MyRelu", "my"
     body = [helper.make_node("Relu", ["u"], ["v"])]
-    model.functions.append(helper.make_function("my", "MyRelu", ["u"], ["v"], body, model.opset_import))
+    model.functions.append(
+        helper.make_function("my", "MyRelu", ["u"], ["v"], body, model.opset_import)
+    )
     model.opset_import.append(helper.make_opsetid("my", 1))
     return model
 
@@ -84,7 +101,9 @@ def with_function(model: onnx.ModelProto) -> onnx.ModelProto:
 def in_type(model: onnx.ModelProto, dtype: type[np.floating]) -> onnx.ModelProto:
     """Weights, input and output in another precision."""
     for tensor in model.graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
+        tensor.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name)
+        )
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return model
@@ -104,13 +123,18 @@ def of_bytes() -> onnx.ModelProto:
     nodes = [*before, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *SIZE, 3]))
+    model.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *SIZE, 3])
+    )
     return model
 
 
 def group_norm() -> onnx.ModelProto:
     """ONNX's own inference does not see through it."""
-    tail = [node("GroupNormalization", "y gain shift", "z", num_groups=2), node("Conv", "z c", "out", pads=[1] * 4)]
+    tail = [
+        node("GroupNormalization", "y gain shift", "z", num_groups=2),
+        node("Conv", "z c", "out", pads=[1] * 4),
+    ]
     gain, shift = np.ones(4, np.float32), np.zeros(4, np.float32)
     model = net(tail, out=4, opset=21, gain=gain, shift=shift, c=4 * weights(5, CLASSES, 4))
     del model.graph.value_info[:]
@@ -119,7 +143,9 @@ def group_norm() -> onnx.ModelProto:
 
 def two_outputs(model: onnx.ModelProto, larger: str = "p") -> onnx.ModelProto:
     """The smaller one, a training head's, first."""
-    model.graph.output.append(helper.make_tensor_value_info(larger, TensorProto.FLOAT, [1, 1, *SIZE]))
+    model.graph.output.append(
+        helper.make_tensor_value_info(larger, TensorProto.FLOAT, [1, 1, *SIZE])
+    )
     return model
 
 
@@ -130,7 +156,9 @@ def small_map(y: Array) -> Array:
 def enlarged(y: Array) -> Array:
     import cv2
 
-    planes = np.stack([cv2.resize(plane, SIZE[::-1], interpolation=cv2.INTER_LINEAR) for plane in y[0]])
+    planes = np.stack(
+        [cv2.resize(plane, SIZE[::-1], interpolation=cv2.INTER_LINEAR) for plane in y[0]]
+    )
     return np.asarray(planes.argmax(0))
 
 
@@ -145,22 +173,36 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], Labels]] = {
     "probability": (lambda: net([node("Sigmoid", "y", "p")], out=1), lambda p: p[0, 0] > 0.5),
     "one score": (lambda: net([], out=1), lambda y: y[0, 0] > 0),
     "one score, last": (
-        lambda: net([node("Transpose", "y", "t", perm=[0, 2, 3, 1])], out=1), lambda y: y[0, :, :, 0] > 0
+        lambda: net([node("Transpose", "y", "t", perm=[0, 2, 3, 1])], out=1),
+        lambda y: y[0, :, :, 0] > 0,
     ),
     "map": (lambda: net([node("ArgMax", "y", "m", axis=1, keepdims=0)]), lambda m: m[0]),
-    "smaller map": (lambda: net([node("ArgMax", "y", "m", axis=1, keepdims=0)], stride=2), small_map),
-    "smaller map, one channel": (lambda: net([node("ArgMax", "y", "m", axis=1)], stride=2), small_map),
+    "smaller map": (
+        lambda: net([node("ArgMax", "y", "m", axis=1, keepdims=0)], stride=2),
+        small_map,
+    ),
+    "smaller map, one channel": (
+        lambda: net([node("ArgMax", "y", "m", axis=1)], stride=2),
+        small_map,
+    ),
     "map of bytes": (
-        lambda: net([node("ArgMax", "y", "m", axis=1), node("Cast", "m", "u", to=TensorProto.UINT8)]), lambda m: m[0, 0]
+        lambda: net(
+            [node("ArgMax", "y", "m", axis=1), node("Cast", "m", "u", to=TensorProto.UINT8)]
+        ),
+        lambda m: m[0, 0],
     ),
     "map without a batch": (
-        lambda: net([node("ArgMax", "y", "m", axis=1, keepdims=0), node("Squeeze", "m zero", "v")], zero=np.array([0])),
+        lambda: net(
+            [node("ArgMax", "y", "m", axis=1, keepdims=0), node("Squeeze", "m zero", "v")],
+            zero=np.array([0]),
+        ),
         lambda m: m,
     ),
     "map of floats": (
         lambda: net(
             [
-                node("ArgMax", "y", "m", axis=1, keepdims=0), node("Cast", "m", "f", to=TensorProto.FLOAT),
+                node("ArgMax", "y", "m", axis=1, keepdims=0),
+                node("Cast", "m", "f", to=TensorProto.FLOAT),
                 node("Unsqueeze", "f one", "v"),
             ],
             one=np.array([1]),
@@ -170,7 +212,8 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], Labels]] = {
     "map of bytes, moved": (
         lambda: net(
             [
-                node("ArgMax", "y", "m", axis=1), node("Cast", "m", "u", to=TensorProto.UINT8),
+                node("ArgMax", "y", "m", axis=1),
+                node("Cast", "m", "u", to=TensorProto.UINT8),
                 node("Squeeze", "u one", "v"),
             ],
             one=np.array([1], np.int64),
@@ -179,11 +222,14 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], Labels]] = {
     ),
     "two probabilities": (
         lambda: two_outputs(
-            net([node("Sigmoid", "y", "p"), node("AveragePool", "y", "s", kernel_shape=[2, 2])], out=1)
+            net(
+                [node("Sigmoid", "y", "p"), node("AveragePool", "y", "s", kernel_shape=[2, 2])],
+                out=1,
+            )
         ),
         lambda p: p[0, 0] > 0.5,
     ),
-}  # fmt: skip
+}
 
 
 def load(path: Path, name: str) -> Overrides:
@@ -204,7 +250,10 @@ def given(network_input: onnx.ValueInfoProto, image: Array) -> Array:
 
 @pytest.mark.parametrize("name", FORMS)
 def test_labels_are_the_files_own(tensorrt_rtx: ModuleType, tmp_path: Path, name: str) -> None:
-    """On the CPU; as the graph that TensorRT is given; and TensorRT-RTX builds it without a warning."""
+    """On the CPU; as the graph that TensorRT is given.
+
+    And TensorRT-RTX builds it without a warning.
+    """
     make_model, labels = FORMS[name]
     model, path = make_model(), tmp_path / "net.onnx"
     onnx.checker.check_model(model)
@@ -216,7 +265,9 @@ def test_labels_are_the_files_own(tensorrt_rtx: ModuleType, tmp_path: Path, name
     assert len(np.unique(wanted)) > 1
     overrides = load(path, name)
     engine = load_engine(
-        build_engine(path, precision="fp32", target="cpu", out=tmp_path / "e.engine", overrides=overrides)
+        build_engine(
+            load_network(path, overrides), precision="fp32", target="cpu", out=tmp_path / "e.engine"
+        )
     )
     assert np.mean(engine(image) == wanted) >= (0.995 if name == "FP16" else 0.999)
     if wanted.dtype == bool:
@@ -224,24 +275,41 @@ def test_labels_are_the_files_own(tensorrt_rtx: ModuleType, tmp_path: Path, name
         assert len(engine.spec.labels) == 2
     network = load_network(path, overrides)
     for precision in ("fp32", "fp16"):
-        graph, _ = graph_for(network, precision, [image], lambda line: None)
-        assert np.mean(run_ort(graph, frame=image[None])[0][0] == wanted) >= (0.99 if precision == "fp16" else 0.995)
+        graph, _ = graph_for(network, precision, [image], SILENT)
+        assert np.mean(run_ort(graph, frame=image[None])[0][0] == wanted) >= (
+            0.99 if precision == "fp16" else 0.995
+        )
     plan = build_engine(
-        path, precision="fp16", target="tensorrt-rtx", out=tmp_path / "p.engine", overrides=overrides,
+        load_network(path, overrides),
+        precision="fp16",
+        target="tensorrt-rtx",
+        out=tmp_path / "p.engine",
         plan=PlanOptions(sm=(75, 86)),
-    )  # fmt: skip
-    assert Passport.read(plan).settings["warnings"] == ""
+    )
+    assert Passport.read(plan).tensorrt.warnings == ()
 
 
-@pytest.mark.parametrize("name", ["functions", "FP16", "group norm", "bytes", "probability", "weights as inputs, IR 3"])
+@pytest.mark.parametrize(
+    "name", ["functions", "FP16", "group norm", "bytes", "probability", "weights as inputs, IR 3"]
+)
 def test_int8_of_every_form(tensorrt_rtx: ModuleType, tmp_path: Path, name: str) -> None:
-    """Calibrated, written as a file of its own, built of that for TensorRT-RTX: most labels stay."""
+    """Calibrated, written as a file of its own, built of that for TensorRT-RTX.
+
+    Most labels stay.
+    """
     path, saved = tmp_path / "net.onnx", tmp_path / "net.int8.onnx"
     path.write_bytes(FORMS[name][0]().SerializeToString())
     image = frame()
-    float_engine = load_engine(build_engine(path, precision="fp32", target="cpu", out=tmp_path / "f.engine"))
+    float_engine = load_engine(
+        build_engine(path, precision="fp32", target="cpu", out=tmp_path / "f.engine")
+    )
     built = build_engine(
-        path, precision="int8", target="cpu", calib=CALIBRATION, out=tmp_path / "i.engine", save_onnx=saved
+        path,
+        precision="int8",
+        target="cpu",
+        calib=CALIBRATION,
+        out=tmp_path / "i.engine",
+        quantization=Quantization(save_onnx=saved),
     )
     assert np.mean(load_engine(built)(image) == float_engine(image)) > 0.9
     build_engine(saved, target="tensorrt-rtx", precision="int8", out=tmp_path / "p.engine")
@@ -257,9 +325,15 @@ def test_calibration_is_at_the_size_and_batch_asked_for(tmp_path: Path, batch: i
     size = (48, 64)
     overrides = Overrides(size=size)
     built = [
-        build_engine(path, precision="fp32", target="cpu", out=tmp_path / "f.engine", overrides=overrides),
         build_engine(
-            path, precision="int8", target="cpu", calib=CALIBRATION, out=tmp_path / "i.engine", overrides=overrides
+            load_network(path, overrides), precision="fp32", target="cpu", out=tmp_path / "f.engine"
+        ),
+        build_engine(
+            load_network(path, overrides),
+            precision="int8",
+            target="cpu",
+            calib=CALIBRATION,
+            out=tmp_path / "i.engine",
         ),
     ]
     image = frame(4, size)
@@ -276,12 +350,17 @@ def test_a_net_that_does_not_run_says_why(tmp_path: Path) -> None:
             node("Concat", "u image", "c", axis=1),
             node("Conv", "c w", "y", pads=[1] * 4),
         ],
-        {"image": [1, 3, "h", "w"]}, "y", scales=np.array([1, 1, 2, 2], np.float32), w=weights(1, CLASSES, 6),
-    )  # fmt: skip
+        {"image": [1, 3, "h", "w"]},
+        "y",
+        scales=np.array([1, 1, 2, 2], np.float32),
+        w=weights(1, CLASSES, 6),
+    )
     path = tmp_path / "net.onnx"
     path.write_bytes(free.SerializeToString())
     assert len(load_network(path, Overrides(size=(32, 48))).spec.labels) == CLASSES
-    with pytest.raises(GraphError, match=r"does not run at 33 x 48: got .*Concat.*Another `size` may do"):
+    with pytest.raises(
+        GraphError, match=r"does not run at 33x48 \(HxW\): got .*Concat.*Another `size` may do"
+    ):
         load_network(path, Overrides(size=(33, 48)))
 
 
@@ -289,10 +368,12 @@ def test_a_head_is_chosen_by_its_name(tmp_path: Path) -> None:
     """Of several of one size the first is taken, and said."""
     model = net([node("Neg", "y", "n"), node("Sigmoid", "y", "p")])
     for name in ("n", "y"):
-        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, CLASSES, *SIZE]))
+        model.graph.output.append(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, CLASSES, *SIZE])
+        )
     path = tmp_path / "net.onnx"
     path.write_bytes(model.SerializeToString())
-    assert "output p (there are also n, y: `head`)" in load_network(path).assumed
+    assert "output p, one of p, n, y" in load_network(path).assumed
     image = frame()
     outs = run_ort(model, image=given(model.graph.input[0], image))
     for name, y in zip("pny", outs, strict=True):
@@ -300,10 +381,14 @@ def test_a_head_is_chosen_by_its_name(tmp_path: Path) -> None:
         assert network.output == name
         assert not [line for line in network.assumed if "output" in line]
         np.testing.assert_array_equal(run_ort(deploy(network), frame=image[None])[0][0], best(y))
-    with pytest.raises(InputError, match="has no such output: got `head=z`, expected one of p, n, y"):
+    with pytest.raises(
+        InputError, match="has no such output: got `head=z`, expected one of p, n, y"
+    ):
         load_network(path, Overrides(head="z"))
     path.write_bytes(
-        two_outputs(net([node("AveragePool", "y", "s", kernel_shape=[2, 2])], out=1), "y").SerializeToString()
+        two_outputs(
+            net([node("AveragePool", "y", "s", kernel_shape=[2, 2])], out=1), "y"
+        ).SerializeToString()
     )
     assert load_network(path, Overrides(head="s")).model.graph.node[-2].input[0] == "s"
     assert load_network(path).model.graph.node[-2].input[0] == "y"
@@ -321,17 +406,25 @@ def test_fp64_is_fp32(tmp_path: Path) -> None:
 
 def test_what_is_no_segmentation_says_what_is(tmp_path: Path) -> None:
     """A mask of truth values; class ids that were computed with."""
-    ends = [[node("Cast", "m", "f", to=TensorProto.BOOL)],
-            [node("Cast", "m", "f", to=TensorProto.FLOAT), node("Mul", "f f", "g")]]  # fmt: skip
+    ends = [
+        [node("Cast", "m", "f", to=TensorProto.BOOL)],
+        [node("Cast", "m", "f", to=TensorProto.FLOAT), node("Mul", "f f", "g")],
+    ]
     for end in ends:
         path = tmp_path / "net.onnx"
-        path.write_bytes(net([node("ArgMax", "y", "m", axis=1, keepdims=0), *end]).SerializeToString())
-        with pytest.raises(GraphError, match=r"no output is a segmentation.*Export the net with its scores"):
+        path.write_bytes(
+            net([node("ArgMax", "y", "m", axis=1, keepdims=0), *end]).SerializeToString()
+        )
+        with pytest.raises(
+            GraphError, match=r"no output is a segmentation.*Export the net with its scores"
+        ):
             load_network(path)
 
 
 def test_tensorrt_looks_for_the_maximum_where_the_scores_lie(tmp_path: Path) -> None:
-    """A layout written down in front of it is more than TensorRT-RTX bears behind attention over free sizes."""
+    """A layout written down in front of it is more than TensorRT-RTX bears behind attention over
+    free sizes.
+    """
     path = tmp_path / "net.onnx"
     path.write_bytes(net([]).SerializeToString())
     network = load_network(path)
@@ -341,7 +434,9 @@ def test_tensorrt_looks_for_the_maximum_where_the_scores_lie(tmp_path: Path) -> 
         search = next(n for n in model.graph.node if n.op_type == "ArgMax")
         axes.append(helper.get_node_attr_value(search, "axis"))
         image = frame()[None]
-        np.testing.assert_array_equal(run_ort(model, frame=image)[0], run_ort(deploy(network), frame=image)[0])
+        np.testing.assert_array_equal(
+            run_ort(model, frame=image)[0], run_ort(deploy(network), frame=image)[0]
+        )
     assert axes == [3, 1]
 
 
@@ -351,14 +446,23 @@ def test_products_of_activations_are_halved_between_int8_layers() -> None:
     q, w = np.ones((8, 8), np.int8), {"step": step, "zero": zero}
     model = make(
         [
-            node("QuantizeLinear", "x step zero", "xq"), node("DequantizeLinear", "xq step zero", "xd"),
-            node("DequantizeLinear", "wq step zero", "wd"), node("MatMul", "xd wd", "left"),
-            node("DequantizeLinear", "vq step zero", "vd"), node("Transpose", "vd", "vt", perm=[1, 0]),
-            node("MatMul", "xd vt", "right"), node("Transpose", "right", "rt", perm=[1, 0]),
-            node("MatMul", "left rt", "y"), node("Relu", "y", "z"),
+            node("QuantizeLinear", "x step zero", "xq"),
+            node("DequantizeLinear", "xq step zero", "xd"),
+            node("DequantizeLinear", "wq step zero", "wd"),
+            node("MatMul", "xd wd", "left"),
+            node("DequantizeLinear", "vq step zero", "vd"),
+            node("Transpose", "vd", "vt", perm=[1, 0]),
+            node("MatMul", "xd vt", "right"),
+            node("Transpose", "right", "rt", perm=[1, 0]),
+            node("MatMul", "left rt", "y"),
+            node("Relu", "y", "z"),
         ],
-        {"x": [8, 8]}, "z", wq=q, vq=q, **w,
-    )  # fmt: skip
+        {"x": [8, 8]},
+        "z",
+        wq=q,
+        vq=q,
+        **w,
+    )
     halved = to_fp16(model).model
     types = onnx.shape_inference.infer_shapes(halved, strict_mode=True).graph.value_info
     found = {value.name: value.type.tensor_type.elem_type for value in types}
@@ -374,14 +478,22 @@ def test_int32_biases_are_floats_for_tensorrt(tmp_path: Path) -> None:
     steps = np.array([0.01, 0.02, 0.03, 0.04, 0.05], np.float32)
     model = make(
         [
-            node("QuantizeLinear", "image s z", "q"), node("DequantizeLinear", "q s z", "d"),
-            node("DequantizeLinear", "w t tz", "wd", axis=0), node("DequantizeLinear", "bias u", "b", axis=0),
+            node("QuantizeLinear", "image s z", "q"),
+            node("DequantizeLinear", "q s z", "d"),
+            node("DequantizeLinear", "w t tz", "wd", axis=0),
+            node("DequantizeLinear", "bias u", "b", axis=0),
             node("Conv", "d wd b", "y", pads=[1] * 4),
         ],
-        {"image": [1, 3, *SIZE]}, "y", s=np.float32(0.03), z=np.int8(0), t=steps, tz=np.zeros(5, np.int8), u=steps / 30,
+        {"image": [1, 3, *SIZE]},
+        "y",
+        s=np.float32(0.03),
+        z=np.int8(0),
+        t=steps,
+        tz=np.zeros(5, np.int8),
+        u=steps / 30,
         w=np.random.default_rng(0).integers(-127, 128, (CLASSES, 3, 3, 3), np.int8),
         bias=np.arange(-2000, 3000, 1000, dtype=np.int32),
-    )  # fmt: skip
+    )
     path = tmp_path / "net.onnx"
     path.write_bytes(model.SerializeToString())
     network = load_network(path)
@@ -394,7 +506,9 @@ def test_int32_biases_are_floats_for_tensorrt(tmp_path: Path) -> None:
     assert plain.model.graph.node[3].op_type == "DequantizeLinear"  # the net itself is as it was
 
 
-def test_a_quantized_net_without_a_bf16_form_is_compiled_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quantized_net_without_a_bf16_form_is_compiled_in_float(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     opened: list[str] = []
 
     def open_once(self: session.Compiled, model: onnx.ModelProto, config: dict[str, str]) -> None:
@@ -403,13 +517,21 @@ def test_a_quantized_net_without_a_bf16_form_is_compiled_in_float(monkeypatch: p
             raise RuntimeError("No suitable implementations")
 
     monkeypatch.setattr(session.Compiled, "_open", open_once)
-    quantized = make([node("DequantizeLinear", "w s", "y")], {}, "y", w=np.ones(3, np.int8), s=np.float32(1))
+    quantized = make(
+        [node("DequantizeLinear", "w s", "y")], {}, "y", w=np.ones(3, np.int8), s=np.float32(1)
+    )
     session.Compiled(quantized, "net", {"INFERENCE_PRECISION_HINT": "bf16"})
     assert opened == ["bf16", "f32"]
     with pytest.raises(GraphError, match="No suitable implementations"):
-        session.Compiled(make([node("Relu", "x", "y")], {"x": [1]}, "y"), "net", {"INFERENCE_PRECISION_HINT": "bf16"})
+        session.Compiled(
+            make([node("Relu", "x", "y")], {"x": [1]}, "y"),
+            "net",
+            {"INFERENCE_PRECISION_HINT": "bf16"},
+        )
 
 
 def test_asymmetric_files_are_told_what_to_do() -> None:
-    says = _advice(None, "Assertion failed: shiftIsAllZeros(zeroPoint): Non-zero zero point is not supported.")
+    says = _advice(
+        None, "Assertion failed: shiftIsAllZeros(zeroPoint): Non-zero zero point is not supported."
+    )
     assert "symmetric" in says

@@ -1,4 +1,7 @@
-"""Nodes computed in float, rounded as the file rounds: equal to the Q/DQ file, whichever nodes are chosen."""
+"""Nodes computed in float, rounded as the file rounds.
+
+Equal to the Q/DQ file, whichever nodes are chosen.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import pytest
 from lowered import deploy
 from onnx_tools import kinds, make, node, run_ort
 
+from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.openvino.forms import named
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.options import Quantization
@@ -23,9 +27,13 @@ def network(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Netwo
     """ENet at 64x96 as a Q/DQ net."""
     folder = tmp_path_factory.mktemp("rounding")
     build_engine(
-        small_onnx, precision="int8", calib=SET, out=folder / "e.engine", save_onnx=folder / "q.onnx", prove=False,
-        quantization=Quantization(least_agreement=0),
-    )  # fmt: skip
+        small_onnx,
+        precision="int8",
+        calib=SET,
+        out=folder / "e.engine",
+        quantization=Quantization(least_agreement=0, save_onnx=folder / "q.onnx"),
+        plan=PlanOptions(prove=False),
+    )
     return named(load_network(folder / "q.onnx"))
 
 
@@ -53,13 +61,18 @@ def test_any_choice_of_nodes_gives_the_same_scores(network: Network, share: floa
 def test_unsigned_and_shifted_activations() -> None:
     """As other quantizers write them: UINT8 with a zero point."""
     nodes = [
-        node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"),
-        node("DequantizeLinear", "w ws wz", "wd", axis=0), node("Conv", "d wd", "y"),
-    ]  # fmt: skip
+        node("QuantizeLinear", "x s z", "q"),
+        node("DequantizeLinear", "q s z", "d"),
+        node("DequantizeLinear", "w ws wz", "wd", axis=0),
+        node("Conv", "d wd", "y"),
+    ]
     constants = {
-        "s": np.float32(0.03), "z": np.uint8(77), "w": np.arange(-12, 12, dtype=np.int8).reshape(4, 6, 1, 1),
-        "ws": np.array([0.1, 0.2, 0.3, 0.4], np.float32), "wz": np.zeros(4, np.int8),
-    }  # fmt: skip
+        "s": np.float32(0.03),
+        "z": np.uint8(77),
+        "w": np.arange(-12, 12, dtype=np.int8).reshape(4, 6, 1, 1),
+        "ws": np.array([0.1, 0.2, 0.3, 0.4], np.float32),
+        "wz": np.zeros(4, np.int8),
+    }
     model = make(nodes, {"x": [1, 6, 5, 5]}, "y", **constants)
     x = np.random.default_rng(0).normal(0, 4, (1, 6, 5, 5)).astype(np.float32)
     rounded = round_in_float(model, ["y"])

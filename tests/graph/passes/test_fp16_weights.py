@@ -19,13 +19,19 @@ def test_a_file_of_halves_is_the_same_net(small_onnx: Path, tmp_path: Path) -> N
     kept = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer}
     for tensor in model.graph.initializer:
         value = numpy_helper.to_array(tensor)
-        want = value.astype(np.float16).astype(np.float32) if tensor.data_type == 1 and value.ndim > 1 else value
+        want = (
+            value.astype(np.float16).astype(np.float32)
+            if tensor.data_type == 1 and value.ndim > 1
+            else value
+        )
         np.testing.assert_array_equal(kept[tensor.name], want)
     assert len(kept) == len(model.graph.initializer)
     assert [n.op_type for n in network.model.graph.node] == [n.op_type for n in model.graph.node]
     x = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
     (ours,), (theirs,) = (
-        onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"image": x})
+        onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(
+            None, {"image": x}
+        )
         for data in (network.model.SerializeToString(), str(tmp_path / "h.onnx"))
     )
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.ptp(theirs))
@@ -33,7 +39,9 @@ def test_a_file_of_halves_is_the_same_net(small_onnx: Path, tmp_path: Path) -> N
 
 def test_what_does_not_fit_into_a_half_stays(small_onnx: Path) -> None:
     model = onnx.load(small_onnx)
-    large = next(t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) > 1)
+    large = next(
+        t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) > 1
+    )
     value = numpy_helper.to_array(large).copy()
     value.flat[0] = 1e6
     large.CopyFrom(numpy_helper.from_array(value, large.name))

@@ -1,4 +1,7 @@
-"""Moving INT8 tensors is moving dequantized ones, to the bit: both files in ONNX Runtime, unoptimised."""
+"""Moving INT8 tensors is moving dequantized ones, to the bit.
+
+Both files in ONNX Runtime, unoptimised.
+"""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -15,13 +18,18 @@ from onnx_tools import find, kinds, make, maker, node, run_ort
 from edgeseg.graph.graph import Graph
 from edgeseg.graph.ops import moves
 
-QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+QUICK = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 SCALES = {"s": np.float32(0.037), "s2": np.float32(0.051), "zero": np.int8(0)}
 Step = Callable[[str, str], list[onnx.NodeProto]]
 
 
 def pair(name: str, scale: str = "s", to: str | None = None) -> list[onnx.NodeProto]:
-    """A Q and a DQ node behind ``name``; what they give is called ``name.q`` and ``name.d``, or ``to``."""
+    """A Q and a DQ node behind ``name``.
+
+    What they give is called ``name.q`` and ``name.d``, or ``to``.
+    """
     to = to or name
     return [
         node("QuantizeLinear", f"{name} {scale} zero", f"{to}.q"),
@@ -42,12 +50,19 @@ def carried(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def quantizers_behind_moves(model: onnx.ModelProto) -> list[str]:
     graph = Graph(model)
-    made = [(n, graph.producer.get(n.input[0])) for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    made = [
+        (n, graph.producer.get(n.input[0]))
+        for n in model.graph.node
+        if n.op_type == "QuantizeLinear"
+    ]
     return [n.name for n, source in made if source is not None and moves(source, graph.array)]
 
 
 def assert_carried(model: onnx.ModelProto, **feed: np.ndarray) -> onnx.ModelProto:
-    """To the bit the same, NaN nowhere, no rounding behind a move. Returns the file with moves carried."""
+    """To the bit the same, NaN nowhere, no rounding behind a move.
+
+    Returns the file with moves carried.
+    """
     onnx.checker.check_model(model)
     result = carried(model)
     for got, want in zip(run_ort(result, **feed), run_ort(model, **feed), strict=True):
@@ -57,31 +72,51 @@ def assert_carried(model: onnx.ModelProto, **feed: np.ndarray) -> onnx.ModelProt
     return result
 
 
-# -- values ----------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 STEP = float(SCALES["s"])
 NUMBERS = st.one_of(
-    st.sampled_from([0.0, -0.0, STEP, -STEP, STEP / 2, -STEP / 2, 1.5 * STEP, 127 * STEP, -127 * STEP, -128 * STEP]),
+    st.sampled_from(
+        [
+            0.0,
+            -0.0,
+            STEP,
+            -STEP,
+            STEP / 2,
+            -STEP / 2,
+            1.5 * STEP,
+            127 * STEP,
+            -127 * STEP,
+            -128 * STEP,
+        ]
+    ),
     st.sampled_from([127.5 * STEP, -128.5 * STEP, 3.4e38, -3.4e38, 1e-40, -1e-40]),
     st.floats(-6, 6, width=32),
 )
 
 
 def filled(shape: list[int], numbers: list[float], seed: int) -> np.ndarray:
-    """Any of a few numbers: many ties, and saturated ones among them. Few of them, or as many as there is room."""
+    """Any of a few numbers: many ties, and saturated ones among them.
+
+    Few of them, or as many as there is room.
+    """
     picks = np.random.default_rng(seed).integers(0, len(numbers), shape)
     return np.asarray(numbers, np.float32)[picks]
 
 
-# -- chains of moves -------------------------------------------------------------------------------------------------
+# -- chains of moves -------------------------------------------------------------------------------
 
 
 class Chain:
-    """A net of moves: each between a DQ and a Q of one scale. ``shape`` is that of the last tensor, four numbers."""
+    """A net of moves: each between a DQ and a Q of one scale.
+
+    ``shape`` is that of the last tensor, four numbers.
+    """
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
-        # Even sizes are common enough to pool, to shuffle and to unpool again; odd ones have a rest.
+        # Even sizes are common enough to pool, to shuffle and to unpool again; odd ones have a
+        # rest.
         self.shape = [
             draw(st.integers(1, 2)),
             draw(st.sampled_from([1, 3, 4])),
@@ -97,7 +132,14 @@ class Chain:
         self.constants[name] = np.asarray(value, kind)
         return name
 
-    def add(self, kind: str, inputs: str, shape: list[int] | None = None, outputs: str = "", **attributes: Any) -> str:
+    def add(
+        self,
+        kind: str,
+        inputs: str,
+        shape: list[int] | None = None,
+        outputs: str = "",
+        **attributes: Any,
+    ) -> str:
         out = f"t{len(self.nodes)}"
         self.nodes += [node(kind, inputs, f"{out} {outputs}", **attributes), *pair(out)]
         self.name = f"{out}.d"
@@ -119,7 +161,8 @@ class Chain:
         if not any(pads) and min(self.shape[2:]) > 4 and self.draw(st.booleans()):
             geometry["dilations"] = [2, 2]
             size = [
-                (side - 2 * (k - 1) - 1) // s + 1 for side, k, s in zip(self.shape[2:], kernel, strides, strict=True)
+                (side - 2 * (k - 1) - 1) // s + 1
+                for side, k, s in zip(self.shape[2:], kernel, strides, strict=True)
             ]
         self.add("MaxPool", self.name, [*self.shape[:2], *size], **geometry)
 
@@ -128,7 +171,9 @@ class Chain:
             return
         before, shape = self.name, list(self.shape)
         geometry: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
-        if min(shape[2:]) > 2 and self.draw(st.booleans()):  # overlapping, padded: no codes, positions
+        if min(shape[2:]) > 2 and self.draw(
+            st.booleans()
+        ):  # overlapping, padded: no codes, positions
             geometry = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
         indices = f"i{len(self.nodes)}"
         self.add("MaxPool", before, [*shape[:2], 0, 0], outputs=indices, **geometry)
@@ -145,29 +190,58 @@ class Chain:
         rounding = self.draw(st.sampled_from(["floor", "round_prefer_floor", "ceil"]))
         shape = [*self.shape[:2], *size]
         inputs = f"{self.name} - - {self.constant(shape)}"
-        self.add("Resize", inputs, shape, mode="nearest", coordinate_transformation_mode=how, nearest_mode=rounding)
+        self.add(
+            "Resize",
+            inputs,
+            shape,
+            mode="nearest",
+            coordinate_transformation_mode=how,
+            nearest_mode=rounding,
+        )
 
     def pad(self) -> None:
         mode = self.draw(st.sampled_from(["constant", "explicit", "edge", "reflect"]))
         most = [min(2, side - 1) if mode == "reflect" else 2 for side in self.shape]
         pads = [self.draw(st.integers(0, m)) for m in [*most, *most]]
-        shape = [side + low + high for side, low, high in zip(self.shape, pads, pads[4:], strict=False)]
-        zero = self.constant(self.draw(st.sampled_from([0.0, -0.0])), np.float32) if mode == "explicit" else ""
-        self.add("Pad", f"{self.name} {self.constant(pads)} {zero}", shape, mode=mode.replace("explicit", "constant"))
+        shape = [
+            side + low + high for side, low, high in zip(self.shape, pads, pads[4:], strict=False)
+        ]
+        zero = (
+            self.constant(self.draw(st.sampled_from([0.0, -0.0])), np.float32)
+            if mode == "explicit"
+            else ""
+        )
+        self.add(
+            "Pad",
+            f"{self.name} {self.constant(pads)} {zero}",
+            shape,
+            mode=mode.replace("explicit", "constant"),
+        )
 
     def shuffle(self) -> None:
-        """A reshape to five dimensions, a transposition and back: ShuffleNet's channel shuffle, of any axes."""
+        """A reshape to five dimensions, a transposition and back.
+
+        ShuffleNet's channel shuffle, of any axes.
+        """
         n, c, h, w = self.shape
         self.add("Reshape", f"{self.name} {self.constant([n, c, h, w, 1])}")
         perm = self.draw(st.permutations(range(5)))
         shape = [[n, c, h, w, 1][axis] for axis in perm]
         self.add("Transpose", self.name, shape, perm=perm)
-        self.add("Reshape", f"{self.name} {self.constant([*shape[:2], shape[2], shape[3] * shape[4]])}")
+        self.add(
+            "Reshape", f"{self.name} {self.constant([*shape[:2], shape[2], shape[3] * shape[4]])}"
+        )
         self.shape = [*shape[:3], shape[3] * shape[4]]
 
     def slice(self) -> None:
-        cuts = [(self.draw(st.integers(0, side - 1)), self.draw(st.sampled_from([1, 2, -1]))) for side in self.shape]
-        shape = [len(range(side)[start::step]) for side, (start, step) in zip(self.shape, cuts, strict=True)]
+        cuts = [
+            (self.draw(st.integers(0, side - 1)), self.draw(st.sampled_from([1, 2, -1])))
+            for side in self.shape
+        ]
+        shape = [
+            len(range(side)[start::step])
+            for side, (start, step) in zip(self.shape, cuts, strict=True)
+        ]
         ends = [-(2**31) if step < 0 else 2**31 - 1 for _, step in cuts]
         vectors = [start for start, _ in cuts], ends, range(4), [step for _, step in cuts]
         self.add("Slice", " ".join([self.name, *(self.constant(list(v)) for v in vectors)]), shape)
@@ -200,12 +274,16 @@ class Chain:
             return
         first = self.draw(st.integers(1, rows - 1))
         second = f"u{len(self.nodes)}"
-        upper = self.add("Split", f"{self.name} {self.constant([first, rows - first])}", outputs=second, axis=2)
+        upper = self.add(
+            "Split", f"{self.name} {self.constant([first, rows - first])}", outputs=second, axis=2
+        )
         self.nodes += pair(second)
         self.add("Concat", f"{second}.d {upper}.d", self.shape, axis=2)
 
 
-STEPS = [name for name, value in vars(Chain).items() if callable(value) and not name.startswith("_")]
+STEPS = [
+    name for name, value in vars(Chain).items() if callable(value) and not name.startswith("_")
+]
 STEPS = [name for name in STEPS if name not in ("constant", "add", "model")]
 
 
@@ -236,35 +314,55 @@ def test_each_move(step: str) -> None:
         chain = Chain(cast(st.DrawFn, data.draw))
         getattr(chain, step)()
         numbers = data.draw(st.lists(NUMBERS, min_size=1, max_size=8))
-        assert_carried(chain.model(), x=filled(chain.input, numbers, data.draw(st.integers(0, 2**32 - 1))))
+        assert_carried(
+            chain.model(), x=filled(chain.input, numbers, data.draw(st.integers(0, 2**32 - 1)))
+        )
 
     check()
 
 
-# -- pooling and unpooling, one of them in float ---------------------------------------------------------------------
+# -- pooling and unpooling, one of them in float ---------------------------------------------------
 
 
 def pooled(size: list[int], pool_int8: bool, unpool_int8: bool, kernel: int = 2) -> onnx.ModelProto:
     """Pool ``x``, change the values, unpool them."""
-    geometry: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [2, 2], "pads": [kernel // 3] * 4}
+    geometry: dict[str, Any] = {
+        "kernel_shape": [kernel] * 2,
+        "strides": [2, 2],
+        "pads": [kernel // 3] * 4,
+    }
     x, p, v = ("x.d", "p.d", "v") if pool_int8 else ("x", "p", "v")
     nodes = [
-        *(pair("x") if pool_int8 else []), node("MaxPool", x, "p i", **geometry), *(pair("p") if pool_int8 else []),
-        node("Mul", f"{p} minus", "v"), *(pair(v, "s2") if unpool_int8 else []),
+        *(pair("x") if pool_int8 else []),
+        node("MaxPool", x, "p i", **geometry),
+        *(pair("p") if pool_int8 else []),
+        node("Mul", f"{p} minus", "v"),
+        *(pair(v, "s2") if unpool_int8 else []),
         node("MaxUnpool", f"{'v.d' if unpool_int8 else 'v'} i size", "u", **geometry),
-        *(pair("u", "s2") if unpool_int8 else []), node("Neg", "u.d" if unpool_int8 else "u", "out"),
-    ]  # fmt: skip
-    return make(nodes, {"x": size}, "out p", size=np.array(size), minus=np.float32(-1.375), **SCALES)
+        *(pair("u", "s2") if unpool_int8 else []),
+        node("Neg", "u.d" if unpool_int8 else "u", "out"),
+    ]
+    return make(
+        nodes, {"x": size}, "out p", size=np.array(size), minus=np.float32(-1.375), **SCALES
+    )
 
 
 @QUICK
 @given(
-    st.lists(NUMBERS.filter(lambda v: abs(v) < 1e38), min_size=1, max_size=8), st.integers(0, 2**32 - 1),
-    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(3, 8), st.integers(3, 8)), st.booleans(), st.booleans(),
+    st.lists(NUMBERS.filter(lambda v: abs(v) < 1e38), min_size=1, max_size=8),
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(3, 8), st.integers(3, 8)),
+    st.booleans(),
+    st.booleans(),
     st.sampled_from([2, 3]),
-)  # fmt: skip
+)
 def test_pooling_and_unpooling_in_any_mixture(
-    numbers: list[float], seed: int, size: tuple[int, ...], pool_int8: bool, unpool_int8: bool, kernel: int
+    numbers: list[float],
+    seed: int,
+    size: tuple[int, ...],
+    pool_int8: bool,
+    unpool_int8: bool,
+    kernel: int,
 ) -> None:
     x = filled(list(size), numbers, seed)
     result = assert_carried(pooled(list(size), pool_int8, unpool_int8, kernel), x=x)
@@ -274,7 +372,7 @@ def test_pooling_and_unpooling_in_any_mixture(
     assert pool_type == {TensorProto.INT8 if pool_int8 else TensorProto.FLOAT}
 
 
-# -- several readers, outputs, other scales --------------------------------------------------------------------------
+# -- several readers, outputs, other scales --------------------------------------------------------
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -285,8 +383,17 @@ def pool(x: str = "x.d", out: str = "p", **attributes: Any) -> onnx.NodeProto:
     return node("MaxPool", x, out, kernel_shape=[2, 2], strides=[2, 2], **attributes)
 
 
-def branching(*nodes: onnx.NodeProto, outputs: str = "out", opset: int = 17, **constants: Any) -> onnx.ModelProto:
-    return make([*pair("x"), pool(), *pair("p"), *nodes], {"x": [1, 4, 6, 6]}, outputs, opset, **SCALES, **constants)
+def branching(
+    *nodes: onnx.NodeProto, outputs: str = "out", opset: int = 17, **constants: Any
+) -> onnx.ModelProto:
+    return make(
+        [*pair("x"), pool(), *pair("p"), *nodes],
+        {"x": [1, 4, 6, 6]},
+        outputs,
+        opset,
+        **SCALES,
+        **constants,
+    )
 
 
 X = numbers(1, 4, 6, 6)
@@ -299,8 +406,13 @@ def test_full_precision_readers_of_a_carried_tensor_read_it_dequantized() -> Non
 
 
 def test_a_reader_of_the_shape_reads_the_bytes() -> None:
-    model = branching(node("Shape", "p", "shape"), node("Reshape", "x shape2", "r"), node("Neg", "p.d", "out"),
-                      outputs="out shape r", shape2=np.array([4, 36]))  # fmt: skip
+    model = branching(
+        node("Shape", "p", "shape"),
+        node("Reshape", "x shape2", "r"),
+        node("Neg", "p.d", "out"),
+        outputs="out shape r",
+        shape2=np.array([4, 36]),
+    )
     assert find(assert_carried(model, x=X), "shape").input[:] == ["p.q"]
 
 
@@ -323,7 +435,10 @@ def test_two_pairs_behind_one_move_become_one() -> None:
 
 def test_a_pair_of_another_scale_behind_a_move_stays() -> None:
     model = make(
-        [*pair("x"), pool(), *pair("p", "s2"), node("Neg", "p.d", "out")], {"x": [1, 4, 6, 6]}, "out", **SCALES
+        [*pair("x"), pool(), *pair("p", "s2"), node("Neg", "p.d", "out")],
+        {"x": [1, 4, 6, 6]},
+        "out",
+        **SCALES,
     )
     result = carried(model)
     np.testing.assert_array_equal(run_ort(result, x=X)[0], run_ort(model, x=X)[0])
@@ -342,18 +457,30 @@ def test_a_pair_of_another_scale_beside_one_of_the_same() -> None:
 def test_bytes_read_back_with_another_scale() -> None:
     """DQ(Q(x, s), s2) multiplies, too: who reads the full tensor must not get that."""
     model = make(
-        [*pair("x"), pool(), node("QuantizeLinear", "p s zero", "p.q"), node("DequantizeLinear", "p.q s2 zero", "p.d"),
-         node("Add", "p p.d", "out")], {"x": [1, 4, 6, 6]}, "out", **SCALES,
-    )  # fmt: skip
+        [
+            *pair("x"),
+            pool(),
+            node("QuantizeLinear", "p s zero", "p.q"),
+            node("DequantizeLinear", "p.q s2 zero", "p.d"),
+            node("Add", "p p.d", "out"),
+        ],
+        {"x": [1, 4, 6, 6]},
+        "out",
+        **SCALES,
+    )
     assert_carried(model, x=X)
 
 
 @pytest.mark.parametrize("scales", [("s", "s2"), ("s2", "s")])
 def test_a_concat_of_two_scales_stays(scales: tuple[str, str]) -> None:
     nodes = [
-        *pair("x", scales[0]), node("Neg", "x", "n"), *pair("n", scales[1]), node("Concat", "x.d n.d", "c", axis=1),
-        *pair("c"), node("Neg", "c.d", "out"),
-    ]  # fmt: skip
+        *pair("x", scales[0]),
+        node("Neg", "x", "n"),
+        *pair("n", scales[1]),
+        node("Concat", "x.d n.d", "c", axis=1),
+        *pair("c"),
+        node("Neg", "c.d", "out"),
+    ]
     model = make(nodes, {"x": [1, 4, 6, 6]}, "out", **SCALES)
     result = carried(model)
     np.testing.assert_array_equal(run_ort(result, x=X)[0], run_ort(model, x=X)[0])
@@ -361,22 +488,41 @@ def test_a_concat_of_two_scales_stays(scales: tuple[str, str]) -> None:
 
 
 def test_a_concat_with_a_float_tensor_stays() -> None:
-    nodes = [*pair("x"), node("Concat", "x.d x", "c", axis=1), *pair("c"), node("Neg", "c.d", "out")]
+    nodes = [
+        *pair("x"),
+        node("Concat", "x.d x", "c", axis=1),
+        *pair("c"),
+        node("Neg", "c.d", "out"),
+    ]
     model = make(nodes, {"x": [1, 4, 6, 6]}, "out", **SCALES)
     assert kinds(carried(model)) == kinds(model)
 
 
-@pytest.mark.parametrize("move", [
-    node("Resize", "x.d - twice", "m", mode="linear"), node("Resize", "x.d - twice", "m", mode="cubic"),
-    node("Resize", "x.d roi twice", "m", coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=2.0),
-    node("Pad", "x.d pads one", "m"), node("AveragePool", "x.d", "m", kernel_shape=[2, 2]),
-], ids=["linear", "cubic", "crop", "pad", "average"])  # fmt: skip
+@pytest.mark.parametrize(
+    "move",
+    [
+        node("Resize", "x.d - twice", "m", mode="linear"),
+        node("Resize", "x.d - twice", "m", mode="cubic"),
+        node(
+            "Resize",
+            "x.d roi twice",
+            "m",
+            coordinate_transformation_mode="tf_crop_and_resize",
+            extrapolation_value=2.0,
+        ),
+        node("Pad", "x.d pads one", "m"),
+        node("AveragePool", "x.d", "m", kernel_shape=[2, 2]),
+    ],
+    ids=["linear", "cubic", "crop", "pad", "average"],
+)
 def test_what_is_no_move_stays_though_its_scales_are_one(move: onnx.NodeProto) -> None:
     """Other tools' Q/DQ files have such pairs."""
     constants = {
-        "twice": np.array([1, 1, 2, 2], np.float32), "one": np.float32(1), "pads": np.array([0, 0, 1, 1] * 2),
+        "twice": np.array([1, 1, 2, 2], np.float32),
+        "one": np.float32(1),
+        "pads": np.array([0, 0, 1, 1] * 2),
         "roi": np.array([0, 0, 0, 0, 1, 1, 2, 2], np.float32),
-    }  # fmt: skip
+    }
     nodes = [*pair("x"), move, *pair("m"), node("Neg", "m.d", "out")]
     model = make(nodes, {"x": [1, 4, 6, 6]}, "out", **SCALES, **constants)
     result = carried(model)
@@ -428,9 +574,14 @@ def test_bytes_that_are_an_output_stay() -> None:
 def test_a_dequantizer_stays_behind_a_reshape_that_others_read() -> None:
     """Moving it in front would leave the other reader without its bytes."""
     nodes = [
-        *pair("x"), node("Transpose", "x.d", "t", perm=[0, 2, 3, 1]), *pair("t"), node("Neg", "t.d", "n"),
-        node("Transpose", "t.d", "back", perm=[0, 3, 1, 2]), *pair("back"), node("Neg", "back.d", "out"),
-    ]  # fmt: skip
+        *pair("x"),
+        node("Transpose", "x.d", "t", perm=[0, 2, 3, 1]),
+        *pair("t"),
+        node("Neg", "t.d", "n"),
+        node("Transpose", "t.d", "back", perm=[0, 3, 1, 2]),
+        *pair("back"),
+        node("Neg", "back.d", "out"),
+    ]
     model = make(nodes, {"x": [1, 4, 6, 6]}, "out n", **SCALES)
     result = assert_carried(model, x=X)
     source = maker(result, "t.q")

@@ -16,11 +16,19 @@ DEAD = SHARED / "cases" / "int8" / "dead_branch.onnx"
 def branch(scale: float) -> onnx.ModelProto:
     """``x`` plus a branch that has died: its values, and its scale, are about 1e-39."""
     nodes = [
-        node("QuantizeLinear", "x s zero", "xq"), node("DequantizeLinear", "xq s zero", "xd"),
-        node("Mul", "xd tiny", "t"), node("QuantizeLinear", "t ts zero", "tq"),
-        node("DequantizeLinear", "tq ts zero", "td"), node("Add", "xd td", "y"),
-    ]  # fmt: skip
-    constants = {"s": np.float32(0.02), "zero": np.int8(0), "tiny": np.float32(1e-39), "ts": np.float32(scale)}
+        node("QuantizeLinear", "x s zero", "xq"),
+        node("DequantizeLinear", "xq s zero", "xd"),
+        node("Mul", "xd tiny", "t"),
+        node("QuantizeLinear", "t ts zero", "tq"),
+        node("DequantizeLinear", "tq ts zero", "td"),
+        node("Add", "xd td", "y"),
+    ]
+    constants = {
+        "s": np.float32(0.02),
+        "zero": np.int8(0),
+        "tiny": np.float32(1e-39),
+        "ts": np.float32(scale),
+    }
     return make(nodes, {"x": [1, 4, 5, 5]}, "y", **constants)
 
 
@@ -32,7 +40,12 @@ def test_the_scale_is_raised_and_the_branch_is_zero() -> None:
     want = run_ort(branch(1.3e-41), x=X)[0]
     assert raise_tiny_scales(model) == 1
     onnx.checker.check_model(model, full_check=True)
-    assert min(v for v in values(model).values() if v.dtype == np.float32 and v.size == 1 and v > 1e-38) > 0
+    assert (
+        min(
+            v for v in values(model).values() if v.dtype == np.float32 and v.size == 1 and v > 1e-38
+        )
+        > 0
+    )
     np.testing.assert_allclose(run_ort(model, x=X)[0], want, atol=1e-7)
     for form in (model, unsigned_activations(model)):
         np.testing.assert_allclose(run_openvino(form, x=X)[0], want, atol=1e-6)
@@ -62,6 +75,9 @@ def test_the_attention_block_that_died(precision: str) -> None:
     name = model.graph.input[0].name
     want = run_ort(model, **{name: x})[0]
     assert raise_tiny_scales(model) >= 1
-    for form in (propagate_qdq(model), unsigned_activations(dequantize_early(propagate_qdq(model)))):
+    for form in (
+        propagate_qdq(model),
+        unsigned_activations(dequantize_early(propagate_qdq(model))),
+    ):
         found = run_openvino(form, precision, **{name: x})[0]
         np.testing.assert_allclose(found, want, atol=1e-4 if precision == "f32" else 0.02)

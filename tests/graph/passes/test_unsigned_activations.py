@@ -1,4 +1,7 @@
-"""UINT8 activations are the INT8 ones, shifted: equal in ONNX Runtime to the bit; and what OpenVINO makes of both."""
+"""UINT8 activations are the INT8 ones, shifted: equal in ONNX Runtime to the bit.
+
+And what OpenVINO makes of both.
+"""
 
 from typing import Any
 
@@ -20,7 +23,10 @@ PAIR = {"s": np.float32(SCALE), "zero": np.int8(0)}
 
 def pair(name: str, to: str | None = None) -> list[onnx.NodeProto]:
     to = to or name
-    return [node("QuantizeLinear", f"{name} s zero", f"{to}.q"), node("DequantizeLinear", f"{to}.q s zero", f"{to}.d")]
+    return [
+        node("QuantizeLinear", f"{name} s zero", f"{to}.q"),
+        node("DequantizeLinear", f"{to}.q s zero", f"{to}.d"),
+    ]
 
 
 def layer(x: str, out: str) -> onnx.NodeProto:
@@ -78,10 +84,25 @@ def test_relu_that_more_than_layers_read_gets_128(other: str) -> None:
 
 @pytest.mark.parametrize("scale", [2.0**-5, 0.037])
 def test_numbers_of_many_bits_are_rounded_before_the_zero_point_is_added(scale: float) -> None:
-    """Adding 128 in float32 would move values near the middle between two steps to the other side."""
+    """Adding 128 in float32 would move values near the middle between two steps.
+
+    They would go to the other side.
+    """
     slope = np.full((4, 1, 1), 0.123456, np.float32)
-    nodes = [*pair("x"), layer("x.d", "a"), node("PRelu", "a slope", "p"), *pair("p"), layer("p.d", "y")]
-    whole = [*pair("x"), node("Add", "x.d x.d", "a"), node("Relu", "a", "p"), *pair("p"), node("Add", "p.d p.d", "y")]
+    nodes = [
+        *pair("x"),
+        layer("x.d", "a"),
+        node("PRelu", "a slope", "p"),
+        *pair("p"),
+        layer("p.d", "y"),
+    ]
+    whole = [
+        *pair("x"),
+        node("Add", "x.d x.d", "a"),
+        node("Relu", "a", "p"),
+        *pair("p"),
+        node("Add", "p.d p.d", "y"),
+    ]
     constants = {"slope": slope, "w": WEIGHT, "s": np.float32(scale), "zero": np.int8(0)}
     result = assert_same(make(nodes, {"x": SHAPE}, "y", **constants))
     assert kinds(result)["Round"] == 1
@@ -90,7 +111,13 @@ def test_numbers_of_many_bits_are_rounded_before_the_zero_point_is_added(scale: 
 
 def test_signed_activations_are_rounded_first_behind_a_gain_alone() -> None:
     gain, slope = np.full((1, 4, 1, 1), 1.37, np.float32), np.full((4, 1, 1), 0.3, np.float32)
-    nodes = [*pair("x"), layer("x.d", "a"), node("Relu", "a", "r"), node("Mul", "r gain", "g"), *pair("g")]
+    nodes = [
+        *pair("x"),
+        layer("x.d", "a"),
+        node("Relu", "a", "r"),
+        node("Mul", "r gain", "g"),
+        *pair("g"),
+    ]
     nodes += [layer("g.d", "b"), node("PRelu", "b slope", "p"), *pair("p"), layer("p.d", "y")]
     model = make(nodes, {"x": SHAPE}, "y", w=WEIGHT, gain=gain, slope=slope, **PAIR)
     result = round_behind_gains(model)
@@ -115,9 +142,13 @@ MOVES = {
 @pytest.mark.parametrize("move", MOVES)
 def test_moves_of_bytes(move: str) -> None:
     constants = {
-        "eight": np.int8(8), "pads": np.array([0, 0, 1, 0, 0, 0, 0, 1]), "scales": np.array([1, 1, 2, 2], np.float32),
-        "one": np.array([1]), "two": np.array([3]), "axis": np.array([2]),
-    }  # fmt: skip
+        "eight": np.int8(8),
+        "pads": np.array([0, 0, 1, 0, 0, 0, 0, 1]),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+        "one": np.array([1]),
+        "two": np.array([3]),
+        "axis": np.array([2]),
+    }
     nodes = [*pair("x"), *MOVES[move], node("DequantizeLinear", "m s zero", "y")]
     result = assert_same(make(nodes, {"x": SHAPE}, "y", opset=18, **constants, **PAIR))
     assert zero_points(result) == [128]
@@ -125,7 +156,10 @@ def test_moves_of_bytes(move: str) -> None:
 
 KEPT = {
     "arithmetic on bytes": [node("Mul", "x.q x.q", "m"), node("DequantizeLinear", "m s zero", "y")],
-    "linear resize": [node("Resize", "x.q - scales", "m", mode="linear"), node("DequantizeLinear", "m s zero", "y")],
+    "linear resize": [
+        node("Resize", "x.q - scales", "m", mode="linear"),
+        node("DequantizeLinear", "m s zero", "y"),
+    ],
     "an output": [node("DequantizeLinear", "x.q s zero", "y")],
     "another zero point": [node("DequantizeLinear", "x.q s three", "y")],
 }
@@ -146,10 +180,13 @@ def test_padded_averages_of_shifted_tensors_are_convolutions() -> None:
         *pair("x"),
         node("AveragePool", "x.d", "counted", count_include_pad=1, **pool),
         node("AveragePool", "x.d", "inside", count_include_pad=0, **pool),
-        node("Relu", "x", "r"), node("AveragePool", "r", "floats", count_include_pad=1, **pool),
-    ]  # fmt: skip
+        node("Relu", "x", "r"),
+        node("AveragePool", "r", "floats", count_include_pad=1, **pool),
+    ]
     model = make(nodes, {"x": SHAPE}, "counted inside floats", **PAIR)
-    result = unsigned_activations(model)  # "floats" is of the image itself, whose bytes OpenVINO takes for quantized
+    result = unsigned_activations(
+        model
+    )  # "floats" is of the image itself, whose bytes OpenVINO takes for quantized
     for got, want in zip(run_ort(result, x=x_of()), run_ort(model, x=x_of()), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-6)
     makers = [maker(result, name) for name in ("counted", "inside", "floats")]
@@ -158,12 +195,20 @@ def test_padded_averages_of_shifted_tensors_are_convolutions() -> None:
 
 
 def test_a_quantizer_of_opset_21_says_its_type() -> None:
-    quantizer = helper.make_node("QuantizeLinear", ["x", "s", "zero"], ["x.q"], output_dtype=onnx.TensorProto.INT8)
-    model = make([quantizer, node("DequantizeLinear", "x.q s zero", "y")], {"x": SHAPE}, "y", opset=21, **PAIR)
+    quantizer = helper.make_node(
+        "QuantizeLinear", ["x", "s", "zero"], ["x.q"], output_dtype=onnx.TensorProto.INT8
+    )
+    model = make(
+        [quantizer, node("DequantizeLinear", "x.q s zero", "y")],
+        {"x": SHAPE},
+        "y",
+        opset=21,
+        **PAIR,
+    )
     assert zero_points(assert_same(model)) == [128]
 
 
-# -- OpenVINO ----------------------------------------------------------------------------------------------------------
+# -- OpenVINO --------------------------------------------------------------------------------------
 
 
 def test_the_probe_is_right_in_onnx_runtime() -> None:
@@ -181,26 +226,35 @@ def test_unsigned_is_right_on_this_processor() -> None:
 
 WRONG = """
 import numpy
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.passes import PassContext
 from edgeseg.graph.passes.unsigned_activations import unsigned_activations
 from edgeseg.backends.openvino import probes, session
 x = probes.concat_input()
-for graph in (probes.concat_graph(), unsigned_activations(probes.concat_graph())):
-    compiled = session.core().compile_model(session.core().read_model(graph.SerializeToString()), "CPU")
+shifted = Graph(probes.concat_graph())
+unsigned_activations(shifted, PassContext(for_openvino=True, unsigned=True))
+for graph in (probes.concat_graph(), shifted.model):
+    model = session.core().read_model(graph.SerializeToString())
+    compiled = session.core().compile_model(model, "CPU")
     print(numpy.abs(compiled([x])[0] - probes.concat_output(x)).max())
 print(session.signed_int8_is_exact())
 """
 
 
 def test_openvino_is_still_wrong_without_amx() -> None:
-    """The day this fails is a good one: signed INT8 is right without AMX, and ``docs/openvino-int8.md`` can say so.
+    """The day this fails is a good one.
 
-    Nothing else has to change then: ``session.signed_int8_is_exact`` tries it, whatever the processor is called.
+    Signed INT8 is right without AMX, and ``docs/openvino-int8.md`` can say so.
+
+    Nothing else has to change then: ``session.signed_int8_is_exact`` tries it, whatever the
+    processor is called.
     """
     signed, unsigned, exact = run_on(processors.WITHOUT_AMX, WRONG).split()
     assert float(unsigned) == 0
     assert (float(signed) == 0) == (exact == "True")
     assert float(signed) > 0.1, (
-        f"OpenVINO {session.library_version()} computes signed INT8 behind a concat rightly: tell docs/"
+        f"OpenVINO {session.library_version()} computes signed INT8 behind a concat rightly: "
+        "tell docs/"
     )
 
 

@@ -1,4 +1,4 @@
-"""Quantization-aware training: the float net as a module, the rounding in it, a real run, the file that comes out."""
+"""Quantization-aware training: the float module, its rounding, a real run, the file it writes."""
 
 import json
 import subprocess
@@ -13,6 +13,9 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from reporting import Heard
+
+from edgeseg.reporter import SILENT
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
@@ -30,7 +33,7 @@ from edgeseg.models import REGISTRY, create  # noqa: E402
 from edgeseg.models.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from edgeseg.quantize.calibration_set import resolve_set  # noqa: E402
 from edgeseg.quantize.placement import power_of_two  # noqa: E402
-from edgeseg.quantize.ptq import Prepared, prepare  # noqa: E402
+from edgeseg.quantize.ptq import QuantizationPlan, plan_quantization  # noqa: E402
 from edgeseg.quantize.qdq import quantize_weight  # noqa: E402
 from edgeseg.spec import CAMVID_11, METADATA_KEY, VOC_21, ModelSpec  # noqa: E402
 from edgeseg.training.fit import train  # noqa: E402
@@ -40,55 +43,71 @@ from edgeseg.training.qat.torch_from_onnx import module_from_onnx  # noqa: E402
 from edgeseg.training.recipe import Recipe  # noqa: E402
 
 DRIVE = "synthetic://?length=24&size=96x64&seed=1"
-RECIPE = Recipe.model_validate({
-    "name": "tiny",
-    "model": {"architecture": "enet", "input_size": (64, 96)},
-    "data": {"address": DRIVE},
-    "augment": {"scale": (0.8, 1.25)},
-    "loss": {"class_weights": "median", "weight_power": 0.5, "prior_correction": 0.5},
-    "optim": {"lr": 8e-3},
-    "fit": {"epochs": 4, "batch": 4, "workers": 0, "validate_every": 4},
-})  # fmt: skip
+RECIPE = Recipe.model_validate(
+    {
+        "name": "tiny",
+        "model": {"architecture": "enet", "input_size": (64, 96)},
+        "data": {"address": DRIVE},
+        "augment": {"scale": (0.8, 1.25)},
+        "loss": {"class_weights": "median", "weight_power": 0.5, "prior_correction": 0.5},
+        "optim": {"lr": 8e-3},
+        "fit": {"epochs": 4, "batch": 4, "workers": 0, "validate_every": 4},
+    }
+)
 
 
 def run_ort(model: ModelProto, x: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     (out,) = session.run(None, {session.get_inputs()[0].name: x})
     return np.asarray(out)
 
 
-# -- the float net as a module ---------------------------------------------------------------------------------------
+# -- the float net as a module ---------------------------------------------------------------
 
 SIZES = {"enet": (64, 96), "segnet": (75, 61)}
 
 
 @pytest.fixture(scope="module", params=["enet", "segnet"])
-def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> QuantizationPlan:
     """Every registered net, its normalisation no identity, exported and calibrated as for PTQ."""
     name, size = request.param, SIZES[request.param]
     torch.manual_seed(0)
     net = create(name, 11)
     with warnings.catch_warnings(), torch.no_grad():
         net.train()(torch.randn(4, 3, *size))
-    spec = ModelSpec(architecture=name, input_size=size, stride=REGISTRY[name].stride, labels=CAMVID_11)
+    spec = ModelSpec(
+        architecture=name, input_size=size, stride=REGISTRY[name].stride, labels=CAMVID_11
+    )
     path = export_module(net, spec, tmp_path_factory.mktemp("net") / f"{name}.onnx")
-    return prepare(load_network(path), resolve_set(DRIVE, count=3))
+    return plan_quantization(load_network(path), resolve_set(DRIVE, count=3))
 
 
-def test_the_module_computes_what_the_file_does(prepared: Prepared) -> None:
+def test_the_module_computes_what_the_file_does(prepared: QuantizationPlan) -> None:
     module, parameters = module_from_onnx(prepared.network.model)
-    x = np.random.default_rng(0).normal(size=(2, 3, *prepared.network.spec.input_size)).astype(np.float32)
+    x = (
+        np.random.default_rng(0)
+        .normal(size=(2, 3, *prepared.network.spec.input_size))
+        .astype(np.float32)
+    )
     with torch.inference_mode():
         got = module(torch.from_numpy(x)).numpy()
     want = run_ort(prepared.network.model, x)
     assert np.quantile(np.abs(got - want), 0.99) <= 1e-4 * np.ptp(want)
-    floats = {t.name for t in prepared.network.model.graph.initializer if t.data_type == TensorProto.FLOAT and t.dims}
+    floats = {
+        t.name
+        for t in prepared.network.model.graph.initializer
+        if t.data_type == TensorProto.FLOAT and t.dims
+    }
     assert set(parameters) == floats  # all of them are trained
 
 
-def test_a_rounding_net_learns_in_every_part(prepared: Prepared) -> None:
+def test_a_rounding_net_learns_in_every_part(prepared: QuantizationPlan) -> None:
     module = Quantizer(prepared.network.model, prepared.placement()).module(prepared.ranges.amax)
     x = torch.randn(2, 3, *prepared.network.spec.input_size)
     with torch.autocast("cpu", torch.bfloat16):
@@ -97,43 +116,50 @@ def test_a_rounding_net_learns_in_every_part(prepared: Prepared) -> None:
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert bool(torch.isfinite(parameter.grad).all()), name
-    assert sum(isinstance(m, WeightQuantizer) for m in module.modules()) == len(prepared.placement().layers)
-    assert sum(isinstance(m, ActivationQuantizer) for m in module.modules()) == len(prepared.placement().sources)
+    assert sum(isinstance(m, WeightQuantizer) for m in module.modules()) == len(
+        prepared.placement().layers
+    )
+    assert sum(isinstance(m, ActivationQuantizer) for m in module.modules()) == len(
+        prepared.placement().sources
+    )
 
 
 def canonical(model: ModelProto) -> tuple[list[Any], Counter[int]]:
-    """The graph without its names: operators, attributes, who reads whom, which constants; then how scales are shared.
+    """Return the graph without its names, then how scales are shared.
 
-    Tensors are numbered as they are made; of a constant its type and shape are told. The counter says how many scales
+    The graph is operators, attributes, readers and constants. Tensors are numbered in the order in
+    which they are computed; a constant is its type and shape. The counter holds how many scales
     serve one pair, how many two, ...
     """
     numbers = {value.name: place for place, value in enumerate(model.graph.input)}
-    constants = {t.name: t for t in model.graph.initializer}
+    constants = {t.name: (t.data_type, tuple(t.dims)) for t in model.graph.initializer}
+
     users: Counter[str] = Counter()
     nodes = []
     for node in model.graph.node:
-        read = [
-            numbers[name]
-            if name in numbers
-            else (constants[name].data_type, tuple(constants[name].dims))
-            if name
-            else None
-            for name in node.input
-        ]
+        inputs: list[Any] = []
+        for name in node.input:
+            if not name:
+                inputs.append(None)
+            else:
+                inputs.append(numbers[name] if name in numbers else constants[name])
         attrs = sorted((a.name, str(helper.get_attribute_value(a))) for a in node.attribute)
+        nodes.append((node.op_type, inputs, attrs))
+
         if node.op_type == "QuantizeLinear":
             users[node.input[1]] += 1
-        nodes.append((node.op_type, read, attrs))
         for name in node.output:
             numbers[name] = len(numbers)
     return nodes, Counter(users.values())
 
 
-def test_pairs_stand_where_post_training_quantization_puts_them(prepared: Prepared) -> None:
+def test_pairs_stand_where_post_training_quantization_puts_them(prepared: QuantizationPlan) -> None:
     ptq = prepared.quantized(prepared.placement()).model
     quantizer = Quantizer(prepared.network.model, prepared.placement())
     module = quantizer.module(prepared.ranges.amax)
-    assert quantizer.to_onnx(module).graph == ptq.graph or _same_values(quantizer.to_onnx(module), ptq)
+    assert quantizer.to_onnx(module).graph == ptq.graph or _same_values(
+        quantizer.to_onnx(module), ptq
+    )
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(1 + 0.01 * torch.rand_like(parameter))
@@ -143,15 +169,26 @@ def test_pairs_stand_where_post_training_quantization_puts_them(prepared: Prepar
 def _same_values(one: ModelProto, other: ModelProto) -> bool:
     """Whether two files have the same constants: scales go through a logarithm and back."""
     pairs = zip(one.graph.initializer, other.graph.initializer, strict=True)
-    return all(np.allclose(numpy_helper.to_array(a), numpy_helper.to_array(b), rtol=1e-6, atol=0) for a, b in pairs)
+    return all(
+        np.allclose(numpy_helper.to_array(a), numpy_helper.to_array(b), rtol=1e-6, atol=0)
+        for a, b in pairs
+    )
 
 
 def test_what_cannot_be_trained_is_named() -> None:
     ends = [helper.make_tensor_value_info(name, 1, ["n", 3, 4, 4]) for name in ("x", "y")]
     for node, says in [
         (helper.make_node("Erf", ["x"], ["y"], "odd"), "Erf node 'odd'"),
-        (helper.make_node("MaxPool", ["x"], ["y"], "p", kernel_shape=[3, 3], pads=[0, 0, 1, 1]), "both sides"),
-        (helper.make_node("MaxPool", ["x"], ["y", "i"], "p", kernel_shape=[3, 3], strides=[2, 2]), "2x2"),
+        (
+            helper.make_node("MaxPool", ["x"], ["y"], "p", kernel_shape=[3, 3], pads=[0, 0, 1, 1]),
+            "both sides",
+        ),
+        (
+            helper.make_node(
+                "MaxPool", ["x"], ["y", "i"], "p", kernel_shape=[3, 3], strides=[2, 2]
+            ),
+            "2x2",
+        ),
     ]:
         model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
         with pytest.raises(GraphError, match=says) as caught:
@@ -159,12 +196,15 @@ def test_what_cannot_be_trained_is_named() -> None:
         assert "\n" not in str(caught.value)
 
 
-# -- rounding --------------------------------------------------------------------------------------------------------
+# -- rounding --------------------------------------------------------------------------------
 
 
 def one_pair(step: float) -> ModelProto:
     ends = [helper.make_tensor_value_info(name, 1, ["n"]) for name in ("x", "y")]
-    constants = [numpy_helper.from_array(np.float32(step), "s"), numpy_helper.from_array(np.int8(0), "z")]
+    constants = [
+        numpy_helper.from_array(np.float32(step), "s"),
+        numpy_helper.from_array(np.int8(0), "z"),
+    ]
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
@@ -185,31 +225,47 @@ def test_rounding_is_onnx_runtimes() -> None:
         half = torch.from_numpy(x).bfloat16()
         out = quantizer(half)
     assert out.dtype == torch.float32
-    np.testing.assert_array_equal(out.detach().numpy(), run_ort(one_pair(step), half.float().numpy()))
+    np.testing.assert_array_equal(
+        out.detach().numpy(), run_ort(one_pair(step), half.float().numpy())
+    )
 
 
 def test_the_step_learns_as_lsq_has_it() -> None:
-    """Against the same function written out for autograd, rounding as the identity (Esser et al. 2020, eq. 2-3)."""
+    """Compare with the function written for autograd, rounding as identity (LSQ, eq. 2-3)."""
     torch.manual_seed(0)
     quantizer = ActivationQuantizer("t", 0.7, exact=False)
     x = (60 * torch.randn(2, 4, 9, 7)).requires_grad_()
     weight = torch.randn(2, 4, 9, 7)
     (quantizer(x) * weight).sum().backward()
-    plain, log_step = x.detach().clone().requires_grad_(), quantizer.log_step.detach().clone().requires_grad_()
+    plain, log_step = (
+        x.detach().clone().requires_grad_(),
+        quantizer.log_step.detach().clone().requires_grad_(),
+    )
     step = torch.exp2(log_step)
     clipped = (plain / step).clamp(-128, 127)
     (((clipped.round() - clipped).detach() + clipped) * step * weight).sum().backward()
     torch.testing.assert_close(x.grad, plain.grad)
     assert quantizer.log_step.grad is not None
     assert log_step.grad is not None
-    assert float(quantizer.log_step.grad) == pytest.approx(float(log_step.grad) / (x.numel() * 127) ** 0.5, rel=1e-4)
+    assert float(quantizer.log_step.grad) == pytest.approx(
+        float(log_step.grad) / (x.numel() * 127) ** 0.5, rel=1e-4
+    )
     assert 0.01 < float((x.detach().abs() > 127 * step).float().mean()) < 0.5  # some were clipped
 
 
 @pytest.mark.parametrize("step", [0.5, 0.7, 1.0, 2.0**-30])
-def test_an_exact_step_is_the_next_power_of_two_and_learns_as_if_it_were_not_rounded_up(step: float) -> None:
-    exact, at_it = ActivationQuantizer("t", step), ActivationQuantizer("t", power_of_two(step), exact=False)
-    assert float(exact.step().detach()) == power_of_two(step) == pytest.approx(float(at_it.step().detach()), rel=1e-6)
+def test_an_exact_step_is_the_next_power_of_two_and_learns_as_if_it_were_not_rounded_up(
+    step: float,
+) -> None:
+    exact, at_it = (
+        ActivationQuantizer("t", step),
+        ActivationQuantizer("t", power_of_two(step), exact=False),
+    )
+    assert (
+        float(exact.step().detach())
+        == power_of_two(step)
+        == pytest.approx(float(at_it.step().detach()), rel=1e-6)
+    )
     x, weight = 60 * torch.randn(2, 4, 9, 7) * step, torch.randn(2, 4, 9, 7)
     for quantizer in (exact, at_it):
         (quantizer(x) * weight).sum().backward()
@@ -235,20 +291,24 @@ def test_distillation_is_least_where_the_scores_agree() -> None:
     torch.manual_seed(0)
     wanted = torch.randn(1, 5, 4, 4)
     assert float(soft_cross_entropy(wanted + 3.0, wanted)) == pytest.approx(0, abs=1e-6)
-    worse = [float(soft_cross_entropy(wanted + d * torch.randn(1, 5, 4, 4), wanted)) for d in (0.1, 1.0)]
+    worse = [
+        float(soft_cross_entropy(wanted + d * torch.randn(1, 5, 4, 4), wanted)) for d in (0.1, 1.0)
+    ]
     assert 0 < worse[0] < worse[1]
 
 
-# -- a run -----------------------------------------------------------------------------------------------------------
+# -- a run -----------------------------------------------------------------------------------
 
 
 class Run:
     """A checkpoint trained for seconds, fine-tuned for seconds; what was said, what came of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.checkpoint = train(RECIPE, folder / "tiny", say=lambda line: None)
+        self.checkpoint = train(RECIPE, folder / "tiny", reporter=SILENT)
         self.lines: list[str] = []
-        self.tuned: Tuned = tune(self.checkpoint, tuning=Tuning(epochs=2, distill=0.5), say=self.lines.append)
+        self.tuned: Tuned = tune(
+            self.checkpoint, tuning=Tuning(epochs=2, distill=0.5), reporter=Heard(self.lines)
+        )
         self.model = onnx.load(self.tuned.path)
 
 
@@ -268,7 +328,9 @@ def test_the_run_says_how_it_goes(run: Run) -> None:
     best = [run.tuned.calibrated_miou, *after]
     assert run.tuned.miou == pytest.approx(max(best), abs=1e-4)
     assert run.tuned.epoch == int(np.argmax(best))
-    assert run.tuned.float_miou == pytest.approx(load_checkpoint(run.checkpoint)[2]["val_miou"], abs=1e-6)
+    assert run.tuned.float_miou == pytest.approx(
+        load_checkpoint(run.checkpoint)[2]["val_miou"], abs=1e-6
+    )
 
 
 @pytest.mark.slow
@@ -293,9 +355,9 @@ def test_the_file_is_what_it_should_be(run: Run) -> None:
 
 @pytest.mark.slow
 def test_pairs_stand_where_they_do_in_the_float_export(run: Run, tmp_path: Path) -> None:
-    """The file of the whole command against post-training quantization of what ``edgeseg export`` writes."""
+    """Compare the file with post-training quantization of what ``edgeseg export`` writes."""
     network = load_network(export_checkpoint(run.checkpoint, tmp_path / "float.onnx"))
-    prepared = prepare(network, resolve_set(DRIVE, count=3))
+    prepared = plan_quantization(network, resolve_set(DRIVE, count=3))
     assert canonical(run.model) == canonical(prepared.quantized(prepared.placement()).model)
 
 
@@ -309,17 +371,25 @@ def test_the_file_scores_what_the_run_says(run: Run) -> None:
     network: Network = load_network(run.tuned.path)
     matrix = np.zeros((11, 11), np.int64)
     for sample in iter_samples("val"):
-        labels = run_ort(network.model, to_input(sample.image, network.spec)).argmax(1)[0].astype(np.uint8)
+        labels = (
+            run_ort(network.model, to_input(sample.image, network.spec))
+            .argmax(1)[0]
+            .astype(np.uint8)
+        )
         matrix += confusion_matrix(sample.mask, labels, 11, CAMVID_11.ignore_id)
     assert scores(CAMVID_11.names, matrix).mean_iou == pytest.approx(run.tuned.miou, abs=2e-3)
 
 
 @pytest.mark.slow
 def test_the_file_builds_as_it_is(run: Run, tmp_path: Path) -> None:
-    engine = load_engine(build_engine(run.tuned.path, precision="int8", out=tmp_path / "tiny.engine"))
+    engine = load_engine(
+        build_engine(run.tuned.path, precision="int8", out=tmp_path / "tiny.engine")
+    )
     assert engine.passport.precision == "int8"
-    assert engine.passport.int8["int8_layers"] == run.tuned.layers[0]
-    assert evaluate(engine, open_dataset(DRIVE, "val")).mean_iou == pytest.approx(run.tuned.miou, abs=0.01)
+    assert engine.passport.int8.int8_layers == run.tuned.layers[0]
+    assert evaluate(engine, open_dataset(DRIVE, "val")).mean_iou == pytest.approx(
+        run.tuned.miou, abs=0.01
+    )
 
 
 def iter_samples(split: str) -> Any:
@@ -327,7 +397,7 @@ def iter_samples(split: str) -> Any:
     return (data[i] for i in range(len(data)))
 
 
-# -- refusals --------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -348,7 +418,7 @@ def test_what_cannot_work_is_refused_before_training(
     spec = ModelSpec(architecture="enet", input_size=(64, 96), stride=8, labels=CAMVID_11)
     path = save_checkpoint(tmp_path / "best.pt", create("enet", 11), spec, notes)
     with pytest.raises(EdgesegError, match=says) as caught:
-        tune(path, tmp_path / out if out else None, tuning, say=print)
+        tune(path, tmp_path / out if out else None, tuning)
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
 
@@ -358,7 +428,7 @@ def test_labels_of_another_kind_are_refused(tmp_path: Path) -> None:
     notes = {"recipe": RECIPE.model_dump_json()}
     path = save_checkpoint(tmp_path / "best.pt", create("enet", 21), spec, notes)
     with pytest.raises(EdgesegError, match="21"):
-        tune(path, say=print)
+        tune(path)
 
 
 def test_the_command_fails_in_one_line(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""The TensorRT plugin: CUDA C++ sources, and what builds and finds the library made of them.
+"""Hold the TensorRT plugin: its CUDA C++ sources, and the code that builds and finds its library.
 
-``src/unpooling.h`` and ``src/pictures.h`` hold what a thread does. nvcc compiles them for the device, a host compiler
-for the tests. ``sources.txt`` is the list of what goes into the library.
+``src/unpooling.h`` and ``src/pictures.h`` define the work of one thread. nvcc compiles them for the
+device, a host compiler for the tests. ``sources.txt`` lists the files of the library.
 """

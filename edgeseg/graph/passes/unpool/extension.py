@@ -1,7 +1,8 @@
-"""Pool to a value and a one-byte code, and unpool by it, with the two operators of edgeseg's OpenVINO extension.
+"""Pool to a value and a one-byte code, and unpool by it, with edgeseg's OpenVINO extension.
 
-They compute the same as those of ``edgeseg.graph.passes.unpool.plugin``, on channels-last tensors (N, H, W, C).
-OpenVINO's convolutions have channels last, so that the transpositions around the operators cost nothing.
+Its two operators compute the same as those of ``edgeseg.graph.passes.unpool.plugin``, on
+channels-last tensors (N, H, W, C). OpenVINO's convolutions have channels last, so that the
+transpositions around the operators cost nothing.
 """
 
 import functools
@@ -10,7 +11,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from edgeseg.graph.graph import Graph
-from edgeseg.graph.passes.unpool.emit import Emitter
+from edgeseg.graph.passes.unpool.emitter import Emitter
 from edgeseg.graph.passes.unpool.plugin import DOMAIN, EXTRA, VERSION, infer_pool, infer_unpool
 
 POOL, UNPOOL = "EdgesegMaxPoolCodeNHWC", "EdgesegMaxUnpoolNHWC"
@@ -46,7 +47,7 @@ def pool_code(emit: Emitter, x: str, pooled: str) -> str:
     """
     code, value, name = (emit.graph.unique(f"{pooled}/{part}") for part in ("code", "value", POOL))
     pixels = emit.op("Transpose", x, perm=_LAST)
-    emit.nodes.append(helper.make_node(POOL, [pixels], [value, code], name, domain=DOMAIN))
+    emit.add(helper.make_node(POOL, [pixels], [value, code], name, domain=DOMAIN))
     emit.op("Transpose", value, out=pooled, perm=_FIRST)
     return code
 
@@ -65,8 +66,10 @@ def unpool(emit: Emitter, value: str, code: str, odd: list[int], out: str) -> No
     plane, name = (emit.graph.unique(f"{out}/{part}") for part in ("plane", UNPOOL))
     pixels = emit.op("Transpose", value, perm=_LAST)
     made = helper.make_node(UNPOOL, [pixels, code], [plane], name, domain=DOMAIN)
-    made.attribute.extend(helper.make_attribute(n, extra) for n, extra in zip(EXTRA, odd, strict=True))
-    emit.nodes.append(made)
+    made.attribute.extend(
+        helper.make_attribute(n, extra) for n, extra in zip(EXTRA, odd, strict=True)
+    )
+    emit.add(made)
     emit.op("Transpose", plane, out=out, perm=_FIRST)
 
 
@@ -80,7 +83,6 @@ def finish(graph: Graph) -> None:
     register()
     if not any(o.domain == DOMAIN for o in graph.model.opset_import):
         graph.model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
-    graph.refresh()
 
 
 @functools.cache
@@ -93,7 +95,12 @@ def register() -> None:
     code = param("code", "tensor(int8)")
 
     pool = schema(
-        POOL, DOMAIN, VERSION, inputs=[param("x", "T")], outputs=[param("value", "T"), code], type_constraints=types
+        POOL,
+        DOMAIN,
+        VERSION,
+        inputs=[param("x", "T")],
+        outputs=[param("value", "T"), code],
+        type_constraints=types,
     )
     unpool_ = schema(
         UNPOOL,

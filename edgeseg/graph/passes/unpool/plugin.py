@@ -1,13 +1,15 @@
-"""Pool to a value and a one-byte code, and unpool by it, with the two operators of edgeseg's TensorRT plugin.
+"""Pool to a value and a one-byte code, and unpool by it, with edgeseg's TensorRT plugin.
 
-``EdgesegMaxPoolCode``: x (N, C, H, W) -> value (N, C, H/2, W/2), and an INT8 code of the same shape. The code is the
-element of the 2x2 window that is its maximum, 0 to 3 in row-major order, the first of equals.
+``EdgesegMaxPoolCode``: x (N, C, H, W) -> value (N, C, H/2, W/2), and an INT8 code of the same
+shape. The code is the element of the 2x2 window that is its maximum, 0 to 3 in row-major order, the
+first of equals.
 
-``EdgesegMaxUnpool``: value, code and an optional addend -> (N, C, 2h + extra_rows, 2w + extra_columns). It puts each
-value at the place that its code gives, zero elsewhere, and adds the addend.
+``EdgesegMaxUnpool``: value, code and an optional addend -> (N, C, 2h + extra_rows, 2w +
+extra_columns). It puts each value at the place that its code gives, zero elsewhere, and adds the
+addend.
 
-TensorRT finds a plugin by the operator's name. The schemas here give ONNX the types and shapes; ONNX's own evaluator
-runs the reference implementations.
+TensorRT finds a plugin by the operator's name. The schemas here give ONNX the types and shapes;
+ONNX's own evaluator runs the reference implementations.
 """
 
 import functools
@@ -20,15 +22,19 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 from onnx.reference.op_run import OpRun
 
-from edgeseg.graph.graph import Graph, is_op
-from edgeseg.graph.passes.unpool.emit import Emitter
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.nodes import is_op
+from edgeseg.graph.passes.unpool.emitter import Emitter
 
 DOMAIN = "edgeseg"
 POOL, UNPOOL = "EdgesegMaxPoolCode", "EdgesegMaxUnpool"
 VERSION = 1
 TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8)
 _WITHOUT_SUM = TensorProto.INT8  # two INT8 tensors have scales of their own
-_NAMED = {"plugin_version": str(VERSION), "plugin_namespace": ""}  # what TensorRT's parser looks for
+_NAMED = {
+    "plugin_version": str(VERSION),
+    "plugin_namespace": "",
+}  # what TensorRT's parser looks for
 
 EXTRA = ("extra_rows", "extra_columns")
 _SIDES = slice(2, 4)  # of (N, C, H, W)
@@ -62,7 +68,7 @@ def pool_code(emit: Emitter, x: str, pooled: str) -> str:
     """
     code = emit.graph.unique(f"{pooled}/code")
     name = emit.graph.unique(f"{pooled}/{POOL}")
-    emit.nodes.append(helper.make_node(POOL, [x], [pooled, code], name, domain=DOMAIN, **_NAMED))
+    emit.add(helper.make_node(POOL, [x], [pooled, code], name, domain=DOMAIN, **_NAMED))
     return code
 
 
@@ -79,12 +85,14 @@ def unpool(emit: Emitter, value: str, code: str, odd: list[int], out: str) -> No
     """
     name = emit.graph.unique(f"{out}/{UNPOOL}")
     made = helper.make_node(UNPOOL, [value, code], [out], name, domain=DOMAIN, **_NAMED)
-    made.attribute.extend(helper.make_attribute(n, extra) for n, extra in zip(EXTRA, odd, strict=True))
-    emit.nodes.append(made)
+    made.attribute.extend(
+        helper.make_attribute(n, extra) for n, extra in zip(EXTRA, odd, strict=True)
+    )
+    emit.add(made)
 
 
 def finish(graph: Graph) -> None:
-    """Declare the operators' domain in the graph, and fuse sums into the unpooling in front of them.
+    """Declare the operators' domain in the graph, and fuse sums into the unpooling before them.
 
     Parameters
     ----------
@@ -93,16 +101,16 @@ def finish(graph: Graph) -> None:
     register()
     if not any(o.domain == DOMAIN for o in graph.model.opset_import):
         graph.model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
-    graph.refresh()
-    for node in [n for n in graph.graph.node if is_plugin(n) and n.op_type == UNPOOL]:
-        _take_sum(graph, node)
+    for node in graph.nodes():
+        if is_plugin(node) and node.op_type == UNPOOL:
+            _take_sum(graph, node)
 
 
 def _take_sum(graph: Graph, node: NodeProto) -> None:
     """Fuse ``unpool -> Add`` to one node if nothing else reads the unpooled tensor."""
     # 1. One reader, an Add of two tensors of one shape.
     out = node.output[0]
-    readers = [n for n in graph.graph.node if out in n.input]
+    readers = graph.readers.get(out, [])
     if len(readers) != 1 or out in graph.outputs or not is_op(readers[0], "Add"):
         return
 
@@ -115,20 +123,16 @@ def _take_sum(graph: Graph, node: NodeProto) -> None:
         return
 
     # 2. Put the fused node where the sum stood: there the addend is computed.
-    nodes = [n for n in graph.graph.node if n.output[0] != out]
-    place = next(i for i, n in enumerate(nodes) if n.output[0] == add.output[0])
     joined = NodeProto()
     joined.CopyFrom(node)
     joined.input.append(other)
     joined.output[0] = add.output[0]
-    nodes[place] = joined
-
-    kept = [NodeProto.FromString(n.SerializeToString()) for n in nodes]
-    del graph.graph.node[:]
-    graph.graph.node.extend(kept)
+    graph.add(joined, before=add)
+    graph.remove(add)
+    graph.remove(node)
 
 
-# -- types and shapes for ONNX -----------------------------------------------------------------------------------------
+# -- types and shapes for ONNX ---------------------------------------------------------------------
 
 
 @functools.cache
@@ -241,7 +245,7 @@ def infer_unpool(sides: slice) -> Callable[[Any], None]:
     return infer
 
 
-# -- reference implementations -----------------------------------------------------------------------------------------
+# -- reference implementations ---------------------------------------------------------------------
 
 
 def pool_code_reference(x: Array) -> tuple[Array, Array]:
@@ -280,7 +284,9 @@ def pool_code_reference(x: Array) -> tuple[Array, Array]:
     return value, code.astype(np.int8)
 
 
-def unpool_reference(value: Array, code: Array, extra_rows: int = 0, extra_columns: int = 0) -> Array:
+def unpool_reference(
+    value: Array, code: Array, extra_rows: int = 0, extra_columns: int = 0
+) -> Array:
     """Put each value at the place in its 2x2 window that its code gives, and zero elsewhere.
 
     Parameters

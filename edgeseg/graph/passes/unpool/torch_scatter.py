@@ -1,21 +1,25 @@
 """Read PyTorch's own export of ``max_unpool2d`` back into the standard's ``MaxUnpool``.
 
-``torch.onnx.export`` has no ``MaxUnpool``. It writes ATen's arithmetic out (``torch/_decomp/decompositions.py``,
-``_max_unpoolnd``; ``torch/onnx/_internal/exporter/_torchlib/ops/nn.py``, ``aten_max_pool2d_with_indices``)::
+``torch.onnx.export`` has no ``MaxUnpool``. It writes ATen's arithmetic out
+(``torch/_decomp/decompositions.py``, ``_max_unpoolnd``;
+``torch/onnx/_internal/exporter/_torchlib/ops/nn.py``, ``aten_max_pool2d_with_indices``)::
 
     pooled, whole = MaxPool(x)                        # positions in the whole tensor
     _, grid = MaxPool(x, kernel 1, stride 1)          # every element's own position
     local = whole - grid[:, :, :1, :1]                # positions in the plane
-    flat = Reshape(local + plane * H * W, [-1])       # and in the whole tensor again; plane = 0 .. N * C - 1
+    flat = Reshape(local + plane * H * W, [-1])       # and in the whole tensor again
     out = Reshape(ScatterND(zeros, Unsqueeze(flat, -1), Reshape(values, [-1])), [N, C, H, W])
 
-If all of this holds, out = MaxUnpool(values, whole, [N, C, H, W]). If one fact is in doubt, the nodes stay.
+where ``plane`` is 0 .. N * C - 1. If all of this holds, ``out`` is
+``MaxUnpool(values, whole, [N, C, H, W])``. If one fact is in doubt, the nodes stay.
 """
 
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
-from edgeseg.graph.graph import Graph, Int, attributes, ints_attribute, is_op, number
+from edgeseg.graph.graph import Graph
+from edgeseg.graph.nodes import attributes, ints_attribute, is_op
+from edgeseg.graph.sizes import Int, number
 
 
 def raise_scatters(graph: Graph) -> None:
@@ -25,22 +29,31 @@ def raise_scatters(graph: Graph) -> None:
     ----------
     graph : the graph to edit.
     """
-    replacements: dict[int, list[NodeProto]] = {}
-    for node in graph.graph.node:
-        nodes = _unpool_of(graph, node)
-        if nodes:
-            replacements[id(node)] = nodes
+    unread: list[str] = []
+    with graph.keeping_types():
+        for node in graph.nodes("Reshape"):
+            nodes = _unpool_of(graph, node)
+            for made in nodes:
+                graph.add(made, before=node)
+            if nodes:
+                unread += node.input
+                graph.remove(node)
 
-    if replacements:
-        graph.replace(replacements)
-        graph.refresh()
+    if unread:
+        graph.prune(unread)
+        graph.forget_inferred()
 
 
 def _unpool_of(graph: Graph, node: NodeProto) -> list[NodeProto]:
-    """Return a ``Shape`` and a ``MaxUnpool`` that do what a Reshape and the scatter in front of it do, or nothing."""
+    """Return a ``Shape`` and a ``MaxUnpool`` that stand for a Reshape and the scatter before it.
+
+    The result is empty if the node is no such Reshape.
+    """
     # 1. Reshape(ScatterND(data, indices, updates)).
-    scatter = _maker(graph, node.input[0]) if is_op(node, "Reshape") else None
-    if scatter is None or not is_op(scatter, "ScatterND") or attributes(scatter).get("reduction", b"none") != b"none":
+    scatter = _maker(graph, node.input[0])
+    if scatter is None or not is_op(scatter, "ScatterND"):
+        return []
+    if attributes(scatter).get("reduction", b"none") != b"none":
         return []
 
     # 2. The updates are values of four dimensions, flattened.
@@ -86,7 +99,11 @@ def _maker(graph: Graph, name: str) -> NodeProto | None:
             or (is_op(node, "Cast", "CastLike") and kept)
             or (is_op(node, "Concat") and len(node.input) == 1)
             or (is_op(node, "Transpose") and shape is not None and len(shape) == 1)
-            or (is_op(node, "Expand") and shape is not None and shape == graph.known_shape(node.output[0]))
+            or (
+                is_op(node, "Expand")
+                and shape is not None
+                and shape == graph.known_shape(node.output[0])
+            )
         )
         if not useless:
             break
@@ -95,9 +112,10 @@ def _maker(graph: Graph, name: str) -> NodeProto | None:
 
 
 def _flattened(graph: Graph, name: str) -> str | None:
-    """Return the name of the tensor that a ``Reshape(..., [-1])`` flattens; ``None`` if the node is another one.
+    """Return the name of the tensor that a ``Reshape(..., [-1])`` flattens.
 
-    A trailing axis of one, which ScatterND's indices have, may follow.
+    The result is ``None`` if the node is another one. A trailing axis of one, which ScatterND's
+    indices have, may follow.
     """
     node = _maker(graph, name)
     if node is not None and is_op(node, "Unsqueeze"):
@@ -142,7 +160,10 @@ def _zeros(graph: Graph, name: str) -> Int | None:
 
 
 def _pool_of(graph: Graph, indices: str, size: list[Int]) -> NodeProto | None:
-    """Return the pooling that ``indices`` come from, if it pooled a tensor of ``size``; -1 stands for any size."""
+    """Return the pooling that ``indices`` come from, if it pooled a tensor of ``size``.
+
+    -1 stands for any size.
+    """
     whole = _flattened(graph, indices)
     total = _maker(graph, whole or "")
     if total is None or not is_op(total, "Add"):
@@ -152,7 +173,9 @@ def _pool_of(graph: Graph, indices: str, size: list[Int]) -> NodeProto | None:
     for local, starts in (total.input, reversed(total.input)):
         pool = _local_positions(graph, local)
         pooled = graph.known_shape(pool.input[0]) if pool is not None else None
-        if pooled is None or any(s not in (p, number(-1)) for s, p in zip(size, pooled, strict=True)):
+        if pooled is None or any(
+            s not in (p, number(-1)) for s, p in zip(size, pooled, strict=True)
+        ):
             continue
         if _are_plane_starts(graph, starts, pooled):
             return pool
@@ -160,7 +183,10 @@ def _pool_of(graph: Graph, indices: str, size: list[Int]) -> NodeProto | None:
 
 
 def _local_positions(graph: Graph, name: str) -> NodeProto | None:
-    """Return the pooling whose positions a tensor holds, counted inside each plane: whole - grid[:, :, :1, :1]."""
+    """Return the pooling whose positions a tensor holds, counted inside each plane.
+
+    That is whole - grid[:, :, :1, :1].
+    """
     node = _maker(graph, name)
     if node is None or not is_op(node, "Sub"):
         return None
@@ -168,7 +194,9 @@ def _local_positions(graph: Graph, name: str) -> NodeProto | None:
     # 1. The pooling, and a slice of one element per plane.
     pool = graph.producer.get(node.input[0])
     cut = _maker(graph, node.input[1])
-    if not _gives_positions(pool, node.input[0]) or cut is None or not is_op(cut, "Slice") or len(cut.input) < 4:
+    if pool is None or not _gives_positions(pool, node.input[0]):
+        return None
+    if cut is None or not is_op(cut, "Slice") or len(cut.input) < 4:
         return None
     ranges = [graph.ints(i) for i in cut.input[1:]]
     wanted = [[0, 0], [1, 1], [2, 3], [1, 1]]
@@ -178,7 +206,9 @@ def _local_positions(graph: Graph, name: str) -> NodeProto | None:
 
     # 2. The slice is of a pooling of the same tensor by windows of one element.
     grid = graph.producer.get(cut.input[0])
-    if grid is None or pool is None or not _gives_positions(grid, cut.input[0]) or grid.input[0] != pool.input[0]:
+    if grid is None:
+        return None
+    if not _gives_positions(grid, cut.input[0]) or grid.input[0] != pool.input[0]:
         return None
     ones = all(ints_attribute(grid, key, [1, 1]) == [1, 1] for key in ("kernel_shape", "strides"))
     unpadded = not any(ints_attribute(grid, "pads", [0]))
@@ -189,7 +219,9 @@ def _gives_positions(node: NodeProto | None, name: str) -> bool:
     """Return True if a tensor is the second output of a two-dimensional, row-major ``MaxPool``."""
     if node is None or not is_op(node, "MaxPool") or len(node.output) < 2 or node.output[1] != name:
         return False
-    return len(ints_attribute(node, "kernel_shape", [])) == 2 and not attributes(node).get("storage_order", 0)
+    return len(ints_attribute(node, "kernel_shape", [])) == 2 and not attributes(node).get(
+        "storage_order", 0
+    )
 
 
 def _are_plane_starts(graph: Graph, name: str, size: list[Int]) -> bool:
@@ -210,7 +242,8 @@ def _are_plane_starts(graph: Graph, name: str, size: list[Int]) -> bool:
         return False
     for count, step in (node.input, reversed(node.input)):
         steps = graph.ints(step)
-        if steps is not None and list(steps.ravel()) == [plane] and _counts_planes(graph, count, size):
+        is_plane = steps is not None and list(steps.ravel()) == [plane]
+        if is_plane and _counts_planes(graph, count, size):
             return True
     return False
 
@@ -223,7 +256,9 @@ def _counts_planes(graph: Graph, name: str, size: list[Int]) -> bool:
     (batch, b), (channels, c) = size[:2]
     shape = graph.ints(node.input[1])
     count = _maker(graph, node.input[0])
-    if shape is None or list(shape)[1:] != [size[1], number(1), number(1)] or shape[0] not in (size[0], number(-1)):
+    if shape is None or list(shape)[1:] != [size[1], number(1), number(1)]:
+        return False
+    if shape[0] not in (size[0], number(-1)):
         return False
 
     # The count is a constant or a Range.

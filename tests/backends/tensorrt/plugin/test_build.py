@@ -23,9 +23,14 @@ from edgeseg.cli.build_plugin import parse_archs
 from edgeseg.errors import EdgesegError, EngineError, InputError, MissingDependencyError, OutputError
 
 EXPORTED = {
-    "getCreators", "setLoggerFinder", "edgeseg_plugin_version", "edgeseg_plugin_build", "edgeseg_preprocess",
-    "edgeseg_overlay_scores", "edgeseg_overlay_labels",
-}  # fmt: skip
+    "getCreators",
+    "setLoggerFinder",
+    "edgeseg_plugin_version",
+    "edgeseg_plugin_build",
+    "edgeseg_preprocess",
+    "edgeseg_overlay_scores",
+    "edgeseg_overlay_labels",
+}
 ALL = ["75", "87", "90"]  # of ARCHITECTURES, those FAKE_NVCC knows
 NO_DEVICE = 77  # the exit code of tests/gpu.cu
 
@@ -131,7 +136,7 @@ def test_the_command(toolchain: Path, tmp_path: Path) -> None:
     out = tmp_path / "here.so"
     done = edgeseg("build-plugin", "--tensorrt-include", toolchain, "--arch", "8.7,sm_75", "-o", out)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"{out}  (TensorRT 10.3.0, CUDA 12.6, sm_75, sm_87)"
+    assert done.stdout.strip() == f"wrote {out} (TensorRT 10.3.0, CUDA 12.6, sm_75, sm_87)"
     done = edgeseg("build-plugin", "--tensorrt-include", toolchain, "--arch", "33", "-o", out)
     assert done.returncode == 2
     assert "does not compile for 33: expected some of 75,87,88,90" in done.stderr

@@ -18,9 +18,20 @@ from edgeseg.spec import CAMVID_11, ModelSpec
 
 # Odd sides, sides of 1, rows that are and are not multiples of 16 bytes, channels that do and do not fill their packs.
 SHAPES = [
-    (1, 1, 2, 2), (1, 3, 4, 4), (2, 5, 7, 9), (2, 8, 6, 30), (1, 16, 11, 33), (3, 33, 8, 16), (1, 1, 2, 3),
-    (2, 4, 1, 5), (1, 2, 3, 1), (1, 7, 5, 2), (2, 32, 3, 64), (1, 9, 2, 127), (2, 3, 10, 34),
-]  # fmt: skip
+    (1, 1, 2, 2),
+    (1, 3, 4, 4),
+    (2, 5, 7, 9),
+    (2, 8, 6, 30),
+    (1, 16, 11, 33),
+    (3, 33, 8, 16),
+    (1, 1, 2, 3),
+    (2, 4, 1, 5),
+    (1, 2, 3, 1),
+    (1, 7, 5, 2),
+    (2, 32, 3, 64),
+    (1, 9, 2, 127),
+    (2, 3, 10, 34),
+]
 LARGE = (2, 20, 90, 122)
 
 
@@ -115,10 +126,14 @@ def test_pooling_is_pytorchs(host: Path, tmp_path: Path, dtype: str, form: str, 
     xs = [inputs(kind, shape, number, rng) for shape, _ in cases]
     formats = {"type": dtype, "format": form, "code_format": code_form}
     calls = [
-        Call("pool", {**formats, "shape": ",".join(map(str, shape)), **v}, {"x": pack(x, form, garbage(number))},
-             {"value": number, "code": np.int8})
+        Call(
+            "pool",
+            {**formats, "shape": ",".join(map(str, shape)), **v},
+            {"x": pack(x, form, garbage(number))},
+            {"value": number, "code": np.int8},
+        )
         for (shape, v), x in zip(cases, xs, strict=True)
-    ]  # fmt: skip
+    ]
     for x, out in zip(xs, run_calls(host, tmp_path, calls), strict=True):
         value, code = torch_pool(x)
         got, padding = unpack(out["value"], form, value.shape)
@@ -250,19 +265,33 @@ def test_device_branches_give_the_same_bits(host: Path, device_host: Path, tmp_p
 def preprocess_call(frame: Array, spec: ModelSpec, resize: int, half: bool = False) -> Call:
     gain, offset = coefficients(spec)
     settings = {
-        "kind": 0, "frame": f"{frame.shape[0]},{frame.shape[1]}", "pitch": 3 * frame.shape[1],
-        "size": f"{spec.input_size[0]},{spec.input_size[1]}", "half": int(half), "rgb": int(spec.colour == "rgb"),
-        "resize": resize, "gain": ",".join(map(repr, gain.tolist())), "offset": ",".join(map(repr, offset.tolist())),
-    }  # fmt: skip
+        "kind": 0,
+        "frame": f"{frame.shape[0]},{frame.shape[1]}",
+        "pitch": 3 * frame.shape[1],
+        "size": f"{spec.input_size[0]},{spec.input_size[1]}",
+        "half": int(half),
+        "rgb": int(spec.colour == "rgb"),
+        "resize": resize,
+        "gain": ",".join(map(repr, gain.tolist())),
+        "offset": ",".join(map(repr, offset.tolist())),
+    }
     return Call("preprocess", settings, {"plane": frame}, {"out": np.float16 if half else np.float32})
 
 
 @pytest.mark.parametrize("colour", ["rgb", "bgr"])
 @pytest.mark.parametrize(
     ("frame_size", "size"),
-    [((24, 32), (24, 32)), ((24, 32), (48, 64)), ((24, 32), (37, 51)), ((90, 160), (45, 80)), ((90, 161), (24, 32)),
-     ((71, 33), (50, 64)), ((1, 1), (8, 8)), ((45, 60), (45, 20))],
-)  # fmt: skip
+    [
+        ((24, 32), (24, 32)),
+        ((24, 32), (48, 64)),
+        ((24, 32), (37, 51)),
+        ((90, 160), (45, 80)),
+        ((90, 161), (24, 32)),
+        ((71, 33), (50, 64)),
+        ((1, 1), (8, 8)),
+        ((45, 60), (45, 20)),
+    ],
+)
 def test_preprocessing_is_pythons(
     host: Path, tmp_path: Path, frame_size: tuple[int, int], size: tuple[int, int], colour: str
 ) -> None:
@@ -368,9 +397,18 @@ def test_nv12_is_the_standards(host: Path, tmp_path: Path, size: tuple[int, int]
     chroma_size = ((height + 1) // 2, (width + 1) // 2)
     luma, uv = rng.integers(0, 256, size, np.uint8), rng.integers(0, 256, (*chroma_size, 2), np.uint8)
     settings = {
-        "kind": 1, "frame": f"{height},{width}", "size": f"{height},{width}", "pitch": width, "matrix": matrix,
-        "chroma_pitch": 2 * chroma_size[1], "full": full, "rgb": 0, "resize": 0, "gain": "1,1,1", "offset": "0,0,0",
-    }  # fmt: skip
+        "kind": 1,
+        "frame": f"{height},{width}",
+        "size": f"{height},{width}",
+        "pitch": width,
+        "matrix": matrix,
+        "chroma_pitch": 2 * chroma_size[1],
+        "full": full,
+        "rgb": 0,
+        "resize": 0,
+        "gain": "1,1,1",
+        "offset": "0,0,0",
+    }
     (out,) = run_calls(
         host, tmp_path, [Call("preprocess", settings, {"plane": luma, "chroma": uv}, {"out": np.float32})]
     )
@@ -409,9 +447,11 @@ def test_overlay_is_pythons(
     scores = rng.integers(-3, 4, (len(CAMVID_11), *size)).astype(np.float32)  # many ties
     scores[5, 0, :3] = np.nan
     common = {
-        "size": f"{size[0]},{size[1]}", "of": f"{frame_size[0]},{frame_size[1]}", "alpha": alpha,
+        "size": f"{size[0]},{size[1]}",
+        "of": f"{frame_size[0]},{frame_size[1]}",
+        "alpha": alpha,
         "classes": len(CAMVID_11),
-    }  # fmt: skip
+    }
     writes: dict[str, type[np.generic]] = {"picture": np.uint8, "labels_out": np.uint8}
     reads = {"frame": frame, "palette": palette()}
     calls = [

@@ -1,4 +1,7 @@
-"""Unpooling as the plugin's operators: ONNX's own evaluator runs them, against ONNX Runtime on the standard pair."""
+"""Unpooling as the plugin's operators.
+
+ONNX's own evaluator runs them, against ONNX Runtime on the standard pair.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,14 @@ from tiny_graphs import pool, unpool
 
 from edgeseg.graph.network import load_network
 from edgeseg.graph.passes.fp16 import to_fp16
-from edgeseg.graph.passes.unpool.plugin import POOL, REFERENCE, UNPOOL, is_plugin, pool_code_reference, unpool_reference
+from edgeseg.graph.passes.unpool.plugin import (
+    POOL,
+    REFERENCE,
+    UNPOOL,
+    is_plugin,
+    pool_code_reference,
+    unpool_reference,
+)
 from edgeseg.zoo import zoo, zoo_int8
 
 onnxruntime.set_default_logger_severity(4)
@@ -26,15 +36,20 @@ def run_reference(model: onnx.ModelProto, **feed: np.ndarray) -> list[np.ndarray
 
 
 def net(
-    nodes: list[onnx.NodeProto], shape: list[int], kind: int = TensorProto.FLOAT, out: list[int] | None = None,
+    nodes: list[onnx.NodeProto],
+    shape: list[int],
+    kind: int = TensorProto.FLOAT,
+    out: list[int] | None = None,
     **weights: np.ndarray,
-) -> onnx.ModelProto:  # fmt: skip
+) -> onnx.ModelProto:
     """x of ``shape`` -> y of that shape (or ``out``)."""
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info("x", kind, shape)],
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", kind, shape)],
         [helper.make_tensor_value_info("y", kind, out or shape)],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
@@ -55,9 +70,17 @@ def test_the_pair_is_exact(shape: list[int], kind: str) -> None:
     lowered = lower_unpooling(model, plugin=True)
     onnx.checker.check_model(lowered, full_check=True)
     assert kinds(lowered) == {POOL: 1, UNPOOL: 1}
-    value = next(v for v in onnx.shape_inference.infer_shapes(lowered).graph.value_info if v.name.endswith("/code"))
+    value = next(
+        v
+        for v in onnx.shape_inference.infer_shapes(lowered).graph.value_info
+        if v.name.endswith("/code")
+    )
     assert value.type.tensor_type.elem_type == TensorProto.INT8
-    assert [d.dim_value for d in value.type.tensor_type.shape.dim] == [*shape[:2], shape[2] // 2, shape[3] // 2]
+    assert [d.dim_value for d in value.type.tensor_type.shape.dim] == [
+        *shape[:2],
+        shape[2] // 2,
+        shape[3] // 2,
+    ]
     for seed in range(5):
         x = ties(shape, kind, seed)
         # ONNX Runtime unpools FP32 only; the values are small integers, the same in every type.
@@ -69,7 +92,10 @@ def test_the_pair_is_exact(shape: list[int], kind: str) -> None:
 
 
 def test_ties_and_nan_are_pytorchs() -> None:
-    x = np.array([[[[1, np.nan, 0.0, -0.0], [2, np.nan, -0.0, 0.0], [-np.inf] * 4, [-np.inf] * 4]]], np.float32)
+    x = np.array(
+        [[[[1, np.nan, 0.0, -0.0], [2, np.nan, -0.0, 0.0], [-np.inf] * 4, [-np.inf] * 4]]],
+        np.float32,
+    )
     value, code = pool_code_reference(x)
     np.testing.assert_array_equal(code[0, 0], [[3, 0], [0, 0]])
     assert np.isnan(value[0, 0, 0, 0])
@@ -85,7 +111,11 @@ def test_ties_and_nan_are_pytorchs() -> None:
 
 def test_a_sum_behind_is_taken_in() -> None:
     shape = [1, 2, 6, 8]
-    nodes = [pool(), unpool("p", "i", "size", out="u"), helper.make_node("Add", ["x", "u"], ["y"], "sum")]
+    nodes = [
+        pool(),
+        unpool("p", "i", "size", out="u"),
+        helper.make_node("Add", ["x", "u"], ["y"], "sum"),
+    ]
     model = net(nodes, shape, **size_of(shape))
     lowered = lower_unpooling(model, plugin=True)
     assert kinds(lowered) == {POOL: 1, UNPOOL: 1}
@@ -106,10 +136,16 @@ def test_a_sum_that_is_more_than_a_sum_stays(case: str) -> None:
             helper.make_node("Mul", ["s", "u"], ["y"]),
         ],
         "broadcast": [pool(), u, helper.make_node("Add", ["u", "w"], ["y"])],
-        "output": [pool(), unpool("p", "i", "size", out="y"), helper.make_node("Add", ["y", "x"], ["unread"])],
+        "output": [
+            pool(),
+            unpool("p", "i", "size", out="y"),
+            helper.make_node("Add", ["y", "x"], ["unread"]),
+        ],
         "itself": [pool(), u, helper.make_node("Add", ["u", "u"], ["y"])],
     }[case]
-    weights: dict[str, Any] = {"w": np.ones((1, 2, 1, 1), np.float32)} if case == "broadcast" else {}
+    weights: dict[str, Any] = (
+        {"w": np.ones((1, 2, 1, 1), np.float32)} if case == "broadcast" else {}
+    )
     model = net(nodes, shape, **size_of(shape), **weights)
     lowered = lower_unpooling(model, plugin=True)
     assert kinds(lowered)["Add"] == 1
@@ -118,18 +154,31 @@ def test_a_sum_that_is_more_than_a_sum_stays(case: str) -> None:
 
 
 def test_what_the_plugin_cannot_do_is_native() -> None:
-    """Other windows, free sizes, indices that are read: standard operators, as without the plugin."""
+    """Other windows, free sizes, indices that are read.
+
+    Standard operators, as without the plugin.
+    """
     three: dict[str, Any] = {"kernel_shape": [3, 3]}
     shape = [1, 1, 7, 7]
     wide = net([pool(**three), unpool("p", "i", "size", **three)], shape, **size_of(shape))
     assert not any(is_plugin(n) for n in lower_unpooling(wide, plugin=True).graph.node)
     shape = [1, 1, 4, 4]
-    read = net([pool(), unpool("p", "i", "size", out="u"), helper.make_node("Cast", ["i"], ["c"], to=1),
-                helper.make_node("ReduceMax", ["c"], ["m"], keepdims=0), helper.make_node("Add", ["u", "m"], ["y"])],
-               shape, **size_of(shape))  # fmt: skip
+    read = net(
+        [
+            pool(),
+            unpool("p", "i", "size", out="u"),
+            helper.make_node("Cast", ["i"], ["c"], to=1),
+            helper.make_node("ReduceMax", ["c"], ["m"], keepdims=0),
+            helper.make_node("Add", ["u", "m"], ["y"]),
+        ],
+        shape,
+        **size_of(shape),
+    )
     assert not any(is_plugin(n) for n in lower_unpooling(read, plugin=True).graph.node)
     x = ties(shape, seed=1)
-    np.testing.assert_array_equal(run_ort(lower_unpooling(read, plugin=True), x=x)[0], run_ort(read, x=x)[0])
+    np.testing.assert_array_equal(
+        run_ort(lower_unpooling(read, plugin=True), x=x)[0], run_ort(read, x=x)[0]
+    )
 
 
 @pytest.mark.slow

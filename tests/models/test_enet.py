@@ -1,0 +1,11 @@
+"""ENet has the parameters of its paper."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from model_tools import parameters  # noqa: E402
+
+
+def test_parameters_are_the_published_ones() -> None:
+    assert round(parameters("enet", 11) / 1e6, 2) == 0.36
