@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from edgeseg.backends.engine import Engine
     from edgeseg.build.engine_from_onnx import build_engine
     from edgeseg.build.options import Quantization
-    from edgeseg.commands import calibrate, compare, export_onnx, load_engine, qat, sensitivity, train
+    from edgeseg.commands import (
+        calibrate,
+        compare,
+        export_onnx,
+        load_engine,
+        qat,
+        sensitivity,
+        train,
+    )
     from edgeseg.graph.network import Overrides, load_network
     from edgeseg.imaging.nv12 import Nv12
     from edgeseg.metrics.evaluate import evaluate
@@ -58,7 +66,10 @@ _HOME = {
     "load_network": "graph.network",
     "open_source": "video",
     "segment": "video",
-    **dict.fromkeys(("calibrate", "compare", "export_onnx", "load_engine", "qat", "sensitivity", "train"), "commands"),
+    **dict.fromkeys(
+        ("calibrate", "compare", "export_onnx", "load_engine", "qat", "sensitivity", "train"),
+        "commands",
+    ),
 }
 
 

@@ -55,7 +55,9 @@ def load_engine(
     """
     from edgeseg.build.engine_cache import resolve_engine
 
-    return resolve_engine(engine, precision=precision, target=target, overrides=overrides, reporter=reporter)
+    return resolve_engine(
+        engine, precision=precision, target=target, overrides=overrides, reporter=reporter
+    )
 
 
 def calibrate(
@@ -97,7 +99,9 @@ def calibrate(
 
     require_method(method)
     network = onnx if isinstance(onnx, Network) else load_network(onnx)
-    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib, reporter=reporter)
+    calibration = (
+        calib if isinstance(calib, CalibrationSet) else resolve_set(calib, reporter=reporter)
+    )
 
     found = plan_quantization(network, calibration, method, reporter=reporter).ranges
     if out is not None:
@@ -143,7 +147,9 @@ def sensitivity(
 
     network = onnx if isinstance(onnx, Network) else load_network(onnx)
     dataset = open_dataset(data, split) if data else None
-    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib, reporter=reporter)
+    calibration = (
+        calib if isinstance(calib, CalibrationSet) else resolve_set(calib, reporter=reporter)
+    )
 
     plan = plan_quantization(network, calibration, method, reporter=reporter)
     return measure(plan, calibration, dataset, frames=frames, layers=layers, reporter=reporter)
@@ -190,7 +196,12 @@ def compare(
     try:
         name = data if isinstance(opened, Source) else None
         return measure(
-            engines, opened, indices=spread_frames(opened, frames), name=name, rounds=rounds, reporter=reporter
+            engines,
+            opened,
+            indices=spread_frames(opened, frames),
+            name=name,
+            rounds=rounds,
+            reporter=reporter,
         )
     finally:
         if isinstance(opened, Source):
@@ -218,7 +229,13 @@ def export_onnx(
     return export_checkpoint(checkpoint, out, size, half=half)
 
 
-def train(recipe: "Recipe | str | Path", out: str | Path, *, resume: bool = False, reporter: Reporter = LINES) -> Path:
+def train(
+    recipe: "Recipe | str | Path",
+    out: str | Path,
+    *,
+    resume: bool = False,
+    reporter: Reporter = LINES,
+) -> Path:
     """Train a model with a recipe; return the checkpoint ``best.pt`` in the folder ``out``.
 
     Parameters
@@ -237,7 +254,11 @@ def train(recipe: "Recipe | str | Path", out: str | Path, *, resume: bool = Fals
 
 
 def qat(
-    checkpoint: str | Path, out: str | Path | None = None, tuning: "Tuning | None" = None, *, reporter: Reporter = LINES
+    checkpoint: str | Path,
+    out: str | Path | None = None,
+    tuning: "Tuning | None" = None,
+    *,
+    reporter: Reporter = LINES,
 ) -> "Tuned":
     """Fine-tune a checkpoint for INT8; write an ONNX file with Q/DQ nodes to build engines from.
 

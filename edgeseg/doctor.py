@@ -45,7 +45,9 @@ def _version(*packages: str) -> str | None:
     return None
 
 
-def _package(part: str, packages: tuple[str, ...], install: str, *, needed: bool = False) -> Finding:
+def _package(
+    part: str, packages: tuple[str, ...], install: str, *, needed: bool = False
+) -> Finding:
     """Check that one of these packages is installed; pip installs the requirement ``install``."""
     version = _version(*packages)
     hint = "" if version else f'pip install "{install}"'

@@ -31,7 +31,9 @@ class EdgesegError(Exception):
 
     exit_code = 2
 
-    def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, hint: str | None = None
+    ) -> None:
         self.what = what
         self.got = got
         self.expected = expected

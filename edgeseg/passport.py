@@ -35,7 +35,9 @@ class Facts(BaseModel):
     @model_serializer(mode="wrap")
     def _without_empty(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return the facts that are known."""
-        return {key: value for key, value in to_dict(self).items() if value not in (None, {}, [], ())}
+        return {
+            key: value for key, value in to_dict(self).items() if value not in (None, {}, [], ())
+        }
 
 
 class Budget(Facts):
@@ -72,7 +74,8 @@ class Int8Facts(Facts):
     origin : how the Q/DQ nodes came into the file, if the file had them already.
     method : how ranges were taken from histograms.
     scales : kind of scales, ``power-of-two`` or ``any``.
-    calibration : the calibration set: source, split, choice, digest, and each frame's name and hash.
+    calibration : the calibration set: source, split, choice, digest, and each frame's name and
+        hash.
     ranges_from_cache : True if no frame had to be run for the ranges.
     int8_layers, layers : number of layers in INT8, and of all layers.
     float_layers : the layers in float, with the reason.
@@ -264,10 +267,14 @@ class Passport(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise EngineError(f"{engine}: has no passport", expected=f"{path.name} beside it", hint=rebuild) from None
+            raise EngineError(
+                f"{engine}: has no passport", expected=f"{path.name} beside it", hint=rebuild
+            ) from None
         except (OSError, ValidationError) as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
-            raise EngineError(f"{path}: the passport cannot be read", got=problem, hint=rebuild) from error
+            raise EngineError(
+                f"{path}: the passport cannot be read", got=problem, hint=rebuild
+            ) from error
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
@@ -284,7 +291,9 @@ def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
 
     if values.get("target") == "cpu":
         prefix = "latency_ms_"
-        times = {key.removeprefix(prefix): value for key, value in form.items() if key.startswith(prefix)}
+        times = {
+            key.removeprefix(prefix): value for key, value in form.items() if key.startswith(prefix)
+        }
         upgraded["facts"] = {
             **{key: value for key, value in form.items() if not key.startswith(prefix)},
             "config": settings,

@@ -1,6 +1,7 @@
 """Define how long work reports what it does: messages, warnings and progress.
 
-A function that takes more than a few seconds has a parameter ``reporter``. The command line passes one
+A function that takes more than a few seconds has a parameter ``reporter``. The command line passes
+one
 that draws progress bars; a program passes its own, or none and hears nothing.
 """
 
@@ -98,7 +99,9 @@ SILENT: Reporter = Silent()
 LINES: Reporter = Lines()
 
 
-def track(items: Iterable[Item], task: str, reporter: Reporter, total: int | None = None) -> Iterator[Item]:
+def track(
+    items: Iterable[Item], task: str, reporter: Reporter, total: int | None = None
+) -> Iterator[Item]:
     """Yield items, and report each one as a finished step when the next is asked for.
 
     Parameters

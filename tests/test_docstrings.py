@@ -109,7 +109,8 @@ def test_most_public_functions_list_their_arguments() -> None:
             ("a", "b", "c"),
         ),
         (
-            "Return 1.\n\nParameters\n----------\n*a : one,\n    which : is text.\n\nReturns\n-------\nx : no.",
+            "Return 1.\n\nParameters\n----------\n*a : one,\n    which : is "
+            "text.\n\nReturns\n-------\nx : no.",
             ("a",),
         ),
     ],

@@ -39,10 +39,16 @@ CPU_1 = {
         "latency_ms_search": "3.217",
         "latency_ms_unpool_native": "4.000",
     },
-    "int8": {"method": "mse", "scales": "power-of-two", "calibration": {"source": "x", "frames": []},
-             "ranges_from_cache": False, "int8_layers": 3, "float_layers": {"last": "gives the scores"}},
+    "int8": {
+        "method": "mse",
+        "scales": "power-of-two",
+        "calibration": {"source": "x", "frames": []},
+        "ranges_from_cache": False,
+        "int8_layers": 3,
+        "float_layers": {"last": "gives the scores"},
+    },
     "proof": {"frames": 6, "agreement": 1.0},
-}  # fmt: skip
+}
 TENSORRT_1 = {
     **COMMON,
     "format": 1,
@@ -64,7 +70,12 @@ TENSORRT_1 = {
         "plugin": "libedgeseg_plugin.so",
         "plugin_sources_sha256": "ab",
     },
-    "form": {"unpool": "plugin", "fp16_seen": "8 calibration frames", "fp32_nodes": "a, b", "graph_sha256": "cd"},
+    "form": {
+        "unpool": "plugin",
+        "fp16_seen": "8 calibration frames",
+        "fp32_nodes": "a, b",
+        "graph_sha256": "cd",
+    },
 }
 
 
@@ -124,8 +135,12 @@ def test_a_plain_plan_of_format_1_opens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [CPU_1, TENSORRT_1], ids=["cpu", "tensorrt"])
 def test_what_is_written_is_read_again(tmp_path: Path, values: dict[str, Any]) -> None:
-    budget = Budget(data="d", split="val", frames=3, max_miou_drop=0.5, reference_miou=0.6, miou=0.598)
-    passport = read(tmp_path, values).model_copy(update={"int8": Int8Facts(method="mse", budget=budget)})
+    budget = Budget(
+        data="d", split="val", frames=3, max_miou_drop=0.5, reference_miou=0.6, miou=0.598
+    )
+    passport = read(tmp_path, values).model_copy(
+        update={"int8": Int8Facts(method="mse", budget=budget)}
+    )
     again = read(tmp_path, json.loads(passport.model_dump_json()))
     assert again == passport
 

@@ -25,7 +25,9 @@ AUTO, NATIVE, PLUGIN = "auto", "native", "plugin"
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Hold the options of a build. The cpu target uses ``unpool`` and ``prove``; the others are for TensorRT.
+    """Hold the options of a build.
+
+    The cpu target uses ``unpool`` and ``prove``; the others are for TensorRT.
 
     Attributes
     ----------
@@ -154,12 +156,15 @@ class Backend(ABC):
         """Raise ``InputError`` if this target does not support ``options.unpool``."""
         if options.unpool not in self.unpools:
             expected = " or ".join(self.unpools)
-            raise InputError(f"target {self.name} does not support `unpool={options.unpool}`", expected=expected)
+            raise InputError(
+                f"target {self.name} does not support `unpool={options.unpool}`", expected=expected
+            )
 
     def check_options(self, options: PlanOptions) -> None:
         """Raise ``InputError`` if an option is set that this target does not use.
 
-        The base class uses ``unpool`` and ``prove`` only; the TensorRT backends override this method.
+        The base class uses ``unpool`` and ``prove`` only; the TensorRT backends override this
+        method.
         """
         self.check_unpool(options)
 
@@ -217,7 +222,9 @@ class Backend(ABC):
         """Return in a few words why this machine cannot run engines it builds; empty if it can."""
         return ""
 
-    def prove(self, passport: Passport, built: Built, known: "Reference", reporter: Reporter) -> dict[str, Any]:
+    def prove(
+        self, passport: Passport, built: Built, known: "Reference", reporter: Reporter
+    ) -> dict[str, Any]:
         """Return the proof of an engine that was just built.
 
         Parameters

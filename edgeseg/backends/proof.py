@@ -160,7 +160,9 @@ def reference(network: Network, frames: Iterable[Image] | None) -> Reference | N
     chosen: list[Image] = []
     if frames is not None:
         chosen = list(itertools.islice(frames, frames_needed(size)))
-    fitted = tuple(np.ascontiguousarray(resize_frame(f, size)) for f in chosen or synthetic_frames())
+    fitted = tuple(
+        np.ascontiguousarray(resize_frame(f, size)) for f in chosen or synthetic_frames()
+    )
 
     # Build a graph with labels and, if the network has them, logits.
     has_logits = network.form != "labels"
@@ -172,7 +174,9 @@ def reference(network: Network, frames: Iterable[Image] | None) -> Reference | N
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         found = [session.run(outputs, {"frame": frame[None]}) for frame in fitted]
     except Exception:  # ONNX Runtime's exceptions share no base but Exception
         return None
@@ -294,7 +298,9 @@ class Verdict:
         return {key: round(value, 6) for key, value in facts.items() if value is not None}
 
 
-def judge(known: Reference, label: Callable[[Image], Image], precision: str, least: float | None = None) -> Verdict:
+def judge(
+    known: Reference, label: Callable[[Image], Image], precision: str, least: float | None = None
+) -> Verdict:
     """Compare an engine's labels with the file's.
 
     Parameters
@@ -336,7 +342,9 @@ def judge(known: Reference, label: Callable[[Image], Image], precision: str, lea
     return Verdict(wrong <= WRONG_PIXELS[precision], agreement, pixels, wrong_pixels=wrong)
 
 
-def failed(name: str, precision: str, verdict: Verdict, runtimes: Sequence[str]) -> CheckFailedError:
+def failed(
+    name: str, precision: str, verdict: Verdict, runtimes: Sequence[str]
+) -> CheckFailedError:
     """Return the error for an engine whose labels differ too much from its file's.
 
     Parameters
@@ -359,8 +367,10 @@ def failed(name: str, precision: str, verdict: Verdict, runtimes: Sequence[str])
         got += f", {100 * verdict.wrong_pixels:.2f} % of the pixels beyond rounding"
         expected = f"at most {100 * WRONG_PIXELS[precision]:g} % beyond rounding"
     return CheckFailedError(
-        f"{name}: the {precision} engine does not label as the ONNX file does ({', '.join(runtimes)})",
+        f"{name}: the {precision} engine does not label as the ONNX file does "
+        f"({', '.join(runtimes)})",
         got=got,
         expected=expected,
-        hint="Try another precision or another version of the runtime. Without the proof it is built all the same.",
+        hint="Try another precision or another version of the runtime. Without the proof it is "
+        "built all the same.",
     )

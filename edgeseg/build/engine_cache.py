@@ -1,4 +1,4 @@
-"""Open an engine by name: an engine file, an ONNX file that is built once, or a model that ships."""
+"""Open an engine by name: an engine file, an ONNX file (built once), or a model that ships."""
 
 import hashlib
 import json
@@ -71,7 +71,8 @@ def resolve_engine(
         raise InputError(
             "no such engine",
             got=repr(str(name)),
-            expected=f"an .engine file, an .onnx file or a net that ships ({', '.join(shipped) or 'none'})",
+            expected="an .engine file, an .onnx file or a net that ships "
+            f"({', '.join(shipped) or 'none'})",
             hint=did_you_mean(str(name), shipped),
         )
 
@@ -82,7 +83,10 @@ def resolve_engine(
 def _open_file(path: Path, precision: str, target: str, overrides: Overrides | None) -> Engine:
     """Open an engine file; raise ``InputError`` if something else is wanted than it is."""
     if overrides is not None and (overrides.given() or overrides.labels or overrides.head):
-        raise InputError(f"{path}: an engine has its spec compiled in", hint="Give those facts to `build_engine`.")
+        raise InputError(
+            f"{path}: an engine has its spec compiled in",
+            hint="Give those facts to `build_engine`.",
+        )
 
     engine = load_engine(path)
     passport = engine.passport
@@ -101,7 +105,9 @@ def _precision_of(path: Path, precision: str, backend: Backend) -> str:
     """Return the precision in which an ONNX file is built; raise ``InputError`` if it cannot be."""
     if _is_quantized_file(path):
         if precision not in ("auto", INT8):
-            raise InputError(f"{path}: is quantized, so INT8", got=precision, hint="Leave `precision` out.")
+            raise InputError(
+                f"{path}: is quantized, so INT8", got=precision, hint="Leave `precision` out."
+            )
         return INT8
 
     if precision == INT8:
@@ -126,13 +132,16 @@ def _is_quantized_file(path: Path) -> bool:
 def _open_shipped(name: str, path: Path, cache: "_Cache", precision: str) -> Engine:
     """Open a model that ships, in INT8 from its quantized file.
 
-    ``auto`` is the faster of float and INT8 on this machine. If INT8 cannot be built here, it is the
+    ``auto`` is the faster of float and INT8 on this machine. If INT8 cannot be built here, it is
+    the
     float engine, and the failure is remembered.
     """
     quantized = zoo_int8(name)
     if precision == INT8:
         if quantized is None:
-            raise InputError(f"{name} does not ship in INT8", expected=", ".join(cache.backend.floats))
+            raise InputError(
+                f"{name} does not ship in INT8", expected=", ".join(cache.backend.floats)
+            )
         return cache.open(quantized, INT8)
 
     in_float = cache.open(path, cache.backend.check_precision(precision))
@@ -213,9 +222,17 @@ class _Cache:
         self.reporter.progress(task, 0, None)
         network = load_network(path, self.overrides)
         try:
-            build_engine(network, precision=precision, target=self.backend.name, out=engine, reporter=self.reporter)
+            build_engine(
+                network,
+                precision=precision,
+                target=self.backend.name,
+                out=engine,
+                reporter=self.reporter,
+            )
         except OutputError as error:
-            raise OutputError(error.what, got=error.got, expected=error.expected, hint=_SET_CACHE) from error
+            raise OutputError(
+                error.what, got=error.got, expected=error.expected, hint=_SET_CACHE
+            ) from error
         self.reporter.progress(task, 1, 1)
         return load_engine(engine)
 
@@ -228,7 +245,9 @@ class _Cache:
         known = self._path_of(path, precision).with_suffix(".failed.json")
         reason = _remembered(known, "reason")
         if reason:
-            self.reporter.info(f"{path.name}: not built in {precision}, which failed before: {reason}")
+            self.reporter.info(
+                f"{path.name}: not built in {precision}, which failed before: {reason}"
+            )
             return None
 
         try:
@@ -254,7 +273,7 @@ class _Cache:
 
 
 def _labels_digest(overrides: Overrides) -> str:
-    """Return the hash of the file of labels, if one was given, so that a change of it is noticed."""
+    """Return the hash of the file of labels, if one was given: a change of it is noticed."""
     path = Path(overrides.labels) if overrides.labels else None
     if path is None or not path.is_file():
         return ""

@@ -88,7 +88,7 @@ def build_engine(
     Examples
     --------
     >>> import edgeseg
-    >>> engine = edgeseg.build_engine("net.onnx", precision="int8", calib="drive.mp4")  # doctest: +SKIP
+    >>> edgeseg.build_engine("net.onnx", precision="int8", calib="drive.mp4")  # doctest: +SKIP
     """
     backend = find_backend(target)
     plan = plan or PlanOptions()
@@ -96,7 +96,9 @@ def build_engine(
 
     # Check the request before any work.
     if plan.save_graph and not backend.keeps_graph:
-        raise InputError(f"the {backend.name} target has no graph for trtexec", hint="Give a TensorRT `target`.")
+        raise InputError(
+            f"the {backend.name} target has no graph for trtexec", hint="Give a TensorRT `target`."
+        )
     backend.check_options(plan)
     if precision != "auto":
         precision = backend.check_precision(precision)
@@ -129,9 +131,11 @@ def _require_engine_name(final: Path) -> None:
 
 
 def _require_onnx_name(path: Path, source: Path, what: str) -> None:
-    """Raise an error unless an ONNX file can be written under this name without replacing the source."""
+    """Raise an error unless an ONNX file other than the source can be written under this name."""
     if path.suffix != ".onnx" or path.resolve() == source.resolve():
-        raise InputError(f"{path}: not a place for {what}", expected=f"an .onnx file other than {source}")
+        raise InputError(
+            f"{path}: not a place for {what}", expected=f"an .onnx file other than {source}"
+        )
     require_writable(path)
 
 
@@ -161,7 +165,9 @@ def _quantized(
     from edgeseg.build.int8 import Request, quantize
     from edgeseg.quantize.calibration_set import CalibrationSet, resolve_set
 
-    calibration = calib if isinstance(calib, CalibrationSet) else resolve_set(calib or "", reporter=reporter)
+    calibration = (
+        calib if isinstance(calib, CalibrationSet) else resolve_set(calib or "", reporter=reporter)
+    )
     request = Request(precision, calibration, options, backend, unpool, reporter)
     made = quantize(network, request)
     return _Source(made.network, made.precision, made.facts, calibration)
@@ -176,7 +182,9 @@ def _quantized_before(network: Network, precision: str, calib: object, backend: 
             hint="Build it as it is, without `calib`; or give the float file.",
         )
     if precision in backend.floats:
-        raise InputError(f"{network.name}: is quantized, so INT8", got=precision, hint="Leave `precision` out.")
+        raise InputError(
+            f"{network.name}: is quantized, so INT8", got=precision, hint="Leave `precision` out."
+        )
 
     properties = {item.key: item.value for item in network.model.metadata_props}
     int8_layers, layers = describe(network.model)
@@ -191,14 +199,18 @@ def _quantized_before(network: Network, precision: str, calib: object, backend: 
 def _save_onnx(source: _Source, path: Path, backend: Backend) -> None:
     """Write the Q/DQ network as an ONNX file, with its spec and how it was made inside."""
     if source.precision in backend.floats:
-        raise InputError(f"{path}: nothing to write", got=f"a {source.precision} engine, which has no Q/DQ file")
+        raise InputError(
+            f"{path}: nothing to write", got=f"a {source.precision} engine, which has no Q/DQ file"
+        )
 
     from edgeseg.build.quantized_file import write_quantized
 
     write_quantized(source.network, source.facts, path)
 
 
-def _build(source: _Source, backend: Backend, final: Path, plan: PlanOptions, reporter: Reporter) -> Path:
+def _build(
+    source: _Source, backend: Backend, final: Path, plan: PlanOptions, reporter: Reporter
+) -> Path:
     """Compile the network, prove the engine, and write it with its passport."""
     started = time.perf_counter()
     frames = None
@@ -211,7 +223,9 @@ def _build(source: _Source, backend: Backend, final: Path, plan: PlanOptions, re
     if plan.prove and not unproven:
         known = reference(source.network, frames)
         if known is None:
-            reporter.warning("ONNX Runtime does not run this file, so the engine is not compared with it")
+            reporter.warning(
+                "ONNX Runtime does not run this file, so the engine is not compared with it"
+            )
 
     # Compile, and compare.
     built = backend.compile(source.network, source.precision, final, plan, frames, reporter, known)

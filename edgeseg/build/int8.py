@@ -98,7 +98,9 @@ def quantize(network: Network, request: Request) -> Quantized:
 
     # Check the request.
     if options.scales not in SCALES:
-        raise InputError("INT8: unknown kind of scales", got=repr(options.scales), expected=" or ".join(SCALES))
+        raise InputError(
+            "INT8: unknown kind of scales", got=repr(options.scales), expected=" or ".join(SCALES)
+        )
     for warning in request.calibration.aspect_warnings(network.spec.input_size):
         reporter.warning(warning)
     dataset = open_dataset(options.data, options.split) if options.data else None
@@ -120,13 +122,15 @@ def quantize(network: Network, request: Request) -> Quantized:
     # With labelled data, keep the budget.
     shared = _shared_frames(request.calibration, dataset)
     if shared:
-        reporter.warning(f"{shared} calibration frames are frames of {dataset.name}: its score flatters")
+        reporter.warning(
+            f"{shared} calibration frames are frames of {dataset.name}: its score flatters"
+        )
         facts = facts.model_copy(update={"frames_shared_with_data": shared})
     return _within_budget(plan, request, dataset, facts)
 
 
 def _require_data(request: Request, dataset: Dataset | None) -> None:
-    """Raise ``InputError`` if the request needs labelled data, or measures speed for another target."""
+    """Raise ``InputError`` if labelled data is missing, or speed is wanted for another target."""
     if dataset is None and request.options.max_miou_drop is not None:
         raise InputError("`max_miou_drop` needs labelled data", hint="Give it: `data=camvid:PATH`.")
 
@@ -139,8 +143,10 @@ def _require_data(request: Request, dataset: Dataset | None) -> None:
         )
     if not request.is_for_cpu:
         raise InputError(
-            f"`precision=auto` measures speed on this CPU, not on the target {request.backend.name}",
-            hint="Build `precision=fp16` and `precision=int8` `max_miou_drop=0.5`, and compare them there.",
+            "`precision=auto` measures speed on this CPU, not on the target "
+            f"{request.backend.name}",
+            hint="Build `precision=fp16` and `precision=int8` `max_miou_drop=0.5`, and compare "
+            "them there.",
         )
 
 
@@ -152,7 +158,9 @@ def _plan(network: Network, request: Request) -> QuantizationPlan:
     given = None
     if options.ranges is not None:
         digest = request.calibration.digest
-        given, reason = fitting_ranges(options.ranges, network.sha256, digest, folded.tensors_to_range)
+        given, reason = fitting_ranges(
+            options.ranges, network.sha256, digest, folded.tensors_to_range
+        )
         if given is None:
             request.reporter.warning(reason)
 
@@ -170,7 +178,7 @@ def _plan(network: Network, request: Request) -> QuantizationPlan:
 
 
 def _checked(plan: QuantizationPlan, request: Request, facts: Int8Facts) -> Quantized:
-    """Use INT8 wherever it is possible; raise an error that names layers if the labels change too much."""
+    """Use INT8 wherever it is possible; raise an error if the labels change too much."""
     options = request.options
     placement = plan.placement(options.keep_float)
     quantized = plan.quantized(placement)
@@ -201,7 +209,9 @@ def _shared_frames(calibration: CalibrationSet, dataset: Dataset) -> int:
     return sum(frame_digest(dataset[index].image) in known for index in range(len(dataset)))
 
 
-def _within_budget(plan: QuantizationPlan, request: Request, dataset: Dataset, facts: Int8Facts) -> Quantized:
+def _within_budget(
+    plan: QuantizationPlan, request: Request, dataset: Dataset, facts: Int8Facts
+) -> Quantized:
     """Choose the fastest candidate that loses no more than the budget and no class."""
     options = request.options
     count = len(dataset) if options.frames is None else min(options.frames, len(dataset))
@@ -232,7 +242,9 @@ def _within_budget(plan: QuantizationPlan, request: Request, dataset: Dataset, f
     best = min(good, key=lambda candidate: candidate.latency_ms)
     _report_choice(best, timed, float_candidate.miou, request.reporter)
 
-    found: dict[str, object] = {"budget": _budget_facts(search, dataset, options.split, drop, best, timed)}
+    found: dict[str, object] = {
+        "budget": _budget_facts(search, dataset, options.split, drop, best, timed)
+    }
     if best.change is not None:
         found["label_agreement"] = round(best.change.agreement, 5)
         found["label_change"] = best.change.to_dict()
@@ -254,7 +266,7 @@ def _over_budget(search: Search, drop: float, float_miou: float) -> CheckFailedE
 
 
 def _paying(search: Search, plan: QuantizationPlan, floor: float) -> list[Candidate]:
-    """Return the candidate with INT8 only where it saves time here, if it is another one and good."""
+    """Return the candidate with INT8 only where it saves time, if it is another one and good."""
     quantized = search.noisy(0).network
     assert quantized is not None
     saved = paying_layers(plan.network, quantized, search.everything)
@@ -277,16 +289,25 @@ def _timed(candidates: list[Candidate], request: Request) -> list[Candidate]:
         known = None
         if candidate.precision not in session.FLOATS:
             known = reference(candidate.network, frames)
-        chosen = forms.choose(candidate.network, candidate.precision, unpool, known, request.reporter)
+        chosen = forms.choose(
+            candidate.network, candidate.precision, unpool, known, request.reporter
+        )
         compiled[str(number)] = chosen.compiled
 
     times = session.trial(compiled)
-    return [replace(candidate, latency_ms=times[str(number)]) for number, candidate in enumerate(candidates)]
+    return [
+        replace(candidate, latency_ms=times[str(number)])
+        for number, candidate in enumerate(candidates)
+    ]
 
 
-def _report_choice(best: Candidate, timed: list[Candidate], float_miou: float, reporter: Reporter) -> None:
+def _report_choice(
+    best: Candidate, timed: list[Candidate], float_miou: float, reporter: Reporter
+) -> None:
     """Report which candidate was chosen, and how slow the others are."""
-    others = [f"{other.precision} {other.latency_ms:.2f} ms" for other in timed if other is not best]
+    others = [
+        f"{other.precision} {other.latency_ms:.2f} ms" for other in timed if other is not best
+    ]
     slower = f"; slower: {', '.join(others)}" if others else ""
     change = 100 * (best.miou - float_miou)
     reporter.info(
@@ -296,12 +317,19 @@ def _report_choice(best: Candidate, timed: list[Candidate], float_miou: float, r
 
 
 def _budget_facts(
-    search: Search, dataset: Dataset, split: str, drop: float, best: Candidate, timed: list[Candidate]
+    search: Search,
+    dataset: Dataset,
+    split: str,
+    drop: float,
+    best: Candidate,
+    timed: list[Candidate],
 ) -> Budget:
     """Return how the budget was kept, for the passport."""
     reference_miou = search.float_candidate("fp32").miou
     floor = reference_miou - drop / 100
-    judged = [replace(candidate, within_budget=search.is_good(candidate, floor)) for candidate in timed]
+    judged = [
+        replace(candidate, within_budget=search.is_good(candidate, floor)) for candidate in timed
+    ]
     return Budget(
         data=dataset.name,
         split=split,

@@ -91,7 +91,10 @@ def run_with(network: Network, precision: str) -> Callable[[Image], Image]:
 
 
 def layer_errors(
-    plan: QuantizationPlan, placement: Placement, calibration: CalibrationSet, reporter: Reporter = SILENT
+    plan: QuantizationPlan,
+    placement: Placement,
+    calibration: CalibrationSet,
+    reporter: Reporter = SILENT,
 ) -> dict[str, float]:
     """Measure the rounding noise of every layer and sum, on a few frames of the set.
 
@@ -109,7 +112,9 @@ def layer_errors(
     frames = calibration.subset(ERROR_FRAMES).images()
     inputs = (network_input(plan.network, frame) for frame in frames)
     scales = plan.scales(placement)
-    return local_errors(plan.network.model, placement, scales, inputs, exact=plan.exact, reporter=reporter)
+    return local_errors(
+        plan.network.model, placement, scales, inputs, exact=plan.exact, reporter=reporter
+    )
 
 
 class FloatLabels:
@@ -252,7 +257,7 @@ class Search:
         return candidate.miou >= floor and keeps_classes
 
     def fewest_floats(self, floor: float) -> Candidate | None:
-        """Return the good candidate with the fewest noisy layers in float; ``None`` if there is none.
+        """Return the good candidate with the fewest layers in float; ``None`` if there is none.
 
         Parameters
         ----------
@@ -282,14 +287,17 @@ class Search:
 
     def _miou(self, network: Network, label: Callable[[Image], Image]) -> float:
         """Return the mean IoU on the data of a network, given as a function of a frame."""
-        return evaluate(label, self.dataset, labels=network.spec.labels, indices=self.indices).mean_iou
+        return evaluate(
+            label, self.dataset, labels=network.spec.labels, indices=self.indices
+        ).mean_iou
 
     def _lost(self, change: LabelChange) -> str:
         """Return which class a candidate loses, as text; empty if it loses none."""
         worst = change.worst_class
         if change.passes(self.limits) or worst is None:
             return ""
-        return f", class {change.names[worst]!r} at IoU {change.iou[worst]:.2f} with the float net's labels"
+        name = change.names[worst]
+        return f", class {name!r} at IoU {change.iou[worst]:.2f} with the float net's labels"
 
 
 def paying_layers(network: Network, quantized: Network, placement: Placement) -> dict[str, float]:
@@ -311,7 +319,10 @@ def paying_layers(network: Network, quantized: Network, placement: Placement) ->
     # Compile both with counters.
     config = {**session.settings(INT8), "PERF_COUNT": "YES"}
     form = forms.default_form(INT8)
-    pair = [session.Compiled(forms.graph_of(net, form), net.name, config) for net in (network, quantized)]
+    pair = [
+        session.Compiled(forms.graph_of(net, form), net.name, config)
+        for net in (network, quantized)
+    ]
 
     # Run them in turn.
     frame = np.random.default_rng(0).integers(0, 256, pair[0].frame_shape, np.uint8)
@@ -346,7 +357,11 @@ def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
     >>> [candidate.precision for candidate in pareto([slow, slower, fast])]
     ['int8', 'bf16']
     """
-    kept = [candidate for candidate in candidates if not any(_beats(other, candidate) for other in candidates)]
+    kept = [
+        candidate
+        for candidate in candidates
+        if not any(_beats(other, candidate) for other in candidates)
+    ]
     return sorted(kept, key=lambda candidate: candidate.latency_ms)
 
 

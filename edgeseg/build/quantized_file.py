@@ -42,7 +42,8 @@ def write_quantized(network: Network, facts: Int8Facts, path: Path) -> None:
         raise GraphError(
             f"{path}: the net makes no standard ONNX file",
             got=" ".join(str(error).split())[:300],
-            hint="Leave `save_onnx` out; or bring the net into standard form first: onnxsim NET.onnx NET.onnx.",
+            hint="Leave `save_onnx` out; or bring the net into standard form first: onnxsim "
+            "NET.onnx NET.onnx.",
         ) from error
 
     write_bytes(path, model.SerializeToString())

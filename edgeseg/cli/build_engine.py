@@ -360,7 +360,9 @@ def build_engine(
     ] = None,
     unpool: Annotated[
         str,
-        typer.Option(help="How to unpool: native (standard operators), plugin (edgeseg's own) or auto."),
+        typer.Option(
+            help="How to unpool: native (standard operators), plugin (edgeseg's own) or auto."
+        ),
     ] = "auto",
     proof: Annotated[
         bool,
@@ -450,7 +452,11 @@ def parse_capabilities(text: str | None) -> tuple[int, ...]:
     words = text.replace(".", "").replace("sm", "").split(",")
     capabilities = tuple(whole_number(word.strip()) for word in words)
     if not all(capabilities):
-        raise InputError("--sm: not compute capabilities", got=repr(text), expected="numbers such as 75,86 or 8.6")
+        raise InputError(
+            "--sm: not compute capabilities",
+            got=repr(text),
+            expected="numbers such as 75,86 or 8.6",
+        )
     return capabilities
 
 

@@ -45,7 +45,9 @@ def build_plugin(
     facts = json.loads(build.facts_path(path).read_bytes())
     architectures = ", ".join(f"sm_{arch}" for arch in facts["architectures"])
     versions = f"TensorRT {facts['tensorrt']}, CUDA {facts['cuda']}, {architectures}"
-    stdout().print(f"wrote {escape(str(path))} ({escape(versions)})", soft_wrap=True, highlight=False)
+    stdout().print(
+        f"wrote {escape(str(path))} ({escape(versions)})", soft_wrap=True, highlight=False
+    )
 
 
 def parse_archs(text: str) -> list[str]:

@@ -78,7 +78,9 @@ class SetOptions:
     """
 
     calib: Calib = None
-    split: Annotated[str | None, typer.Option(help="Split of --calib, if it is a data set. Default: train.")] = None
+    split: Annotated[
+        str | None, typer.Option(help="Split of --calib, if it is a data set. Default: train.")
+    ] = None
     count: Count = None
     choose: Annotated[
         Choose | None,
@@ -118,7 +120,9 @@ class MethodOptions:
     """
 
     method: MethodOption = Method.mse
-    percentile: Annotated[float | None, typer.Option(help="Percentile of --method percentile. Default: 99.99.")] = None
+    percentile: Annotated[
+        float | None, typer.Option(help="Percentile of --method percentile. Default: 99.99.")
+    ] = None
 
     def require(self) -> None:
         """Raise ``InputError`` if the percentile is wrong or does nothing."""
@@ -170,7 +174,9 @@ class CheckOptions:
             rich_help_panel=_CHECK_PANEL,
         ),
     ] = None
-    data_split: Annotated[str, typer.Option(help="Split of --data.", rich_help_panel=_CHECK_PANEL)] = "val"
+    data_split: Annotated[
+        str, typer.Option(help="Split of --data.", rich_help_panel=_CHECK_PANEL)
+    ] = "val"
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -226,7 +232,9 @@ def calibrate(
     spec: SpecOptions,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Write the ranges to this file, NAME.ranges.json."),
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="Write the ranges to this file, NAME.ranges.json."
+        ),
     ] = None,
     json_file: Json = None,
 ) -> None:
@@ -276,7 +284,9 @@ def _require_outputs(model: str, out: Path | None, json_file: Path | None) -> No
     require_json(json_file, out, Path(model))
 
 
-def _read_inputs(model: str, overrides: "Overrides", set_options: SetOptions, check_options: CheckOptions) -> _Inputs:
+def _read_inputs(
+    model: str, overrides: "Overrides", set_options: SetOptions, check_options: CheckOptions
+) -> _Inputs:
     """Read the network, the labelled data and the calibration set, in this order."""
     path = find_onnx(model)
     folded = open_folded(path, overrides)
@@ -285,7 +295,9 @@ def _read_inputs(model: str, overrides: "Overrides", set_options: SetOptions, ch
     return _Inputs(path, overrides, folded, set_options.read(), validation)
 
 
-def _collect(inputs: _Inputs, in_stages: bool) -> "tuple[Statistics, dict[int, Statistics] | None, bool]":
+def _collect(
+    inputs: _Inputs, in_stages: bool
+) -> "tuple[Statistics, dict[int, Statistics] | None, bool]":
     """Run the network on the frames.
 
     Returns the statistics, those of 1, 2, 4, ... frames if ``in_stages``, and whether the first
@@ -313,7 +325,9 @@ def _collect(inputs: _Inputs, in_stages: bool) -> "tuple[Statistics, dict[int, S
     return statistics, stages, from_cache
 
 
-def _check(inputs: _Inputs, stages: "dict[int, Statistics]", method_options: MethodOptions) -> "tuple[SetReport, str]":
+def _check(
+    inputs: _Inputs, stages: "dict[int, Statistics]", method_options: MethodOptions
+) -> "tuple[SetReport, str]":
     """Check the set; return the report, and what was scored in words.
 
     If the set has no labels, the float engine predicts the classes of its frames.
@@ -337,7 +351,9 @@ def _check(inputs: _Inputs, stages: "dict[int, Statistics]", method_options: Met
         def score(count: int, statistics: "Statistics") -> float:
             """Return mIoU, or the share of equal labels, with the ranges of ``count`` frames."""
             status.update(f"scoring INT8 with the ranges of {count} frames")
-            plan = QuantizationPlan(inputs.folded, method_options.find(statistics), from_cache=False)
+            plan = QuantizationPlan(
+                inputs.folded, method_options.find(statistics), from_cache=False
+            )
             result = scorer(plan.quantized(plan.placement()), "int8")
             return 1 - result.labels_changed if result.miou is None else result.miou
 

@@ -115,8 +115,12 @@ class BaselineOptions:
                 console.print(text, soft_wrap=True, highlight=False)
 
         if problems:
-            raise CheckFailedError(f"{len(problems)} of the baseline's numbers left the tolerance, see above")
-        console.print(f"as the baseline: scores within {max_drop:g} points, IoU of classes {4 * max_drop:g}")
+            raise CheckFailedError(
+                f"{len(problems)} of the baseline's numbers left the tolerance, see above"
+            )
+        console.print(
+            f"as the baseline: scores within {max_drop:g} points, IoU of classes {4 * max_drop:g}"
+        )
 
 
 @app.command()
@@ -229,7 +233,9 @@ def print_comparison(result: "Comparison") -> None:
     # What the numbers mean.
     legend = ["Scores are in percent; changes, below them, are points against the first engine"]
     if not result.data.labelled:
-        legend = ["No labels: IoU and boundary F in percent, with the first engine's labels as the truth"]
+        legend = [
+            "No labels: IoU and boundary F in percent, with the first engine's labels as the truth"
+        ]
     legend += [
         f"same labels: share of pixels labelled as by {result.reference.id}",
         "p50, p95: latency from a decoded frame to its label map; 2x: twice as fast as the first",

@@ -22,7 +22,9 @@ DEMO_FRAMES = 20  # of the data, for the table of precisions
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The video to write.")] = Path("demo.mp4"),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The video to write.")
+    ] = Path("demo.mp4"),
     source: Annotated[
         str,
         typer.Option(metavar="SOURCE", help="The source to segment; by default a synthetic drive."),

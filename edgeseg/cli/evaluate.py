@@ -29,7 +29,9 @@ def evaluate(
     engine: EngineArgument,
     data: Annotated[
         str,
-        typer.Argument(metavar="DATA", help="Labelled data: camvid:PATH, cityscapes:PATH, synthetic://, ..."),
+        typer.Argument(
+            metavar="DATA", help="Labelled data: camvid:PATH, cityscapes:PATH, synthetic://, ..."
+        ),
     ],
     engine_options: EngineOptions,
     spec: SpecOptions,

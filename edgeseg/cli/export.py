@@ -41,17 +41,26 @@ class ExportOptions:
     ] = None
     arg: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An argument of the factory. Repeat for more arguments."),
+        typer.Option(
+            metavar="NAME=VALUE", help="An argument of the factory. Repeat for more arguments."
+        ),
     ] = None
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="State dict to load into the factory's model."),
     ] = None
-    half: Annotated[bool, typer.Option("--half", help="Store the weights in FP16: half the file size.")] = False
+    half: Annotated[
+        bool, typer.Option("--half", help="Store the weights in FP16: half the file size.")
+    ] = False
 
     def given(self) -> list[str]:
         """Return the options that were used."""
-        values = {"--out": self.out, "--arg": self.arg, "--weights": self.weights, "--half": self.half}
+        values = {
+            "--out": self.out,
+            "--arg": self.arg,
+            "--weights": self.weights,
+            "--half": self.half,
+        }
         return [option for option, value in values.items() if value]
 
 
@@ -124,7 +133,9 @@ def _export_checkpoint(checkpoint: str, options: ExportOptions, overrides: "Over
     """Write a checkpoint; refuse facts that it has inside."""
     from edgeseg.export.onnx_from_torch import export_checkpoint
 
-    facts = [name for name, value in vars(overrides).items() if value is not None and name != "size"]
+    facts = [
+        name for name, value in vars(overrides).items() if value is not None and name != "size"
+    ]
     refused = [f"--{name}" for name in facts]
     refused += [option for option in options.given() if option in ("--arg", "--weights")]
     if refused:

@@ -42,7 +42,9 @@ def read_recipe(
     return with_changes(load_recipe(path), changes)
 
 
-def open_engine(name: str, options: EngineOptions, overrides: "Overrides | None" = None) -> "Engine":
+def open_engine(
+    name: str, options: EngineOptions, overrides: "Overrides | None" = None
+) -> "Engine":
     """Open an engine, and show that while it takes; an ONNX file is compiled first.
 
     Parameters

@@ -43,10 +43,14 @@ def require_no_export_options(name: str, options: list[str]) -> None:
     options : the options of the export that were given.
     """
     if options:
-        raise InputError(f"{name}: needs no export", got=", ".join(options), hint="Leave these options out.")
+        raise InputError(
+            f"{name}: needs no export", got=", ".join(options), hint="Leave these options out."
+        )
 
 
-def write_for_servers(path: Path, triton: Path | None, deepstream: Path | None, overrides: "Overrides | None") -> None:
+def write_for_servers(
+    path: Path, triton: Path | None, deepstream: Path | None, overrides: "Overrides | None"
+) -> None:
     """Write the folders for Triton and DeepStream, and print what to do next.
 
     Parameters
@@ -69,7 +73,9 @@ def write_for_servers(path: Path, triton: Path | None, deepstream: Path | None, 
         raise InputError(f"{path}: not an ONNX file", hint="Give -o NAME.onnx, or leave -o out.")
 
 
-def _write_engine(path: Path, triton: Path | None, deepstream: Path | None, overrides: "Overrides | None") -> None:
+def _write_engine(
+    path: Path, triton: Path | None, deepstream: Path | None, overrides: "Overrides | None"
+) -> None:
     """Write the folder of an engine; only Triton takes one."""
     from edgeseg.serving.deepstream import refuse_engine
     from edgeseg.serving.triton import triton_from_engine
@@ -85,7 +91,9 @@ def _write_engine(path: Path, triton: Path | None, deepstream: Path | None, over
         _tell_next(triton_from_engine(path, triton), _triton_command(triton))
 
 
-def _write_onnx(path: Path, triton: Path | None, deepstream: Path | None, overrides: "Overrides | None") -> None:
+def _write_onnx(
+    path: Path, triton: Path | None, deepstream: Path | None, overrides: "Overrides | None"
+) -> None:
     """Write the folders of an ONNX file."""
     from edgeseg.graph.network import load_network
     from edgeseg.serving.deepstream import deepstream_from_network
@@ -109,4 +117,6 @@ def _triton_command(repository: Path) -> str:
 
 def _tell_next(folder: Path, step: str) -> None:
     """Print which folder was written, and the next step."""
-    stdout().print(f"wrote {escape(str(folder))}; next: {escape(step)}", soft_wrap=True, highlight=False)
+    stdout().print(
+        f"wrote {escape(str(folder))}; next: {escape(step)}", soft_wrap=True, highlight=False
+    )

@@ -20,7 +20,9 @@ def lr_find(
     low: Annotated[float, typer.Option(min=1e-12, help="First learning rate.")] = 1e-6,
     high: Annotated[float, typer.Option(min=1e-12, help="Last learning rate.")] = 1.0,
     steps: Annotated[int, typer.Option(min=10, help="Number of batches to train on.")] = 100,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The plot to write.")] = Path("lr.png"),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The plot to write.")
+    ] = Path("lr.png"),
 ) -> None:
     r"""Find a learning rate: train with a rising one, and plot the loss.
 

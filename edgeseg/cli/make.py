@@ -73,7 +73,9 @@ def _print_comparison(facts: dict[str, Any], path: Path) -> None:
     data = facts["data"]
     console = stdout()
     console.print(table)
-    console.print(escape(f"scored on {data['address']}, {data['split']}; all numbers: {path}"), soft_wrap=True)
+    console.print(
+        escape(f"scored on {data['address']}, {data['split']}; all numbers: {path}"), soft_wrap=True
+    )
 
 
 def _percent(share: float | None) -> str:

@@ -42,7 +42,9 @@ def _print_models(rows: "list[Summary]", classes: int, size: str) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("model", "params\nM", "MACs\nG", "stride", "out", "encoder", "source"):
         is_number = heading.startswith(("params", "MACs", "stride"))
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading != "source")
+        table.add_column(
+            heading, justify="right" if is_number else "left", no_wrap=heading != "source"
+        )
 
     for row in rows:
         architecture = row.architecture

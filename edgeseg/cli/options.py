@@ -61,7 +61,9 @@ def _json_target(path: Path | None) -> Path | None:
 
 
 # One option each.
-Size = Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Input size, such as 360x480 (HxW).")]
+Size = Annotated[
+    str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Input size, such as 360x480 (HxW).")
+]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
@@ -86,15 +88,23 @@ Json = Annotated[
         help="Also write the result as JSON to a file; - writes it to standard output.",
     ),
 ]
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as engines/enet-camvid.toml.")]
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe, such as engines/enet-camvid.toml.")
+]
 RecipeData = Annotated[
     str | None,
-    typer.Option(metavar="DATA", help="Training data, such as camvid:PATH; replaces the recipe's data."),
+    typer.Option(
+        metavar="DATA", help="Training data, such as camvid:PATH; replaces the recipe's data."
+    ),
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Number of epochs; replaces the recipe's number.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Number of epochs; replaces the recipe's number.")
+]
 Encoder = Annotated[
     str | None,
-    typer.Option(metavar="FILE|torchvision", help="File of encoder weights, or torchvision: download them."),
+    typer.Option(
+        metavar="FILE|torchvision", help="File of encoder weights, or torchvision: download them."
+    ),
 ]
 EngineArgument = Annotated[
     str,
@@ -121,13 +131,17 @@ Calib = Annotated[
 Count = Annotated[int | None, typer.Option(help="Number of calibration frames. Default: 100.")]
 MethodOption = Annotated[
     Method,
-    typer.Option(case_sensitive=False, help="How the range of an activation is chosen from its histogram."),
+    typer.Option(
+        case_sensitive=False, help="How the range of an activation is chosen from its histogram."
+    ),
 ]
 Frames = Annotated[
     int | None,
     typer.Option(min=1, help="Number of frames to use, evenly spread. Default: all frames."),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="How many times each engine is timed; the engines take turns.")]
+Rounds = Annotated[
+    int, typer.Option(min=1, help="How many times each engine is timed; the engines take turns.")
+]
 
 
 @dataclass(frozen=True)
@@ -253,7 +267,9 @@ class DataOptions:
 
     data: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Labelled data to compute mIoU on: camvid:PATH, synthetic://, ..."),
+        typer.Option(
+            metavar="DATA", help="Labelled data to compute mIoU on: camvid:PATH, synthetic://, ..."
+        ),
     ] = None
     split: Annotated[str, typer.Option(help="Split of --data.")] = "val"
 
@@ -307,7 +323,9 @@ def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
     for field in dataclasses.fields(group):
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
         parameters.append(
-            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type
+            )
         )
     return parameters
 
@@ -369,7 +387,9 @@ def parse_channels(text: str, option: str) -> tuple[float, float, float]:
     words = text.replace(",", " ").split()
     expected = "3 numbers, one per channel, such as 0.485,0.456,0.406"
     if len(words) != 3:
-        raise InputError(f"{option}: wrong number of values", got=f"{len(words)} ({text!r})", expected=expected)
+        raise InputError(
+            f"{option}: wrong number of values", got=f"{len(words)} ({text!r})", expected=expected
+        )
 
     values = [float(word) if _is_number(word) else math.nan for word in words]
     if not all(math.isfinite(value) for value in values):

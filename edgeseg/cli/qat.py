@@ -15,11 +15,17 @@ if TYPE_CHECKING:
 
 @app.command()
 def qat(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A best.pt of edgeseg train.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A best.pt of edgeseg train.")
+    ],
     data: RecipeData = None,
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 5,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls along a cosine.")] = 2e-5,
-    batch: Annotated[int | None, typer.Option(min=1, help="Batch size; replaces the recipe's batch size.")] = None,
+    lr: Annotated[
+        float, typer.Option(help="Learning rate at the start; it falls along a cosine.")
+    ] = 2e-5,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Batch size; replaces the recipe's batch size.")
+    ] = None,
     distill: Annotated[
         float,
         typer.Option(

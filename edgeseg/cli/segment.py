@@ -54,12 +54,18 @@ class OutputOptions:
     ] = None
     masks: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write one label map per frame: a palette PNG of class ids."),
+        typer.Option(
+            metavar="FOLDER", help="Write one label map per frame: a palette PNG of class ids."
+        ),
     ] = None
     show: Annotated[bool, typer.Option("--show", help="Show a window; q closes it.")] = False
-    alpha: Annotated[float, typer.Option(min=0, max=1, help="Weight of the class colours over the frame.")] = 0.5
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="Weight of the class colours over the frame.")
+    ] = 0.5
     legend: Annotated[bool, typer.Option(help="Draw the names of the classes.")] = True
-    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this number of frames.")] = None
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this number of frames.")
+    ] = None
 
 
 @app.command()
@@ -87,7 +93,9 @@ def segment(
             "nothing to do with the result",
             hint="Give -o VIDEO, --masks FOLDER, --show or --json FILE.",
         )
-    segment_source(lambda: open_engine(engine, engine_options, overrides), source, outputs, json_file)
+    segment_source(
+        lambda: open_engine(engine, engine_options, overrides), source, outputs, json_file
+    )
 
 
 def segment_source(

@@ -49,7 +49,9 @@ def sensitivity(
     calib: Calib = None,
     count: Count = None,
     method: MethodOption = Method.mse,
-    frames: Annotated[int, typer.Option(min=1, help="Number of frames to score on, evenly spread.")] = 12,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Number of frames to score on, evenly spread.")
+    ] = 12,
     layers: Annotated[
         int,
         typer.Option(min=0, help="Number of layers to score, those with most noise first; 0: all."),
@@ -165,7 +167,9 @@ def _legend(result: "Sensitivity") -> str:
         f"labels: share that changes on {result.scored_on} if only this layer is in INT8",
     ]
     if result.float_miou is not None:
-        lines.append(f"mIoU: points lost of {100 * result.float_miou:.2f} in float; below 0 is a gain")
+        lines.append(
+            f"mIoU: points lost of {100 * result.float_miou:.2f} in float; below 0 is a gain"
+        )
     lines.append("saved: ms per frame of INT8 against the fastest float, measured here")
     return "; ".join(lines) + "."
 

@@ -17,9 +17,13 @@ def train(
     data: RecipeData = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Folder of the run. Default: runs/NAME."),
+        typer.Option(
+            "-o", "--out", metavar="FOLDER", help="Folder of the run. Default: runs/NAME."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue a run that was stopped; the folder holds its state.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Continue a run that was stopped; the folder holds its state.")
+    ] = False,
     epochs: Epochs = None,
     encoder: Encoder = None,
 ) -> None:

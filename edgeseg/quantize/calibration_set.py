@@ -313,7 +313,9 @@ def resolve_set(
         return _resolve(recipe.model_copy(update=changed), reporter)
     except EdgesegError as error:
         hint = error.hint or "If the data is somewhere else, give its address: `calib=camvid:PATH`."
-        raise type(error)(f"{source}: {error.what}", got=error.got, expected=error.expected, hint=hint) from error
+        raise type(error)(
+            f"{source}: {error.what}", got=error.got, expected=error.expected, hint=hint
+        ) from error
 
 
 def load_set_recipe(path: Path) -> SetRecipe:
@@ -336,9 +338,13 @@ def load_set_recipe(path: Path) -> SetRecipe:
     try:
         return SetRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not a readable TOML file", got=str(error).splitlines()[0]) from error
+        raise InputError(
+            f"{path}: not a readable TOML file", got=str(error).splitlines()[0]
+        ) from error
     except ValidationError as error:
-        raise InputError(f"{path}: not the recipe of a calibration set", got=first_problem(error)) from error
+        raise InputError(
+            f"{path}: not the recipe of a calibration set", got=first_problem(error)
+        ) from error
 
 
 def _beside(source: str, folder: Path) -> str:
@@ -377,12 +383,16 @@ def _resolve(recipe: SetRecipe, reporter: Reporter) -> CalibrationSet:
     while True:
         total = pool.count()
         if not total:
-            raise DataError(f"{recipe.source}: no frames to calibrate on", hint=f"Give another set: {HOW}.")
+            raise DataError(
+                f"{recipe.source}: no frames to calibrate on", hint=f"Give another set: {HOW}."
+            )
         classes = class_counts(pool, reporter) if choose == "cover" else None
         indices = positions(total, min(count, total), choose, seed, classes)
         frames = tuple(_hashed(pool, indices, reporter))
         if len(frames) == len(indices):
-            return CalibrationSet(recipe.source, pool.split, choose, seed, frames, pool.labels, indices, pool)
+            return CalibrationSet(
+                recipe.source, pool.split, choose, seed, frames, pool.labels, indices, pool
+            )
         # The video has fewer frames than its container says. The source has counted them now, so
         # choose again.
 
@@ -394,12 +404,16 @@ def _require_choice(source: str, count: int, seed: int, choose: str) -> None:
     if seed < 0:
         raise InputError("calibration set: seed", got=seed, expected="0 or more")
     if choose not in CHOICES:
-        raise InputError("calibration set: way to choose frames", got=repr(choose), expected=", ".join(CHOICES))
+        raise InputError(
+            "calibration set: way to choose frames", got=repr(choose), expected=", ".join(CHOICES)
+        )
     if source.endswith(".toml"):
         raise InputError("calibration set: a recipe within a recipe", got=source, expected=HOW)
 
 
-def _hashed(pool: FrameSource, indices: Sequence[int], reporter: Reporter) -> Iterator[CalibrationFrame]:
+def _hashed(
+    pool: FrameSource, indices: Sequence[int], reporter: Reporter
+) -> Iterator[CalibrationFrame]:
     """Read frames and yield their names, hashes and sizes."""
     for picture in track(pool.read(indices), "read frames", reporter, len(indices)):
         height, width = picture.image.shape[:2]
@@ -422,13 +436,17 @@ def class_counts(pool: FrameSource, reporter: Reporter = SILENT) -> Counts:
     total = pool.count()
     classes = len(pool.labels)
     rows = np.zeros((total, classes), np.int64)
-    for place, picture in enumerate(track(pool.read(range(total)), "count classes", reporter, total)):
+    for place, picture in enumerate(
+        track(pool.read(range(total)), "count classes", reporter, total)
+    ):
         assert picture.mask is not None
         rows[place] = np.bincount(picture.mask.ravel(), minlength=256)[:classes]
     return rows
 
 
-def positions(total: int, count: int, choose: str, seed: int = 0, classes: Counts | None = None) -> tuple[int, ...]:
+def positions(
+    total: int, count: int, choose: str, seed: int = 0, classes: Counts | None = None
+) -> tuple[int, ...]:
     """Return the indices of the chosen frames, in rising order.
 
     Parameters

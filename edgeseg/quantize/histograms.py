@@ -313,7 +313,9 @@ class _Runner:
     Tensors that would fill the memory are divided into groups, each with a session of its own.
     """
 
-    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], image: Float | Image) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, tensors: Sequence[str], image: Float | Image
+    ) -> None:
         # The image input.
         constants = {tensor.name for tensor in model.graph.initializer}
         sources = [source for source in model.graph.input if source.name not in constants]
@@ -331,7 +333,9 @@ class _Runner:
         inner = [name for name in tensors if name != self._input]
         unknown = [name for name in inner if name not in order]
         if unknown:
-            raise GraphError("the graph has no such activation", got=", ".join(map(repr, unknown[:3])))
+            raise GraphError(
+                "the graph has no such activation", got=", ".join(map(repr, unknown[:3]))
+            )
         inner.sort(key=order.__getitem__)
 
         # One session per group.
@@ -432,10 +436,14 @@ def _session(model: onnx.ModelProto, outputs: Sequence[str]) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # only errors
-    options.enable_cpu_mem_arena = False  # an arena keeps a group's activations while the next group runs
+    options.enable_cpu_mem_arena = (
+        False  # an arena keeps a group's activations while the next group runs
+    )
     options.enable_mem_pattern = False
     try:
-        return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         raise _cannot_run(error) from error
 

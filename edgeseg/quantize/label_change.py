@@ -127,7 +127,11 @@ class LabelChange:
 
         worst = self.worst_class
         lowest = 1.0 if worst is None else float(self.iou[worst])
-        return self.agreement >= limits.agreement and self.mean_iou >= limits.mean_iou and lowest >= limits.class_iou
+        return (
+            self.agreement >= limits.agreement
+            and self.mean_iou >= limits.mean_iou
+            and lowest >= limits.class_iou
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for the passport; a score that does not exist is ``None``."""

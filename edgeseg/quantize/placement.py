@@ -56,7 +56,9 @@ class Placement:
     floats: dict[str, str] = field(default_factory=dict)
 
 
-def place(model: ModelProto, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None) -> Placement:
+def place(
+    model: ModelProto, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None
+) -> Placement:
     """Return the placement for a folded float graph (``fold``).
 
     Parameters
@@ -88,7 +90,9 @@ def place(model: ModelProto, keep_float: Collection[str] = (), *, reasons: dict[
     return place_graph(Graph(model), keep_float, reasons=reasons)
 
 
-def place_graph(graph: Graph, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None) -> Placement:
+def place_graph(
+    graph: Graph, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None
+) -> Placement:
     """Decide what runs in INT8 in a graph that is already indexed; see ``place``.
 
     Parameters
@@ -224,7 +228,9 @@ def _sums_before(graph: Graph, layers: list[NodeProto]) -> list[NodeProto]:
     return [node for node in graph.graph.node if node.name in found]
 
 
-def _propagate(graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats: dict[str, str]) -> Placement:
+def _propagate(
+    graph: Graph, layers: list[NodeProto], sums: list[NodeProto], floats: dict[str, str]
+) -> Placement:
     """Return the placement in which pairs propagate from layers and sums back through the moves."""
     # The tensors in front of layers and sums.
     convolved = {node.output[0] for node in layers if is_op(node, "Conv")}

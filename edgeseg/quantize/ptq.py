@@ -1,4 +1,4 @@
-"""Quantize a trained network without training: find ranges on a calibration set, then write Q/DQ pairs.
+"""Quantize a trained network without training: find ranges, then write Q/DQ pairs.
 
 ``plan_quantization`` does what depends only on the network and the calibration set, once. The plan
 is handed to whoever needs it: the build, the search for layers to keep in float, the sensitivity
@@ -32,7 +32,7 @@ DEFAULT_METHOD = "mse"
 
 @dataclass(frozen=True)
 class FoldedNetwork:
-    """Hold a float network in the form that quantization starts from, and what runs in INT8 at most.
+    """Hold a float network, folded for quantization, and what runs in INT8 at most.
 
     Attributes
     ----------
@@ -70,7 +70,8 @@ class QuantizationPlan:
     folded : the folded network with its full placement.
     ranges : the range of every tensor that can carry a Q/DQ pair.
     from_cache : True if the ranges come from the cache or from a file, not from frames run now.
-    exact : use powers of two as scales, which every runtime computes alike (``edgeseg.quantize.qdq``).
+    exact : use powers of two as scales, which every runtime computes alike
+        (``edgeseg.quantize.qdq``).
     """
 
     folded: FoldedNetwork
@@ -83,7 +84,9 @@ class QuantizationPlan:
         """Return the folded float network."""
         return self.folded.network
 
-    def placement(self, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None) -> Placement:
+    def placement(
+        self, keep_float: Collection[str] = (), *, reasons: dict[str, str] | None = None
+    ) -> Placement:
         """Return what runs in INT8 if some layers and sums stay in float.
 
         Parameters

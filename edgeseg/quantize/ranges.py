@@ -143,10 +143,14 @@ def require_method(method: str, percentile: float = PERCENTILE) -> None:
             hint=did_you_mean(method, METHODS),
         )
     if not 0 < percentile <= 100:
-        raise InputError("calibration: percentile", got=percentile, expected="more than 0, at most 100")
+        raise InputError(
+            "calibration: percentile", got=percentile, expected="more than 0, at most 100"
+        )
 
 
-def ranges(statistics: Statistics, method: str, *, percentile: float = PERCENTILE, bits: int = 8) -> Ranges:
+def ranges(
+    statistics: Statistics, method: str, *, percentile: float = PERCENTILE, bits: int = 8
+) -> Ranges:
     """Compute the range of every tensor, for symmetric quantization.
 
     A tensor that was zero on all frames gets ``DEAD_AMAX`` and a note.
@@ -397,7 +401,9 @@ def read_ranges(path: Path) -> Ranges:
     try:
         return Ranges.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise InputError("no such file of ranges", got=repr(str(path)), hint="Make one: `calibrate()`.") from None
+        raise InputError(
+            "no such file of ranges", got=repr(str(path)), hint="Make one: `calibrate()`."
+        ) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read", got=error.strerror) from error
     except ValidationError as error:
@@ -579,7 +585,9 @@ def _save(path: Path, key: str, statistics: Statistics) -> None:
     """Write statistics to a file of the cache."""
     arrays = {name: getattr(statistics, name) for name in _FIELDS}
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, key=np.array(key), frames=np.array(statistics.frames), **arrays)
+        np.savez_compressed(
+            temporary, key=np.array(key), frames=np.array(statistics.frames), **arrays
+        )
 
 
 def _load(path: Path, key: str, tensors: tuple[str, ...]) -> Statistics | None:

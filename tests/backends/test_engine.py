@@ -101,7 +101,9 @@ def test_a_closed_engine_refuses_calls(call: Callable[[Engine], object]) -> None
     engine = Brightness()
     call(engine)
     engine.close()
-    with pytest.raises(EngineError, match=r"^net: the engine is closed\. Open it again with `load_engine`\.$"):
+    with pytest.raises(
+        EngineError, match=r"^net: the engine is closed\. Open it again with `load_engine`\.$"
+    ):
         call(engine)
     assert engine.spec.input_size == SIZE  # the facts stay
 
@@ -127,7 +129,9 @@ def test_close_waits_for_a_call_of_another_thread() -> None:
     np.testing.assert_array_equal(labels[0], FRAME[:, :, 0])
 
 
-def test_close_does_not_wait_for_ever_and_frees_nothing_under_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_does_not_wait_for_ever_and_frees_nothing_under_a_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(engine_module, "CLOSE_TIMEOUT_S", 0.01)
     begun = threading.Event()
     go_on = threading.Event()

@@ -1,4 +1,6 @@
-"""A build proves its engine: right ones pass, wrong kernels are found and repaired, what cannot be is refused."""
+"""A build proves its engine: right ones pass, wrong kernels are found and repaired, what cannot be
+is refused.
+"""
 
 import json
 from dataclasses import replace
@@ -15,7 +17,15 @@ from edgeseg.backends import proof
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
 from edgeseg.backends.openvino import session
-from edgeseg.backends.proof import MOST_FRAMES, PROOF_FRAMES, Reference, Verdict, frames_needed, judge, reference
+from edgeseg.backends.proof import (
+    MOST_FRAMES,
+    PROOF_FRAMES,
+    Reference,
+    Verdict,
+    frames_needed,
+    judge,
+    reference,
+)
 from edgeseg.build import engine_from_onnx
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.options import Quantization
@@ -41,14 +51,16 @@ def quantized(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "small.int8.onnx"
 
 
-# -- what passes -------------------------------------------------------------------------------------------------------
+# -- what passes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_float_engines_are_proven(small_onnx: Path, tmp_path: Path, precision: str) -> None:
     if precision not in ("fp32", session.best_precision()):
         pytest.skip("this processor has no BF16")
-    passport = Passport.read(build_engine(small_onnx, precision=precision, out=tmp_path / "e.engine"))
+    passport = Passport.read(
+        build_engine(small_onnx, precision=precision, out=tmp_path / "e.engine")
+    )
     assert passport.proof["frames"] >= PROOF_FRAMES
     assert passport.proof["against"].startswith("ONNX Runtime")
     assert passport.proof["wrong_pixels"] <= proof.WRONG_PIXELS[precision]
@@ -56,10 +68,14 @@ def test_float_engines_are_proven(small_onnx: Path, tmp_path: Path, precision: s
         assert passport.proof["agreement"] >= 0.999
 
 
-def test_a_quantized_file_is_proven_without_a_calibration_set(quantized: Path, tmp_path: Path) -> None:
+def test_a_quantized_file_is_proven_without_a_calibration_set(
+    quantized: Path, tmp_path: Path
+) -> None:
     passport = Passport.read(build_engine(quantized, out=tmp_path / "e.engine"))
     assert passport.proof["agreement"] >= passport.proof["least_agreement"] == 0.999
-    assert passport.openvino.activations == ("signed" if session.signed_int8_is_exact() else "unsigned")
+    assert passport.openvino.activations == (
+        "signed" if session.signed_int8_is_exact() else "unsigned"
+    )
 
 
 def test_bf16_beside_int8_only_where_labels_stay(quantized: Path, tmp_path: Path) -> None:
@@ -76,7 +92,7 @@ def test_small_nets_are_proven_on_more_frames() -> None:
     assert frames_needed((48, 64)) == MOST_FRAMES
 
 
-# -- how labels are judged ---------------------------------------------------------------------------------------------
+# -- how labels are judged -------------------------------------------------------------------------
 
 
 def known(scores: np.ndarray) -> Reference:
@@ -123,7 +139,7 @@ def test_few_labels_prove_little() -> None:
     assert Verdict(True, 0.9997, pixels=200_000).is_surely(0.999)
 
 
-# -- wrong kernels, real ones ------------------------------------------------------------------------------------------
+# -- wrong kernels, real ones ----------------------------------------------------------------------
 
 SUPPORT = Path(reporting.__file__).parent
 REPAIR = """
@@ -142,13 +158,17 @@ engine = edgeseg.load_engine(path)
 frames = numpy.load(sys.argv[4])
 labels = numpy.stack([engine(frame) for frame in frames])
 passport = engine.passport
-print(json.dumps({"heard": heard, "form": passport.openvino.model_dump(mode="json"), "proof": passport.proof, "labels": labels.tolist()}))
+form = passport.openvino.model_dump(mode="json")
+told = {"heard": heard, "form": form, "proof": passport.proof, "labels": labels.tolist()}
+print(json.dumps(told))
 """
 
 
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Q/DQ file of a net whose INT8 OpenVINO computes wrongly without AMX: a ReLU behind a concat."""
+    """The Q/DQ file of a net whose INT8 OpenVINO computes wrongly without AMX: a ReLU behind a
+    concat.
+    """
     pytest.importorskip("torch")
     from int8_patterns import DRIVE, OVERRIDES, H, W, export
 
@@ -172,13 +192,19 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("how", ["right", "wrong"])
-def test_the_wrong_layer_is_found_named_and_computed_in_float(joined: Path, tmp_path: Path, how: str) -> None:
+def test_the_wrong_layer_is_found_named_and_computed_in_float(
+    joined: Path, tmp_path: Path, how: str
+) -> None:
     frames = joined.with_name("frames.npy")
-    told = json.loads(run_on(WITHOUT_AMX, REPAIR, joined, tmp_path / "n.engine", how, frames, SUPPORT))
+    told = json.loads(
+        run_on(WITHOUT_AMX, REPAIR, joined, tmp_path / "n.engine", how, frames, SUPPORT)
+    )
     network = load_network(joined)
     given = reference(network, list(np.load(frames)))
     assert given is not None
-    same = np.mean([np.mean(np.array(a) == b) for a, b in zip(told["labels"], given.labels, strict=False)])
+    same = np.mean(
+        [np.mean(np.array(a) == b) for a, b in zip(told["labels"], given.labels, strict=False)]
+    )
     assert same >= 0.999
     assert told["proof"]["agreement"] >= 0.999
     if how == "right":
@@ -192,7 +218,7 @@ def test_the_wrong_layer_is_found_named_and_computed_in_float(joined: Path, tmp_
         assert word in line
 
 
-# -- what cannot be repaired -------------------------------------------------------------------------------------------
+# -- what cannot be repaired -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -204,27 +230,37 @@ def another_file(monkeypatch: pytest.MonkeyPatch) -> None:
         if found is None:
             return None
         flip = tuple(np.ascontiguousarray(one[::-1]) for one in found.labels)
-        return replace(found, labels=flip, scores=tuple(np.ascontiguousarray(s[:, ::-1]) for s in found.scores))
+        return replace(
+            found, labels=flip, scores=tuple(np.ascontiguousarray(s[:, ::-1]) for s in found.scores)
+        )
 
     monkeypatch.setattr(engine_from_onnx, "reference", upside_down)
 
 
 @pytest.mark.usefixtures("another_file")
 @pytest.mark.parametrize("kind", ["int8", "fp32"])
-def test_an_engine_of_another_net_is_refused(small_onnx: Path, quantized: Path, tmp_path: Path, kind: str) -> None:
+def test_an_engine_of_another_net_is_refused(
+    small_onnx: Path, quantized: Path, tmp_path: Path, kind: str
+) -> None:
     source, precision = (quantized, "auto") if kind == "int8" else (small_onnx, "fp32")
-    with pytest.raises(CheckFailedError, match=f"the {kind} engine does not label as the ONNX file does") as error:
+    with pytest.raises(
+        CheckFailedError, match=f"the {kind} engine does not label as the ONNX file does"
+    ) as error:
         build_engine(source, precision=precision, out=tmp_path / "e.engine")
     for word in ("OpenVINO 20", "ONNX Runtime", "% of the labels equal"):
         assert word in str(error.value)
     assert not list(tmp_path.iterdir())
-    build_engine(source, precision=precision, out=tmp_path / "e.engine", plan=PlanOptions(prove=False))
+    build_engine(
+        source, precision=precision, out=tmp_path / "e.engine", plan=PlanOptions(prove=False)
+    )
     assert Passport.read(tmp_path / "e.engine").proof == {}
     load_engine(tmp_path / "e.engine")
 
 
 def test_no_proof_on_the_command_line(small_onnx: Path, tmp_path: Path) -> None:
-    done = edgeseg("build-engine", small_onnx, "--precision", "fp32", "--no-proof", "-o", tmp_path / "e.engine")
+    done = edgeseg(
+        "build-engine", small_onnx, "--precision", "fp32", "--no-proof", "-o", tmp_path / "e.engine"
+    )
     assert done.returncode == 0, done.stderr
     assert Passport.read(tmp_path / "e.engine").proof == {}
 

@@ -27,7 +27,11 @@ def test_the_targets_have_their_names() -> None:
     ],
 )
 def test_auto_is_tensorrt_where_it_can_run(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, installed: list[str], chosen: str | None, wanted: str
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: bool,
+    installed: list[str],
+    chosen: str | None,
+    wanted: str,
 ) -> None:
     monkeypatch.setattr(registry, "has_gpu", lambda: gpu)
     monkeypatch.setattr(registry, "is_installed", lambda name: name in installed)

@@ -14,7 +14,13 @@ from edgeseg.build import engine_cache
 from edgeseg.build.engine_cache import resolve_engine
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.options import Quantization
-from edgeseg.errors import CheckFailedError, EngineError, GraphError, MissingDependencyError, OutputError
+from edgeseg.errors import (
+    CheckFailedError,
+    EngineError,
+    GraphError,
+    MissingDependencyError,
+    OutputError,
+)
 
 SET = "synthetic://?length=4&size=96x64&seed=6"
 FRAME = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
@@ -27,12 +33,16 @@ def quantized(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     options = Quantization(least_agreement=0, save_onnx=file)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESEG_CACHE", str(folder / "own"))
-        build_engine(small_onnx, precision="int8", calib=SET, out=folder / "e.engine", quantization=options)
+        build_engine(
+            small_onnx, precision="int8", calib=SET, out=folder / "e.engine", quantization=options
+        )
     return file
 
 
 @pytest.fixture
-def shipped(small_onnx: Path, quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shipped(
+    small_onnx: Path, quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A zoo of one small net, and an empty cache."""
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(engine_cache, "zoo", lambda: {"small": small_onnx})
@@ -63,7 +73,11 @@ def test_a_failed_int8_build_opens_float_and_is_remembered(
     with resolve_engine("small", reporter=first) as engine:
         assert engine.passport.precision in ("fp32", "bf16")
         assert engine(FRAME).shape == FRAME.shape[:2]
-    assert [line for line in first.lines if line.startswith("warning: small.int8.onnx: cannot be built in int8 here")]
+    assert [
+        line
+        for line in first.lines
+        if line.startswith("warning: small.int8.onnx: cannot be built in int8 here")
+    ]
     assert tried.count("int8") == 1
 
     # The next start does not try again, and says why.
@@ -80,14 +94,18 @@ def test_a_failed_int8_build_opens_float_and_is_remembered(
 
 def test_a_full_disk_is_no_failure_of_int8(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    monkeypatch.setattr(engine_cache, "build_engine", failing(OutputError("the disk is full"), tried))
+    monkeypatch.setattr(
+        engine_cache, "build_engine", failing(OutputError("the disk is full"), tried)
+    )
     for _ in range(2):
         with pytest.raises(OutputError, match="the disk is full"):
             resolve_engine("small")
     assert tried.count("int8") == 2
 
 
-def test_an_engine_whose_plugin_is_gone_is_built_again(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_whose_plugin_is_gone_is_built_again(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resolve_engine("small", precision="fp32").close()
     opened: list[Path] = []
 
@@ -106,7 +124,9 @@ def test_an_engine_whose_plugin_is_gone_is_built_again(shipped: Path, monkeypatc
     assert [(done, total) for _, done, total in tasks] == [(0, None), (1, 1)]
 
 
-def test_the_slower_of_two_engines_is_closed(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slower_of_two_engines_is_closed(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[Engine] = []
 
     def load_engine(path: Path) -> Engine:

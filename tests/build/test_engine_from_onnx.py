@@ -339,10 +339,14 @@ def test_build_errors_are_one_line(tmp_path: Path, small_onnx: Path, fault: str,
             "target": {"target": "tpu"},
         }
         options = cases[fault]
+
+    def build(**options: Any) -> Path:
+        wrong = Overrides(labels="voc-21") if fault == "labels" else None
+        return build_engine(load_network(path, wrong) if wrong else path, **options)
+
     before = sorted(tmp_path.iterdir())
     with pytest.raises((GraphError, InputError), match=says) as caught:
-        wrong = Overrides(labels="voc-21") if fault == "labels" else None
-        build_engine(load_network(path, wrong) if wrong else path, **options)
+        build(**options)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
 

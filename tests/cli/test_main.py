@@ -56,7 +56,9 @@ def test_build_evaluate_segment(small_onnx: Path, tmp_path: Path) -> None:
     assert (tmp_path / "n.engine.json").exists()
 
     scores = tmp_path / "s.json"
-    scored = edgeseg_process("evaluate", engine, "synthetic://?length=4&size=96x64", "--json", scores)
+    scored = edgeseg_process(
+        "evaluate", engine, "synthetic://?length=4&size=96x64", "--json", scores
+    )
     assert scored.returncode == 0, scored.stderr
     result = json.loads(scores.read_text())
     assert result["frames"] == 4
@@ -65,7 +67,9 @@ def test_build_evaluate_segment(small_onnx: Path, tmp_path: Path) -> None:
 
     video, masks, facts = tmp_path / "o.mp4", tmp_path / "masks", tmp_path / "f.json"
     source = "synthetic://?length=7&size=96x64&fps=12"
-    done = edgeseg_process("segment", engine, source, "-o", video, "--masks", masks, "--json", facts)
+    done = edgeseg_process(
+        "segment", engine, source, "-o", video, "--masks", masks, "--json", facts
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(facts.read_text())
     assert summary["frames_in"] == summary["frames_out"] == 7
@@ -73,7 +77,10 @@ def test_build_evaluate_segment(small_onnx: Path, tmp_path: Path) -> None:
     capture = cv2.VideoCapture(str(video))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 7
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12, abs=0.01)
-    assert (capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH)) == (64, 96)
+    assert (capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH)) == (
+        64,
+        96,
+    )
     assert len(list(masks.glob("*.png"))) == 7
 
 
@@ -134,7 +141,10 @@ def test_picture_in_picture_out(small_onnx: Path, tmp_path: Path) -> None:
         (["build-engine", "NET", "--target", "tensort"], "Did you mean 'tensorrt'?"),
         (["compare", "NET", "--data", "camvdi:/x"], "Did you mean 'camvid'?"),
         (["calibrate", "NET", "--calib", "camvdi:/x"], "Did you mean 'camvid'?"),
-        (["segment", "NET", "p.png", "-o", "o.png", "--labels", "voc-12"], "Did you mean 'voc-21'?"),
+        (
+            ["segment", "NET", "p.png", "-o", "o.png", "--labels", "voc-12"],
+            "Did you mean 'voc-21'?",
+        ),
         (["calibrate", "enet-canvid", "--calib", "synthetic://"], "Did you mean 'enet-camvid'?"),
     ],
     ids=lambda value: "-".join(value)[:60] if isinstance(value, list) else "",
@@ -160,7 +170,9 @@ def test_errors(small_onnx: Path, tmp_path: Path, arguments: list[str], says: st
 
 def _broken_video(path: Path) -> None:
     """Write the first half of an AVI: its header promises more frames than there are."""
-    writer = cv2.VideoWriter(str(path.with_suffix(".avi")), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    writer = cv2.VideoWriter(
+        str(path.with_suffix(".avi")), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64)
+    )
     for i in range(30):
         writer.write(np.random.default_rng(i).integers(0, 256, (64, 96, 3), np.uint8))
     writer.release()
@@ -170,9 +182,18 @@ def _broken_video(path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_recordings_are_kept(small_onnx: Path, tmp_path: Path, how: signal.Signals) -> None:
+def test_interrupted_recordings_are_kept(
+    small_onnx: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     out = tmp_path / "o.mp4"
-    command = [sys.executable, "-m", "edgeseg", "segment", str(small_onnx), "synthetic://?length=100000&size=96x64"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgeseg",
+        "segment",
+        str(small_onnx),
+        "synthetic://?length=100000&size=96x64",
+    ]
     # Tests that run in the background may ignore SIGINT, and so would their child processes.
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -211,7 +232,11 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("raised", "code", "says"),
-    [(KeyboardInterrupt(), 130, "interrupted"), (typer.Abort(), 1, "aborted"), (typer.Exit(3), 3, "")],
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (typer.Abort(), 1, "aborted"),
+        (typer.Exit(3), 3, ""),
+    ],
     ids=["ctrl-c", "abort", "exit"],
 )
 def test_exit_codes(

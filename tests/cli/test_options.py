@@ -68,7 +68,9 @@ def test_options_become_overrides() -> None:
     assert (overrides.labels, overrides.head) == ("voc-21", "out")
 
 
-@pytest.mark.parametrize("text", ["", "480", "0x4", "-1x4", "4x", "4x4x4", f"4x{MAX_SIDE + 1}", "²x5"])
+@pytest.mark.parametrize(
+    "text", ["", "480", "0x4", "-1x4", "4x", "4x4x4", f"4x{MAX_SIDE + 1}", "²x5"]
+)
 def test_what_is_not_a_size(text: str) -> None:
     with pytest.raises(InputError, match=r"--sizes: not a size: got .*HEIGHTxWIDTH"):
         parse_size(text, "--sizes")

@@ -39,7 +39,10 @@ def test_parameters_become_options(message: str, printed: str) -> None:
         ("`precision=fp32`", "--precision fp32"),
         ("`precision`", "--precision"),
         ("`workspace_mib`", "--workspace"),
-        ("`least_agreement`, `least_mean_iou`, `least_class_iou`", "--min-agreement, --min-iou, --min-class-iou"),
+        (
+            "`least_agreement`, `least_mean_iou`, `least_class_iou`",
+            "--min-agreement, --min-iou, --min-class-iou",
+        ),
         ("`json` `json=FILE`", "--json --json FILE"),
         ("`archs=87`", "--arch 87"),
         ("`arguments=weights=None`", "--arg weights=None"),
@@ -51,7 +54,9 @@ def test_options_of_another_name(message: str, printed: str) -> None:
     assert as_options(message) == printed
 
 
-@pytest.mark.parametrize("switch", ["scores", "kernels", "version_compatible", "show", "half", "check"])
+@pytest.mark.parametrize(
+    "switch", ["scores", "kernels", "version_compatible", "show", "half", "check"]
+)
 def test_a_switch_has_no_value(switch: str) -> None:
     option = "--" + switch.replace("_", "-")
     assert as_options(f"`{switch}` `{switch}=True`") == f"{option} {option}"
@@ -82,9 +87,15 @@ def test_values_stay_as_they_are(message: str, printed: str) -> None:
         ("`compare(..., json=FILE)`", "edgeseg compare ... --json FILE"),
         ("`segment(ENGINE, SOURCE, out=VIDEO)`", "edgeseg segment ENGINE SOURCE -o VIDEO"),
         ("`segment(show=True)` needs a desktop", "edgeseg segment --show needs a desktop"),
-        ("`build_engine(x.onnx, precision=int8, calib=SET)`", "edgeseg build-engine x.onnx --int8 --calib SET"),
+        (
+            "`build_engine(x.onnx, precision=int8, calib=SET)`",
+            "edgeseg build-engine x.onnx --int8 --calib SET",
+        ),
         ("`build_engine(x (1).onnx, scores=True)`", "edgeseg build-engine x (1).onnx --scores"),
-        ("`build_engine(a=b.onnx, unpool=native)`", "edgeseg build-engine a=b.onnx --unpool native"),
+        (
+            "`build_engine(a=b.onnx, unpool=native)`",
+            "edgeseg build-engine a=b.onnx --unpool native",
+        ),
         (
             "`build_plugin(out=/x/lib.so, tensorrt_include=DIR)`",
             "edgeseg build-plugin -o /x/lib.so --tensorrt-include DIR",
@@ -138,8 +149,17 @@ def texts() -> Iterator[tuple[str, str]]:
             place = f"{path.relative_to(LIBRARY)}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.JoinedStr):
                 skipped |= {id(part) for part in node.values}
-                yield place, "".join(str(p.value) if isinstance(p, ast.Constant) else "X" for p in node.values)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+                yield (
+                    place,
+                    "".join(
+                        str(p.value) if isinstance(p, ast.Constant) else "X" for p in node.values
+                    ),
+                )
+            elif (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in skipped
+            ):
                 yield place, node.value
 
 

@@ -64,7 +64,9 @@ def _exit_code() -> int:
 
 @contextlib.contextmanager
 def _as_program(arguments: Sequence[str], out: io.StringIO, err: io.StringIO) -> Iterator[None]:
-    """Give the body the arguments, streams, warnings and signals of a new process, and put ours back."""
+    """Give the body the arguments, streams, warnings and signals of a new process, and put ours
+    back.
+    """
     from edgeseg.cli.console import print_to_stderr
 
     argv = sys.argv

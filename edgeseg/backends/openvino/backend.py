@@ -69,7 +69,8 @@ class OpenVinoBackend(Backend):
         config = session.settings(precision)
         if session.INT8_KERNELS in config:
             reporter.info(
-                "INT8 is not exact on this processor (no VNNI), so the quantized net is computed in float: the labels "
+                "INT8 is not exact on this processor (no VNNI), so the quantized net is computed "
+                "in float: the labels "
                 "of other targets, no faster than `precision=fp32`"
             )
 
@@ -79,7 +80,9 @@ class OpenVinoBackend(Backend):
         # The same form once more, with logits as its output.
         scores = None
         if network.form != "labels":
-            scores = forms.compile_form(forms.named(network), chosen.form, precision, scores=True).blob()
+            scores = forms.compile_form(
+                forms.named(network), chosen.form, precision, scores=True
+            ).blob()
 
         proof: dict[str, Any] = {}
         if chosen.verdict is not None and known is not None:
@@ -120,7 +123,10 @@ class OpenVinoBackend(Backend):
         version = session.library_version()
         if passport.library_version != version:
             raise EngineError(
-                f"{path}: was built with another OpenVINO", got=passport.library_version, expected=version, hint=rebuild
+                f"{path}: was built with another OpenVINO",
+                got=passport.library_version,
+                expected=version,
+                hint=rebuild,
             )
 
         name, features = session.device()
@@ -134,7 +140,8 @@ class OpenVinoBackend(Backend):
 
         if missing:
             raise EngineError(
-                f"{path}: was built for {passport.device}, and this processor lacks {', '.join(missing)}",
+                f"{path}: was built for {passport.device}, and this processor lacks "
+                f"{', '.join(missing)}",
                 got=name,
                 hint=rebuild,
             )
@@ -165,5 +172,6 @@ def prepare_to_open(passport: Passport) -> None:
         raise EngineError(
             f"{passport.name}: was built with edgeseg's CPU extension, which is not here",
             got=str(error.got or error),
-            hint="Install a C++ compiler; or build it again: `build_engine(NAME.onnx, unpool=native)`.",
+            hint="Install a C++ compiler; or build it again: `build_engine(NAME.onnx, "
+            "unpool=native)`.",
         ) from error

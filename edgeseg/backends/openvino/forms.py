@@ -122,7 +122,9 @@ def default_form(precision: str) -> Form:
     return Form(activations=activations, floats=session.best_precision())
 
 
-def compile_form(network: Network, form: Form, precision: str, *, scores: bool = False) -> "session.Compiled":
+def compile_form(
+    network: Network, form: Form, precision: str, *, scores: bool = False
+) -> "session.Compiled":
     """Compile one form.
 
     Parameters
@@ -141,7 +143,11 @@ def compile_form(network: Network, form: Form, precision: str, *, scores: bool =
 
 
 def choose(
-    network: Network, precision: str, unpool: str = AUTO, known: Reference | None = None, reporter: Reporter = SILENT
+    network: Network,
+    precision: str,
+    unpool: str = AUTO,
+    known: Reference | None = None,
+    reporter: Reporter = SILENT,
 ) -> Chosen:
     """Compile a network in the fastest form that labels as its ONNX file does.
 
@@ -164,7 +170,9 @@ def choose(
     return _choose_int8(network, precision, unpool, known, reporter)
 
 
-def _choose_int8(network: Network, precision: str, unpool: str, known: Reference | None, reporter: Reporter) -> Chosen:
+def _choose_int8(
+    network: Network, precision: str, unpool: str, known: Reference | None, reporter: Reporter
+) -> Chosen:
     """Compile a Q/DQ network with its float parts in BF16, else in FP32, else repaired."""
     network = named(network)
     first = default_form(precision)
@@ -193,23 +201,33 @@ def _choose_int8(network: Network, precision: str, unpool: str, known: Reference
 
 
 def _repaired(
-    network: Network, precision: str, unpool: str, known: Reference, wrong: Chosen, reporter: Reporter
+    network: Network,
+    precision: str,
+    unpool: str,
+    known: Reference,
+    wrong: Chosen,
+    reporter: Reporter,
 ) -> Chosen:
     """Find a form that labels correctly: with other activations, or with some layers in float."""
     least = least_agreement(network)
     assert wrong.verdict is not None
     runtimes = f"OpenVINO {session.library_version()}, {known.runtime}"
     reporter.info(
-        f"the engine gives {100 * wrong.verdict.agreement:.2f} % of the file's labels: looking for the wrong layers"
+        f"the engine gives {100 * wrong.verdict.agreement:.2f} % of the file's labels: looking for "
+        "the wrong layers"
     )
 
     # Compute the wrong layers in float, with either kind of activations.
-    other = replace(wrong.form, activations=UNSIGNED if wrong.form.activations == SIGNED else SIGNED)
+    other = replace(
+        wrong.form, activations=UNSIGNED if wrong.form.activations == SIGNED else SIGNED
+    )
     for form in (wrong.form, other):
         layers = wrong_layers(network, form, precision, known, least)
         if layers is None:
             continue
-        chosen = _fastest(network, replace(form, argmax=SEARCH, rounded=layers), precision, unpool, reporter)
+        chosen = _fastest(
+            network, replace(form, argmax=SEARCH, rounded=layers), precision, unpool, reporter
+        )
         verdict = judge(known, chosen.compiled, INT8, least)
         if verdict.passed:
             if layers:
@@ -222,20 +240,28 @@ def _repaired(
     # Accept small differences that no layer explains.
     if wrong.verdict.agreement >= SPREAD_AGREEMENT and known.lost_class(wrong.compiled) is None:
         reporter.info(
-            f"warning: {100 * (1 - wrong.verdict.agreement):.2f} % of the labels are not the file's, by rounding in "
+            f"warning: {100 * (1 - wrong.verdict.agreement):.2f} % of the labels are not the "
+            "file's, by rounding in "
             f"many layers; no class is lost ({runtimes})"
         )
         return wrong
     raise failed(network.name, precision, wrong.verdict, runtimes.split(", "))
 
 
-def _proven(network: Network, precision: str, chosen: Chosen, known: Reference | None, reporter: Reporter) -> Chosen:
+def _proven(
+    network: Network, precision: str, chosen: Chosen, known: Reference | None, reporter: Reporter
+) -> Chosen:
     """Add the verdict to a float engine; raise ``CheckFailedError`` if it labels wrongly."""
     if known is None:
         return chosen
     verdict = judge(known, chosen.compiled, precision)
     if not verdict.passed:
-        raise failed(network.name, precision, verdict, [f"OpenVINO {session.library_version()}", known.runtime])
+        raise failed(
+            network.name,
+            precision,
+            verdict,
+            [f"OpenVINO {session.library_version()}", known.runtime],
+        )
     return replace(chosen, verdict=verdict)
 
 
@@ -306,7 +332,7 @@ def named(network: Network) -> Network:
     return replace(network, model=model)
 
 
-# -- The fastest of several forms --------------------------------------------------------------------
+# -- The fastest of several forms ------------------------------------------------------------------
 
 
 def _fastest(

@@ -1,4 +1,6 @@
-"""Small graphs that show whether OpenVINO computes INT8 on this processor as the ONNX standard says."""
+"""Small graphs that show whether OpenVINO computes INT8 on this processor as the ONNX standard
+says.
+"""
 
 import numpy as np
 import onnx
@@ -13,8 +15,10 @@ _SCALE = np.float32(2.0**-5)
 def concat_graph() -> onnx.ModelProto:
     """Return the smallest graph known on which signed INT8 goes wrong without AMX.
 
-    Two INT8 convolutions of one input, a concat, a ReLU, then INT8 again: OpenVINO moves the second quantization up
-    through the concat and loses its scale there, so that values come out as whole numbers. The input is ``x``
+    Two INT8 convolutions of one input, a concat, a ReLU, then INT8 again: OpenVINO moves the second
+    quantization up
+    through the concat and loses its scale there, so that values come out as whole numbers. The
+    input is ``x``
     (1, 16, 8, 8) float32, the output ``y`` (1, 32, 8, 8) float32. All weights are identities.
     """
     identity = np.eye(CHANNELS, dtype=np.int8)[:, :, None, None]
@@ -51,7 +55,9 @@ def concat_graph() -> onnx.ModelProto:
 
 
 def concat_input() -> Float:
-    """Return an input of ``concat_graph``: (1, 16, 8, 8) float32 whole multiples of its scale, of both signs."""
+    """Return an input of ``concat_graph``: (1, 16, 8, 8) float32 whole multiples of its scale, of
+    both signs.
+    """
     steps = np.arange(CHANNELS * SIDE * SIDE, dtype=np.float32) % 201 - 100
     x: Float = (steps * _SCALE).reshape(1, CHANNELS, SIDE, SIDE)
     return x

@@ -115,7 +115,9 @@ def int8_is_exact() -> bool:
     model = _largest_products_graph(channels, side, largest)
     plugin = core()
     try:
-        compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", dict(_PROBE_CONFIG))
+        compiled = plugin.compile_model(
+            plugin.read_model(model.SerializeToString()), "CPU", dict(_PROBE_CONFIG)
+        )
         found = compiled([np.full((1, channels, side, side), largest, np.float32)])[0]
     except RuntimeError:
         return False
@@ -139,7 +141,9 @@ def _largest_products_graph(channels: int, side: int, largest: int) -> onnx.Mode
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, side, side])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, channels, side - 2, side - 2])
-    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    tensors = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    ]
     graph = helper.make_graph(nodes, "probe", [x], [y], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
@@ -198,7 +202,9 @@ class Compiled:
     def _open(self, model: onnx.ModelProto, config: dict[str, str]) -> None:
         """Compile ``model`` and run it on one black frame."""
         plugin = core()
-        self._compiled = plugin.compile_model(plugin.read_model(model.SerializeToString()), "CPU", config)
+        self._compiled = plugin.compile_model(
+            plugin.read_model(model.SerializeToString()), "CPU", config
+        )
         self._request = self._compiled.create_infer_request()
         # Some graphs compile but cannot run, for example with a scatter out of its plane.
         self(np.zeros(self.frame_shape, np.uint8))
@@ -239,7 +245,9 @@ class Compiled:
             totals[node.node_name] = node.real_time.total_seconds() * 1e3 * self._calls
 
         calls = max(self._calls - self._seen, 1)
-        spent = {name: (total - self._totals.get(name, 0.0)) / calls for name, total in totals.items()}
+        spent = {
+            name: (total - self._totals.get(name, 0.0)) / calls for name, total in totals.items()
+        }
 
         self._seen = self._calls
         self._totals = totals
@@ -292,4 +300,6 @@ def _explained(name: str, error: RuntimeError) -> GraphError:
     )
     lines = [line.strip() for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith(noise)]
-    return GraphError(f"{name}: OpenVINO cannot compile it", got=" ".join(telling)[:300] or "no reason given")
+    return GraphError(
+        f"{name}: OpenVINO cannot compile it", got=" ".join(telling)[:300] or "no reason given"
+    )

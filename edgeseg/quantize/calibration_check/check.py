@@ -273,7 +273,9 @@ def _overlap(
     return tuple(identical[:_LISTED_PAIRS]), tuple(alike[:_LISTED_PAIRS])
 
 
-def _settling(stages: dict[int, Statistics], score: Callable[[int, Statistics], float] | None) -> Settling:
+def _settling(
+    stages: dict[int, Statistics], score: Callable[[int, Statistics], float] | None
+) -> Settling:
     """Return how the ranges and the score change with the number of frames."""
     counts = tuple(stages)
     final = stages[counts[-1]]

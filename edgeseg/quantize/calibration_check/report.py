@@ -224,14 +224,18 @@ def judge_repeats(repeated: int, total: int) -> Verdict:
     >>> judge_repeats(2, 100).found
     '2 of 100 frames look like an earlier one (2 %)'
     """
-    found = f"{repeated} of {total} frames look like an earlier one ({100 * repeated / total:.0f} %)"
+    found = (
+        f"{repeated} of {total} frames look like an earlier one ({100 * repeated / total:.0f} %)"
+    )
     if not many_repeats(repeated, total):
         return Verdict("near-duplicates", "good", found)
     advice = "Spread the frames over more of the drive, or over several drives."
     return Verdict("near-duplicates", "warning", found, advice)
 
 
-def judge_overlap(identical: tuple[Pair, ...], alike: tuple[Pair, ...], validation: Dataset | None) -> Verdict:
+def judge_overlap(
+    identical: tuple[Pair, ...], alike: tuple[Pair, ...], validation: Dataset | None
+) -> Verdict:
     """Judge whether the set holds frames that are scored.
 
     Parameters

@@ -22,7 +22,9 @@ def network(*, gives_labels: bool = False) -> Network:
     nodes = [node("Conv", "image weight", "logits")]
     if gives_labels:
         nodes.append(node("ArgMax", "logits", "out", axis=1, keepdims=0))
-    model = make(nodes, {"image": [1, 3, *SIZE]}, "out" if gives_labels else "logits", weight=weight)
+    model = make(
+        nodes, {"image": [1, 3, *SIZE]}, "out" if gives_labels else "logits", weight=weight
+    )
     spec = ModelSpec(architecture="test", input_size=SIZE, labels=generic_space(CLASSES))
     output, form = ("out", "labels") if gives_labels else ("logits", "nchw")
     return Network("net", model, spec, "", (), "image", output, form, False)
@@ -31,12 +33,26 @@ def network(*, gives_labels: bool = False) -> Network:
 def opened(given: Network) -> OpenVinoEngine:
     form = forms.default_form("fp32")
     labels = forms.compile_form(given, form, "fp32").blob()
-    scores = None if given.form == "labels" else forms.compile_form(given, form, "fp32", scores=True).blob()
+    scores = (
+        None
+        if given.form == "labels"
+        else forms.compile_form(given, form, "fp32", scores=True).blob()
+    )
     passport = Passport(
-        name=given.name, target="cpu", precision="fp32", spec=given.spec, onnx_sha256="", engine_sha256="",
-        edgeseg="0", library="openvino", library_version="0", device="here",
-        facts=OpenVinoFacts(config=session.settings("fp32")), build_seconds=0, built_at="",
-    )  # fmt: skip
+        name=given.name,
+        target="cpu",
+        precision="fp32",
+        spec=given.spec,
+        onnx_sha256="",
+        engine_sha256="",
+        edgeseg="0",
+        library="openvino",
+        library_version="0",
+        device="here",
+        facts=OpenVinoFacts(config=session.settings("fp32")),
+        build_seconds=0,
+        built_at="",
+    )
     return OpenVinoEngine(passport, pack(labels, scores))
 
 
@@ -75,19 +91,29 @@ def test_a_closed_engine_holds_nothing_and_refuses_calls(used: bool) -> None:
 
 
 def test_the_file_keeps_both_blobs() -> None:
-    for labels, scores in ((b"labels", b"labels and scores"), (b"longer than", b"short"), (b"x", None)):
+    for labels, scores in (
+        (b"labels", b"labels and scores"),
+        (b"longer than", b"short"),
+        (b"x", None),
+    ):
         found, found_scores = unpack(pack(labels, scores), "net")
         assert found == labels
         assert (None if found_scores is None else found_scores()) == scores
 
 
-@pytest.mark.parametrize("data", [b"", b"edgeseg cpu engine 1\n", b"something else, and long enough for a head"])
+@pytest.mark.parametrize(
+    "data", [b"", b"edgeseg cpu engine 1\n", b"something else, and long enough for a head"]
+)
 def test_what_is_no_engine_file_is_refused(data: bytes) -> None:
-    with pytest.raises(EngineError, match=r"net: not an edgeseg engine for the cpu target\. Build it"):
+    with pytest.raises(
+        EngineError, match=r"net: not an edgeseg engine for the cpu target\. Build it"
+    ):
         unpack(data, "net")
 
 
 def test_a_blob_that_openvino_does_not_open_is_told() -> None:
     passport = opened(network()).passport
-    with pytest.raises(EngineError, match=r"net: OpenVINO cannot open the engine: got .*Build it again"):
+    with pytest.raises(
+        EngineError, match=r"net: OpenVINO cannot open the engine: got .*Build it again"
+    ):
         OpenVinoEngine(passport, pack(b"no blob", None))

@@ -1,4 +1,6 @@
-"""The OpenVINO extension: what it computes, against the reference; when it is built, used, and done without."""
+"""The OpenVINO extension: what it computes, against the reference; when it is built, used, and done
+without.
+"""
 
 import os
 import re
@@ -24,7 +26,13 @@ from edgeseg.build.options import Quantization
 from edgeseg.errors import EngineError, GraphError, InputError, MissingDependencyError
 from edgeseg.graph.network import load_network
 from edgeseg.graph.passes.unpool.extension import POOL, UNPOOL
-from edgeseg.graph.passes.unpool.plugin import DOMAIN, EXTRA, VERSION, pool_code_reference, unpool_reference
+from edgeseg.graph.passes.unpool.plugin import (
+    DOMAIN,
+    EXTRA,
+    VERSION,
+    pool_code_reference,
+    unpool_reference,
+)
 from edgeseg.passport import Passport
 from edgeseg.reporter import SILENT
 
@@ -39,7 +47,9 @@ def _switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library, in this process."""
-    with pytest.MonkeyPatch.context() as patch:  # the fixtures of a module come before those of a test
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # the fixtures of a module come before those of a test
         patch.setenv("EDGESEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv(extension.SWITCH, "1")
         if missing := extension.why_not():
@@ -66,21 +76,32 @@ def int8_onnx(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def built(path: Path, folder: Path, unpool: str, heard: list[str] | None = None) -> Path:
     reporter = SILENT if heard is None else Heard(heard)
-    return build_engine(path, out=folder / f"{unpool}.engine", plan=PlanOptions(unpool=unpool), reporter=reporter)
+    return build_engine(
+        path, out=folder / f"{unpool}.engine", plan=PlanOptions(unpool=unpool), reporter=reporter
+    )
 
 
-# -- what it computes --------------------------------------------------------------------------------------------------
+# -- what it computes ------------------------------------------------------------------------------
 
 
-def run(kind: str, outputs: int, attributes: dict[str, int], *inputs: np.ndarray) -> list[np.ndarray]:
+def run(
+    kind: str, outputs: int, attributes: dict[str, int], *inputs: np.ndarray
+) -> list[np.ndarray]:
     """One operator on channels-last INT8 tensors."""
     names = [f"x{place}" for place in range(len(inputs))]
     made = helper.make_node(kind, names, [f"y{place}" for place in range(outputs)], domain=DOMAIN)
     made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-    ends = [helper.make_tensor_value_info(n, TensorProto.INT8, x.shape) for n, x in zip(names, inputs, strict=True)]
-    results = [helper.make_tensor_value_info(name, TensorProto.INT8, [None] * 4) for name in made.output]
+    ends = [
+        helper.make_tensor_value_info(n, TensorProto.INT8, x.shape)
+        for n, x in zip(names, inputs, strict=True)
+    ]
+    results = [
+        helper.make_tensor_value_info(name, TensorProto.INT8, [None] * 4) for name in made.output
+    ]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, VERSION)]
-    model = helper.make_model(helper.make_graph([made], "g", ends, results), opset_imports=opsets, ir_version=9)
+    model = helper.make_model(
+        helper.make_graph([made], "g", ends, results), opset_imports=opsets, ir_version=9
+    )
     core = session.core()
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU")
     found = compiled(list(inputs))
@@ -129,15 +150,19 @@ def test_a_code_for_every_value_is_asked_for() -> None:
         run(UNPOOL, 1, dict.fromkeys(EXTRA, 0), value, code)
 
 
-# -- in a net ----------------------------------------------------------------------------------------------------------
+# -- in a net --------------------------------------------------------------------------------------
 
 
-def test_int8_tensors_are_unpooled_by_it_and_float_ones_are_not(small_onnx: Path, int8_onnx: Path) -> None:
+def test_int8_tensors_are_unpooled_by_it_and_float_ones_are_not(
+    small_onnx: Path, int8_onnx: Path
+) -> None:
     floats, rounded = (deploy(load_network(path), plugin=True) for path in (small_onnx, int8_onnx))
     assert not {POOL, UNPOOL} & kinds(floats).keys()
     assert (kinds(rounded)[POOL], kinds(rounded)[UNPOOL]) == (2, 2)
     shapes = onnx.shape_inference.infer_shapes(rounded, strict_mode=True)
-    assert {v.name for v in shapes.graph.value_info} >= {n.output[0] for n in rounded.graph.node if n.op_type == UNPOOL}
+    assert {v.name for v in shapes.graph.value_info} >= {
+        n.output[0] for n in rounded.graph.node if n.op_type == UNPOOL
+    }
 
 
 @pytest.mark.usefixtures("library")
@@ -146,7 +171,8 @@ def test_engines_label_alike_with_it_and_without(int8_onnx: Path, tmp_path: Path
     opened = {way: load_engine(built(int8_onnx, tmp_path, way)) for way in ways}
     for way, engine in opened.items():
         assert engine.passport.openvino.unpool == ways[way]
-    # Each took the argmax that was faster here; behind one of the two the last layers are computed in BF16.
+    # Each took the argmax that was faster here; behind one of the two the last layers are computed
+    # in BF16.
     alike = len({engine.passport.openvino.argmax for engine in opened.values()}) == 1
     for seed in range(3):
         frame = np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8)
@@ -168,13 +194,14 @@ def test_the_faster_way_is_taken_and_told(int8_onnx: Path, tmp_path: Path) -> No
 def test_another_process_opens_the_engine(int8_onnx: Path, tmp_path: Path) -> None:
     engine = built(int8_onnx, tmp_path, "plugin")
     code = (
-        f"import numpy, edgeseg; print(edgeseg.load_engine({str(engine)!r})(numpy.zeros((9, 9, 3), numpy.uint8)).shape)"
+        f"import numpy, edgeseg; engine = edgeseg.load_engine({str(engine)!r}); "
+        "print(engine(numpy.zeros((9, 9, 3), numpy.uint8)).shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(9, 9)"
 
 
-# -- where it cannot be had --------------------------------------------------------------------------------------------
+# -- where it cannot be had ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -207,14 +234,20 @@ def with_a_broken_compiler(patch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the extension is built on Linux")
-@pytest.mark.parametrize("lacks", [without_compiler, with_a_wrong_name, switched_off, with_a_broken_compiler])
+@pytest.mark.parametrize(
+    "lacks", [without_compiler, with_a_wrong_name, switched_off, with_a_broken_compiler]
+)
 def test_without_it_standard_operators_unpool_and_the_reason_is_said(
     fresh: pytest.MonkeyPatch, int8_onnx: Path, tmp_path: Path, lacks: object
 ) -> None:
     reason = lacks(fresh)  # type: ignore[operator]
     heard: list[str] = []
     assert Passport.read(built(int8_onnx, tmp_path, "auto", heard)).openvino.unpool == "native"
-    assert [line for line in heard if "unpooling by standard operators" in line and re.search(reason, line)], heard
+    assert [
+        line
+        for line in heard
+        if "unpooling by standard operators" in line and re.search(reason, line)
+    ], heard
     with pytest.raises((MissingDependencyError, EngineError), match=reason):
         built(int8_onnx, tmp_path, "plugin")
     assert not (tmp_path / "plugin.engine").exists()
@@ -228,7 +261,9 @@ def test_a_compiler_that_failed_is_not_tried_again(fresh: pytest.MonkeyPatch) ->
     with pytest.raises(EngineError, match="compiling the CPU extension failed"):
         extension.library()
     assert "compiling the CPU extension failed" in extension.why_not()
-    assert backend.OpenVinoBackend().fingerprint() != before  # an engine without it is not taken for one with it
+    assert (
+        backend.OpenVinoBackend().fingerprint() != before
+    )  # an engine without it is not taken for one with it
     fresh.setenv("CXX", "true")
     assert extension.why_not() == ""
 
@@ -259,7 +294,9 @@ def test_an_engine_that_needs_it_says_so_where_it_is_not(
 
 
 def test_a_wrong_way_to_unpool_is_refused(int8_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"does not support `unpool=sideways`: expected auto or native or plugin"):
+    with pytest.raises(
+        InputError, match=r"does not support `unpool=sideways`: expected auto or native or plugin"
+    ):
         built(int8_onnx, tmp_path, "sideways")
     done = edgeseg("build-engine", int8_onnx, "--unpool", "native", "-o", tmp_path / "c.engine")
     assert done.returncode == 0, done.stderr
@@ -270,11 +307,15 @@ def test_a_graph_with_it_is_refused_by_an_openvino_that_lacks_it(int8_onnx: Path
     """In a process that has not loaded it: one line that names the operators, as for any other."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from edgeseg.graph.lowering import LoweringOptions, lower; from edgeseg.graph.network import load_network\n"
+        "from edgeseg.graph.lowering import LoweringOptions, lower; from edgeseg.graph.network "
+        "import load_network\n"
         "from edgeseg.backends.openvino import session\n"
-        f"graph = lower(load_network(Path({str(int8_onnx)!r})), LoweringOptions(plugin=True)).model\n"
+        f"graph = lower(load_network(Path({str(int8_onnx)!r})), "
+        "LoweringOptions(plugin=True)).model\n"
         "session.Compiled(graph, 'net', session.settings('int8'))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}
+    )
     assert GraphError.__name__ in done.stderr
     assert POOL in done.stderr.splitlines()[-1]

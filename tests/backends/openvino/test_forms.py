@@ -1,4 +1,6 @@
-"""The forms of a graph on the CPU: equal labels, the fastest of them, and the search for wrong layers."""
+"""The forms of a graph on the CPU: equal labels, the fastest of them, and the search for wrong
+layers.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -47,14 +49,19 @@ def reference(given: Network) -> Reference:
     return Reference(frames(), labels, (), "ONNX Runtime")
 
 
-# -- one form ----------------------------------------------------------------------------------------------------------
+# -- one form --------------------------------------------------------------------------------------
 
 
 def test_the_passport_says_which_form_it_is() -> None:
     compiled: Any = None
     form = Form(argmax=COMPARE, activations=UNSIGNED, rounded=("a", "b"))
     facts = forms.facts(forms.Chosen(form, compiled, {"compare": 1.23456}), {"NUM_STREAMS": "1"})
-    assert (facts.argmax, facts.unpool, facts.activations, facts.floats) == ("compare", "native", "unsigned", "fp32")
+    assert (facts.argmax, facts.unpool, facts.activations, facts.floats) == (
+        "compare",
+        "native",
+        "unsigned",
+        "fp32",
+    )
     assert facts.rounded_in_float == ("a", "b")
     assert (facts.latency_ms, facts.config) == ({"compare": 1.235}, {"NUM_STREAMS": "1"})
 
@@ -76,7 +83,11 @@ def test_graphs_of_a_form() -> None:
     scores = forms.graph_of(network(), Form(), scores=True)
     for model in (search, compare, scores):
         onnx.checker.check_model(model, full_check=True)
-    assert [graph.graph.output[0].name for graph in (search, compare, scores)] == ["labels", "labels", "scores"]
+    assert [graph.graph.output[0].name for graph in (search, compare, scores)] == [
+        "labels",
+        "labels",
+        "scores",
+    ]
     assert kinds(search) != kinds(compare)
     for frame in frames():
         (found,) = run_ort(scores, frame=frame[None])
@@ -90,7 +101,7 @@ def test_every_form_gives_the_files_labels(argmax: str) -> None:
         np.testing.assert_array_equal(compiled(frame), labels_by_ort(network(), frame))
 
 
-# -- the fastest form --------------------------------------------------------------------------------------------------
+# -- the fastest form ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("faster", [SEARCH, COMPARE])
@@ -101,7 +112,10 @@ def test_the_faster_form_is_chosen(monkeypatch: pytest.MonkeyPatch, faster: str)
     monkeypatch.setattr(session, "trial", trial)
     chosen = forms.choose(network(), "fp32")
     assert (chosen.form, chosen.verdict) == (Form(argmax=faster), None)
-    assert chosen.times == {SEARCH: 1.0 if faster == SEARCH else 2.0, COMPARE: 1.0 if faster == COMPARE else 2.0}
+    assert chosen.times == {
+        SEARCH: 1.0 if faster == SEARCH else 2.0,
+        COMPARE: 1.0 if faster == COMPARE else 2.0,
+    }
 
 
 def test_a_form_that_is_right_is_proven() -> None:
@@ -116,14 +130,18 @@ def test_a_form_that_is_wrong_is_refused() -> None:
         forms.choose(network(), "fp32", NATIVE, reference(network(seed=9)))
 
 
-# -- names, and the search for wrong layers ----------------------------------------------------------------------------
+# -- names, and the search for wrong layers --------------------------------------------------------
 
 
 def test_nodes_get_names_of_their_own() -> None:
     given = network()
     assert forms.named(given) is given
     twice = make(
-        [node("Relu", "image", "a", "same"), node("Neg", "a", "b", "same"), node("Abs", "b", "out", "")],
+        [
+            node("Relu", "image", "a", "same"),
+            node("Neg", "a", "b", "same"),
+            node("Abs", "b", "out", ""),
+        ],
         {"image": [1, 3, *SIZE]},
         "out",
     )
@@ -138,17 +156,26 @@ NODES = [f"n{place}" for place in range(9)]
 
 
 @pytest.mark.parametrize(
-    "wrong", [(), ("n0",), ("n8",), ("n3", "n4"), ("n0", "n5", "n8"), tuple(NODES[: forms.MAX_REPAIRS])], ids=str
+    "wrong",
+    [(), ("n0",), ("n8",), ("n3", "n4"), ("n0", "n5", "n8"), tuple(NODES[: forms.MAX_REPAIRS])],
+    ids=str,
 )
-def test_the_wrong_layers_are_found(monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, ...]) -> None:
+def test_the_wrong_layers_are_found(
+    monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, ...]
+) -> None:
     compiled = forms_that_are_wrong(monkeypatch, wrong)
-    assert forms.wrong_layers(network(), Form(argmax=COMPARE), "int8", reference(network()), 0.99) == wrong
+    assert (
+        forms.wrong_layers(network(), Form(argmax=COMPARE), "int8", reference(network()), 0.99)
+        == wrong
+    )
     assert all(form.argmax == SEARCH for form in compiled)
     assert len(compiled) <= 2 + len(wrong) * 6  # bisection, not one by one
 
 
 @pytest.mark.parametrize("wrong", [tuple(NODES[: forms.MAX_REPAIRS + 1]), ("not a node",)])
-def test_too_many_wrong_layers_are_no_answer(monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, ...]) -> None:
+def test_too_many_wrong_layers_are_no_answer(
+    monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, ...]
+) -> None:
     forms_that_are_wrong(monkeypatch, wrong)
     assert forms.wrong_layers(network(), Form(), "int8", reference(network()), 0.99) is None
 
@@ -160,7 +187,9 @@ def test_any_two_wrong_layers_are_found(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def forms_that_are_wrong(monkeypatch: pytest.MonkeyPatch, wrong: Sequence[str]) -> list[Form]:
-    """Labels are right once all of ``wrong`` are in float; returns the list of forms that are compiled."""
+    """Labels are right once all of ``wrong`` are in float; returns the list of forms that are
+    compiled.
+    """
     compiled: list[Form] = []
 
     def compile_form(given: Network, form: Form, precision: str) -> Form:

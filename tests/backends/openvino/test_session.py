@@ -35,7 +35,7 @@ def frame(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8)
 
 
-# -- what there is -----------------------------------------------------------------------------------------------------
+# -- what there is ---------------------------------------------------------------------------------
 
 
 def test_openvino_is_opened_once_and_says_its_version_and_device() -> None:
@@ -58,7 +58,9 @@ def test_openvino_is_imported_without_its_telemetry() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-@pytest.mark.parametrize(("features", "best"), [(("BF16", "FP32"), "bf16"), (("FP32", "INT8"), "fp32")])
+@pytest.mark.parametrize(
+    ("features", "best"), [(("BF16", "FP32"), "bf16"), (("FP32", "INT8"), "fp32")]
+)
 def test_bf16_is_best_where_the_processor_computes_it(
     monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], best: str
 ) -> None:
@@ -77,7 +79,12 @@ def test_bf16_is_best_where_the_processor_computes_it(
     ],
 )
 def test_settings(
-    monkeypatch: pytest.MonkeyPatch, precision: str, floats: str | None, is_exact: bool, hint: str, kernels: str | None
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    floats: str | None,
+    is_exact: bool,
+    hint: str,
+    kernels: str | None,
 ) -> None:
     monkeypatch.setattr(session, "best_precision", lambda: "bf16")
     monkeypatch.setattr(session, "int8_is_exact", lambda: is_exact)
@@ -87,7 +94,7 @@ def test_settings(
     assert (found["PERFORMANCE_HINT"], found["NUM_STREAMS"]) == ("LATENCY", "1")
 
 
-# -- the probes --------------------------------------------------------------------------------------------------------
+# -- the probes ------------------------------------------------------------------------------------
 
 
 class Broken:
@@ -139,14 +146,18 @@ def test_the_probe_of_signs_knows_right_from_wrong(monkeypatch: pytest.MonkeyPat
     def exact(x: np.ndarray) -> np.ndarray:
         return run_ort(model, x=x)[0]
 
-    np.testing.assert_array_equal(exact(probes.concat_input()), probes.concat_output(probes.concat_input()))
+    np.testing.assert_array_equal(
+        exact(probes.concat_input()), probes.concat_output(probes.concat_input())
+    )
     monkeypatch.setattr(session, "core", lambda: Given(exact))
     assert session.signed_int8_is_exact.__wrapped__() is True
-    monkeypatch.setattr(session, "core", lambda: Given(lambda x: np.round(exact(x))))  # the scale is lost
+    monkeypatch.setattr(
+        session, "core", lambda: Given(lambda x: np.round(exact(x)))
+    )  # the scale is lost
     assert session.signed_int8_is_exact.__wrapped__() is False
 
 
-# -- compiled graphs ---------------------------------------------------------------------------------------------------
+# -- compiled graphs -------------------------------------------------------------------------------
 
 
 def test_a_compiled_graph_runs() -> None:
@@ -155,7 +166,9 @@ def test_a_compiled_graph_runs() -> None:
     first = compiled(frame(1))
     np.testing.assert_array_equal(first, -frame(1).astype(np.float32))
     compiled(frame(2))
-    np.testing.assert_array_equal(first, -frame(2).astype(np.float32))  # a view that the next call overwrites
+    np.testing.assert_array_equal(
+        first, -frame(2).astype(np.float32)
+    )  # a view that the next call overwrites
 
 
 def test_a_blob_opens_again() -> None:
@@ -166,7 +179,9 @@ def test_a_blob_opens_again() -> None:
 
 
 def test_an_operator_that_openvino_lacks_is_named() -> None:
-    with pytest.raises(GraphError, match=r"^net: OpenVINO has no such operator: got Foo-17\. Replace it in the net"):
+    with pytest.raises(
+        GraphError, match=r"^net: OpenVINO has no such operator: got Foo-17\. Replace it in the net"
+    ):
         session.Compiled(graph("Foo"), "net", session.settings("fp32"))
 
 

@@ -1,4 +1,6 @@
-"""TensorRT without a GPU: the graphs it is given, plans that TensorRT-RTX really builds, the runner, plain errors."""
+"""TensorRT without a GPU: the graphs it is given, plans that TensorRT-RTX really builds, the
+runner, plain errors.
+"""
 
 import gc
 import threading
@@ -48,10 +50,12 @@ def frames(size: tuple[int, int], count: int = 3) -> list[np.ndarray]:
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     values = (*inferred.input, *inferred.value_info, *inferred.output)
-    return {v.name: v.type.tensor_type.elem_type for v in values} | {t.name: t.data_type for t in inferred.initializer}
+    return {v.name: v.type.tensor_type.elem_type for v in values} | {
+        t.name: t.data_type for t in inferred.initializer
+    }
 
 
-# -- FP16 in the graph -------------------------------------------------------------------------------------------------
+# -- FP16 in the graph -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(zoo()))
@@ -63,7 +67,9 @@ def test_fp16_gives_the_float_labels(name: str) -> None:
     types = types_of(halved.model)
     for node in halved.model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
-            assert {types[n] for n in (*node.input, *node.output)} == {TensorProto.FLOAT16}, node.name
+            assert {types[n] for n in (*node.input, *node.output)} == {TensorProto.FLOAT16}, (
+                node.name
+            )
     assert [v.type for v in halved.model.graph.output] == [v.type for v in model.graph.output]
     for frame in frames(network.spec.input_size):
         (want,), (got,) = (run_ort(m, frame=frame[None]) for m in (model, halved.model))
@@ -89,16 +95,24 @@ def test_int8_layers_keep_their_types_and_float_ones_are_halved(name: str) -> No
         if node.op_type in ("Conv", "ConvTranspose"):
             inside = node.input[1] in made and made[node.input[1]].op_type == "DequantizeLinear"
             assert types[node.output[0]] == (TensorProto.FLOAT if inside else TensorProto.FLOAT16)
-            assert not any(r.op_type == "Cast" for r in halved.graph.node if inside and node.output[0] in r.input)
+            assert not any(
+                r.op_type == "Cast"
+                for r in halved.graph.node
+                if inside and node.output[0] in r.input
+            )
             counted["int8" if inside else "float"] += 1
     assert counted["int8"] > 10
     assert counted["float"] >= 1
     for frame in frames(network.spec.input_size, 2):
         (want,), (got,) = (run_ort(m, frame=frame[None]) for m in (model, halved))
-        assert (want == got).mean() > 0.98  # a value that FP16 rounds to the other step moves labels that nearly tie
+        assert (
+            want == got
+        ).mean() > 0.98  # a value that FP16 rounds to the other step moves labels that nearly tie
 
 
-def chain(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, size: int = 4) -> onnx.ModelProto:
+def chain(
+    *nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, size: int = 4
+) -> onnx.ModelProto:
     """A float net x (1, 2, 4, 4) -> y (1, 2, size, size) of given nodes."""
     graph = helper.make_graph(
         list(nodes),
@@ -117,10 +131,14 @@ def test_what_overflows_stays_in_float() -> None:
         helper.make_node("Mul", ["b", "small"], ["c"], "third"),
         helper.make_node("Relu", ["c"], ["y"], "fourth"),
     ]
-    model = chain(*nodes, weights={"big": np.array([3e4], np.float32), "small": np.array([1e-4], np.float32)})
+    model = chain(
+        *nodes, weights={"big": np.array([3e4], np.float32), "small": np.array([1e-4], np.float32)}
+    )
     x = np.full((1, 2, 4, 4), 3.0, np.float32)
     seen = {"a": 9e4, "b": 9e4, "c": 9.0, "y": 9.0}
-    assert not np.isfinite(run_ort(to_fp16(model, {}).model, x=x)[0]).all() or LIMIT < 3e4  # what it is for
+    assert (
+        not np.isfinite(run_ort(to_fp16(model, {}).model, x=x)[0]).all() or LIMIT < 3e4
+    )  # what it is for
     halved = to_fp16(model, seen)
     assert set(halved.floats) == {"first", "second", "third"}
     assert "9e+04" in halved.floats["second"]
@@ -142,7 +160,10 @@ def test_weights_fp16_cannot_hold_stay() -> None:
 
 def test_operators_that_lose_accuracy_and_bodies_stay_in_float() -> None:
     body = helper.make_graph(
-        [helper.make_node("Exp", ["a"], ["inner"])], "body", [], [helper.make_tensor_value_info("inner", 1, None)]
+        [helper.make_node("Exp", ["a"], ["inner"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("inner", 1, None)],
     )
     model = chain(
         helper.make_node("Relu", ["x"], ["a"], "relu"),
@@ -153,13 +174,18 @@ def test_operators_that_lose_accuracy_and_bodies_stay_in_float() -> None:
     )
     halved = to_fp16(model).model
     x = np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)
-    np.testing.assert_allclose(run_ort(halved, x=x)[0], run_ort(model, x=x)[0], rtol=4e-3, atol=4e-3)
+    np.testing.assert_allclose(
+        run_ort(halved, x=x)[0], run_ort(model, x=x)[0], rtol=4e-3, atol=4e-3
+    )
     made = {o: n for n in halved.graph.node for o in n.output}
-    assert made[next(n for n in halved.graph.node if n.op_type == "ReduceMean").input[0]].op_type == "If"
+    assert (
+        made[next(n for n in halved.graph.node if n.op_type == "ReduceMean").input[0]].op_type
+        == "If"
+    )
 
 
 def test_constants_and_sizes_are_left_as_they_are() -> None:
-    """Resize's scales are FP32 whatever the data is; a Constant node is halved where its reader is."""
+    """Resize's scales are FP32 whatever the data is; a Constant is halved where its reader is."""
     scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32))
     model = chain(
         helper.make_node("Constant", [], ["two"], value=numpy_helper.from_array(np.float32(2))),
@@ -172,7 +198,10 @@ def test_constants_and_sizes_are_left_as_they_are() -> None:
     halved = to_fp16(model).model
     types = types_of(halved)
     resize = next(n for n in halved.graph.node if n.op_type == "Resize")
-    assert (types[resize.input[0]], types[resize.input[2]]) == (TensorProto.FLOAT16, TensorProto.FLOAT)
+    assert (types[resize.input[0]], types[resize.input[2]]) == (
+        TensorProto.FLOAT16,
+        TensorProto.FLOAT,
+    )
     x = np.arange(32, dtype=np.float32).reshape(1, 2, 4, 4)
     np.testing.assert_array_equal(run_ort(halved, x=x)[0], run_ort(model, x=x)[0])
 
@@ -184,7 +213,11 @@ def test_bytes_are_made_of_floats_alone(small_onnx: Path, precision: str, scores
     network = load_network(small_onnx)
     model, _ = graph_for(network, precision, None, SILENT, scores=scores)
     types = types_of(model)
-    casts = [node for node in model.graph.node if node.op_type == "Cast" and types[node.output[0]] == TensorProto.UINT8]
+    casts = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Cast" and types[node.output[0]] == TensorProto.UINT8
+    ]
     assert [node.output[0] for node in casts] == ["labels"]
     assert types[casts[0].input[0]] == TensorProto.FLOAT
     frame = frames(network.spec.input_size, 1)[0][None]
@@ -201,7 +234,7 @@ def test_activations_are_the_float_tensors(small_onnx: Path) -> None:
     assert all(types[n] == TensorProto.FLOAT for n in names)
 
 
-# -- plans -------------------------------------------------------------------------------------------------------------
+# -- plans -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -243,8 +276,12 @@ def test_fp16_plans_are_half_as_large(tensorrt_rtx: ModuleType, tmp_path: Path) 
     assert 0.45 < sizes["fp16"] / sizes["fp32"] < 0.6
 
 
-def test_int8_is_calibrated_for_any_target(tensorrt_rtx: ModuleType, fragile_onnx: Path, tmp_path: Path) -> None:
-    """Ranges, placement, the budget on labelled data: as for the CPU, whose engine computes the same Q/DQ graph."""
+def test_int8_is_calibrated_for_any_target(
+    tensorrt_rtx: ModuleType, fragile_onnx: Path, tmp_path: Path
+) -> None:
+    """Ranges, placement, the budget on labelled data: as for the CPU, whose engine computes the
+    same Q/DQ graph.
+    """
     drive = "synthetic://?length=24&size=64x48&seed=2"
     done = edgeseg(
         "build-engine",
@@ -271,17 +308,34 @@ def test_int8_is_calibrated_for_any_target(tensorrt_rtx: ModuleType, fragile_onn
     assert budget.miou >= budget.reference_miou - 0.03
     assert passport.tensorrt.fp16_seen.endswith("calibration frames")
     refused = edgeseg(
-        "build-engine", fragile_onnx, "--target", RTX, "--calib", drive, "--data", drive, "-o", tmp_path / "a.engine"
+        "build-engine",
+        fragile_onnx,
+        "--target",
+        RTX,
+        "--calib",
+        drive,
+        "--data",
+        drive,
+        "-o",
+        tmp_path / "a.engine",
     )
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "not on the target tensorrt-rtx" in refused.stderr
 
 
 def test_a_node_tensorrt_cannot_take_is_named(tensorrt_rtx: ModuleType) -> None:
-    model = chain(helper.make_node("Relu", ["x"], ["a"], "before"), helper.make_node("Foo", ["a"], ["y"], "strange"))
+    model = chain(
+        helper.make_node("Relu", ["x"], ["a"], "before"),
+        helper.make_node("Foo", ["a"], ["y"], "strange"),
+    )
     entry = model.graph.node[1].metadata_props.add()
-    entry.key, entry.value = "pkg.torch.onnx.name_scopes", "['', 'decoder', 'decoder.attention', 'foo']"
-    with pytest.raises(GraphError, match=r"cannot take Foo node 'strange' of layer decoder\.attention") as caught:
+    entry.key, entry.value = (
+        "pkg.torch.onnx.name_scopes",
+        "['', 'decoder', 'decoder.attention', 'foo']",
+    )
+    with pytest.raises(
+        GraphError, match=r"cannot take Foo node 'strange' of layer decoder\.attention"
+    ) as caught:
         build_plan(model, "net", RTX)
     assert "\n" not in str(caught.value)
     assert "`target=cpu`" in str(caught.value)
@@ -290,15 +344,33 @@ def test_a_node_tensorrt_cannot_take_is_named(tensorrt_rtx: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--target", RTX, "--sm", "87"], "does not build for these GPUs: got 87, expected 75 (RTX 20)"),
+        (
+            ["--target", RTX, "--sm", "87"],
+            "does not build for these GPUs: got 87, expected 75 (RTX 20)",
+        ),
         (["--target", RTX, "--sm", "ampere"], "not compute capabilities: got 'ampere'"),
-        (["--target", RTX, "--precision", "bf16"], "the tensorrt-rtx target has no such precision: got 'bf16'"),
-        (["--target", RTX, "--unpool", "magic"], "does not support --unpool magic: expected auto or native"),
-        (["--target", "cpu", "--precision", "fp16"], "the cpu target has no such precision: got 'fp16'"),
-        (["--target", RTX, "--timing-cache", "t.cache"], "measures nothing when it builds: got --timing-cache"),
+        (
+            ["--target", RTX, "--precision", "bf16"],
+            "the tensorrt-rtx target has no such precision: got 'bf16'",
+        ),
+        (
+            ["--target", RTX, "--unpool", "magic"],
+            "does not support --unpool magic: expected auto or native",
+        ),
+        (
+            ["--target", "cpu", "--precision", "fp16"],
+            "the cpu target has no such precision: got 'fp16'",
+        ),
+        (
+            ["--target", RTX, "--timing-cache", "t.cache"],
+            "measures nothing when it builds: got --timing-cache",
+        ),
         (["--sm", "86", "--target", "cpu"], "the cpu target has no such option: got --sm"),
         (["--print-trtexec", "--target", "cpu"], "the cpu target has no graph"),
-        (["--target", "gpu"], "unknown target: got 'gpu', expected auto or cpu, tensorrt, tensorrt-rtx"),
+        (
+            ["--target", "gpu"],
+            "unknown target: got 'gpu', expected auto or cpu, tensorrt, tensorrt-rtx",
+        ),
     ],
 )
 def test_command_errors(
@@ -318,13 +390,15 @@ def test_the_graph_for_trtexec_is_not_written_over_the_net(
     assert list(tmp_path.iterdir()) == [net]
 
 
-# -- libraries and devices that are not there --------------------------------------------------------------------------
+# -- libraries and devices that are not there ------------------------------------------------------
 
 
 def test_a_missing_tensorrt_is_told_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     bindings.library.cache_clear()
-    with pytest.raises(MissingDependencyError, match=r"needs the Python package tensorrt.*JetPack 6\.1"):
+    with pytest.raises(
+        MissingDependencyError, match=r"needs the Python package tensorrt.*JetPack 6\.1"
+    ):
         bindings.library("tensorrt")
     assert not bindings.is_installed("tensorrt")
 
@@ -335,14 +409,18 @@ def test_an_old_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", old)
     bindings.library.cache_clear()
     try:
-        with pytest.raises(MissingDependencyError, match=r"too old: got 8\.5\.2\.2, expected 10\.3.*JetPack 5"):
+        with pytest.raises(
+            MissingDependencyError, match=r"too old: got 8\.5\.2\.2, expected 10\.3.*JetPack 5"
+        ):
             bindings.library("tensorrt")
     finally:
         bindings.library.cache_clear()
 
 
 @no_gpu
-def test_without_a_gpu_everything_says_so(tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path) -> None:
+def test_without_a_gpu_everything_says_so(
+    tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path
+) -> None:
     engine = build_engine(small_onnx, target=RTX, out=tmp_path / "e.engine")
     with pytest.raises(EngineError, match=r"needs an NVIDIA GPU: got no .*build for this CPU"):
         load_engine(engine)
@@ -358,11 +436,17 @@ def test_without_a_gpu_everything_says_so(tensorrt_rtx: ModuleType, small_onnx: 
 def test_the_real_library_opens_no_plan_without_a_gpu(
     tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path
 ) -> None:
-    """The runner's own code against TensorRT-RTX, as far as it goes: its error is passed on, in one line."""
+    """The runner's own code against TensorRT-RTX, as far as it goes: its error is passed on, in one
+    line.
+    """
     engine = build_engine(small_onnx, target=RTX, out=tmp_path / "e.engine")
     passport = Passport.read(engine)
-    with pytest.raises(EngineError, match=r"tensorrt-rtx cannot open the engine: got .*[Cc]uda") as caught:
-        TensorRTEngine(passport, engine.read_bytes(), bindings.library(RTX), device=FakeCuda(), zero_copy=False)
+    with pytest.raises(
+        EngineError, match=r"tensorrt-rtx cannot open the engine: got .*[Cc]uda"
+    ) as caught:
+        TensorRTEngine(
+            passport, engine.read_bytes(), bindings.library(RTX), device=FakeCuda(), zero_copy=False
+        )
     assert "\n" not in str(caught.value)
     assert ", target=tensorrt-rtx)`" in str(caught.value)
 
@@ -370,25 +454,35 @@ def test_the_real_library_opens_no_plan_without_a_gpu(
 def test_the_binding_asked_for_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cuda.CHOICE, "numba")
     cuda.binding.cache_clear()
-    with pytest.raises(InputError, match="EDGESEG_CUDA names no CUDA binding: got 'numba', expected cuda-python or py"):
+    with pytest.raises(
+        InputError,
+        match="EDGESEG_CUDA names no CUDA binding: got 'numba', expected cuda-python or py",
+    ):
         cuda.binding()
 
 
 def test_a_plan_of_another_gpu_or_version_is_refused(
     tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = build_engine(small_onnx, target=RTX, out=tmp_path / "e.engine", plan=PlanOptions(sm=(86, 89)))
+    engine = build_engine(
+        small_onnx, target=RTX, out=tmp_path / "e.engine", plan=PlanOptions(sm=(86, 89))
+    )
     monkeypatch.setattr(cuda, "has_gpu", lambda: True)
     monkeypatch.setattr(cuda, "device", lambda: ("NVIDIA GeForce RTX 5090", 120))
-    with pytest.raises(EngineError, match=r"built for compute capability 8\.6 \(RTX 30\), .*got NVIDIA GeForce RTX 50"):
+    with pytest.raises(
+        EngineError,
+        match=r"built for compute capability 8\.6 \(RTX 30\), .*got NVIDIA GeForce RTX 50",
+    ):
         load_engine(engine)
     beside = Passport.path_for(engine)
     beside.write_text(beside.read_text().replace(tensorrt_rtx.__version__, "1.0.0.1"))
-    with pytest.raises(EngineError, match=r"built with another tensorrt-rtx: got 1\.0\.0\.1.*, target=tensorrt-rtx"):
+    with pytest.raises(
+        EngineError, match=r"built with another tensorrt-rtx: got 1\.0\.0\.1.*, target=tensorrt-rtx"
+    ):
         load_engine(engine)
 
 
-# -- the runner, on a GPU of NumPy -------------------------------------------------------------------------------------
+# -- the runner, on a GPU of NumPy -----------------------------------------------------------------
 
 
 def test_what_stands_in_for_tensorrt_has_its_names(tensorrt_rtx: ModuleType) -> None:
@@ -431,7 +525,9 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Passport, bytes]:
     return passport, model.SerializeToString()
 
 
-def opened(graph: tuple[Passport, bytes], gpu: FakeCuda, *, zero_copy: bool = False) -> TensorRTEngine:
+def opened(
+    graph: tuple[Passport, bytes], gpu: FakeCuda, *, zero_copy: bool = False
+) -> TensorRTEngine:
     return TensorRTEngine(*graph, fake_library(), device=gpu, zero_copy=zero_copy)
 
 
@@ -475,7 +571,7 @@ def test_frames_come_back_labelled(
 
 
 def test_a_stream_keeps_its_order(graph: tuple[Passport, bytes], wanted: list[np.ndarray]) -> None:
-    """More frames than slots, of two sizes: each label map is of its own frame, whatever overlaps."""
+    """More frames than slots, of two sizes: each label map is of its own frame."""
     engine = opened(graph, FakeCuda())
     given = drive(7)
     assert len(given) > 2 * SLOTS
@@ -517,21 +613,27 @@ def test_threads_take_turns(graph: tuple[Passport, bytes], wanted: list[np.ndarr
     assert not wrong
 
 
-def test_device_arrays_go_in_and_out(graph: tuple[Passport, bytes], wanted: list[np.ndarray]) -> None:
+def test_device_arrays_go_in_and_out(
+    graph: tuple[Passport, bytes], wanted: list[np.ndarray]
+) -> None:
     gpu = FakeCuda()
     engine = opened(graph, gpu)
     copied = gpu.copied
     labels = engine.on_device(DeviceArray(drive(1)[0]))
     assert gpu.copied == copied
     facts = labels.__cuda_array_interface__
-    got = np.lib.stride_tricks.as_strided(gpu.memory[facts["data"][0]], shape=facts["shape"], strides=(480, 1))
+    got = np.lib.stride_tricks.as_strided(
+        gpu.memory[facts["data"][0]], shape=facts["shape"], strides=(480, 1)
+    )
     np.testing.assert_array_equal(got, wanted[0])
     np.testing.assert_array_equal(engine(drive(2)[1]), wanted[1])  # its own buffers again
     for skew in (1, 64, 255):  # where TensorRT takes no tensor: a frame out of a batch, say
         copied = gpu.copied
         labels = engine.on_device(DeviceArray(drive(3)[2], skew))
         assert gpu.copied == copied + 1
-        got = gpu.memory[labels.__cuda_array_interface__["data"][0]][: wanted[2].size].reshape(wanted[2].shape)
+        got = gpu.memory[labels.__cuda_array_interface__["data"][0]][: wanted[2].size].reshape(
+            wanted[2].shape
+        )
         np.testing.assert_array_equal(got, wanted[2])
     small, floats = np.zeros((9, 9, 3), np.uint8), np.zeros((360, 480, 3), np.float32)
     gaps = DeviceArray(drive(1)[0], strides=(480 * 6, 6, 2))
@@ -550,7 +652,9 @@ def test_memory_is_given_back(graph: tuple[Passport, bytes]) -> None:
 
 
 def test_a_damaged_plan_is_told_plainly(graph: tuple[Passport, bytes]) -> None:
-    with pytest.raises(EdgesegError, match=r"cannot open the engine: got magicTag is wrong\. Build it again"):
+    with pytest.raises(
+        EdgesegError, match=r"cannot open the engine: got magicTag is wrong\. Build it again"
+    ):
         TensorRTEngine(graph[0], b"damaged", fake_library(), device=FakeCuda(), zero_copy=False)
 
 

@@ -37,9 +37,12 @@ def test_phases_are_tasks_that_end() -> None:
     phases.step_complete("tactics", 1)
     phases.phase_finish("tactics")
     assert heard.steps == [
-        ("build: tactics", 0, 2), ("build: inner", 0, 1), ("build: inner", 1, 1),
-        ("build: tactics", 1, 2), ("build: tactics", 2, 2),
-    ]  # fmt: skip
+        ("build: tactics", 0, 2),
+        ("build: inner", 0, 1),
+        ("build: inner", 1, 1),
+        ("build: tactics", 1, 2),
+        ("build: tactics", 2, 2),
+    ]
 
 
 def test_a_phase_that_ends_before_its_last_step_ends_its_task() -> None:
@@ -54,9 +57,12 @@ def test_a_phase_that_ends_before_its_last_step_ends_its_task() -> None:
 
 def test_warnings_are_those_a_user_should_see() -> None:
     said = [
-        Message("warning", " twice "), Message("warning", "twice"), Message("error", "bad"), Message("info", "hello"),
+        Message("warning", " twice "),
+        Message("warning", "twice"),
+        Message("error", "bad"),
+        Message("info", "hello"),
         Message("warning", "this differs from one already registered"),
-    ]  # fmt: skip
+    ]
     assert builder._warnings(said) == ("twice", "bad")
 
 
@@ -69,7 +75,13 @@ def scoped(scopes: str) -> NodeProto:
 
 @pytest.mark.parametrize(
     ("scopes", "layer"),
-    [("['', 'decoder', 'decoder.up', 'relu']", "decoder.up"), ("['relu']", ""), ("", ""), ("[", ""), ("3", "")],
+    [
+        ("['', 'decoder', 'decoder.up', 'relu']", "decoder.up"),
+        ("['relu']", ""),
+        ("", ""),
+        ("[", ""),
+        ("3", ""),
+    ],
 )
 def test_the_layer_a_node_comes_from(scopes: str, layer: str) -> None:
     assert builder._source_layer(scoped(scopes)) == layer
@@ -95,7 +107,8 @@ def test_trtexecs_commands() -> None:
     options = PlanOptions(workspace_mib=512, level=3, timing_cache=Path("t.cache"))
     build, run = builder.trtexec("e.engine", "e.onnx", "tensorrt", options, (), plugin, SHAPES)
     assert build == (
-        "trtexec --onnx=e.onnx --saveEngine=e.engine --skipInference --stronglyTyped --memPoolSize=workspace:512M "
+        "trtexec --onnx=e.onnx --saveEngine=e.engine --skipInference --stronglyTyped "
+        "--memPoolSize=workspace:512M "
         "--builderOptimizationLevel=3 --timingCacheFile=t.cache --minShapes=frame:1x64x96x3 "
         "--optShapes=frame:4x64x96x3 --maxShapes=frame:8x96x128x3 --dynamicPlugins=/lib/plugin.so"
     )
@@ -104,5 +117,8 @@ def test_trtexecs_commands() -> None:
         "--dynamicPlugins=/lib/plugin.so"
     )
     build, run = builder.trtexec("a b", "e.onnx", "tensorrt-rtx", PlanOptions(), (86, 120))
-    assert build == "tensorrt_rtx --onnx=e.onnx '--saveEngine=a b' --skipInference --computeCapabilities=86,120"
+    assert (
+        build == "tensorrt_rtx --onnx=e.onnx '--saveEngine=a b' --skipInference "
+        "--computeCapabilities=86,120"
+    )
     assert run == "tensorrt_rtx '--loadEngine=a b' --useCudaGraph --noDataTransfers"

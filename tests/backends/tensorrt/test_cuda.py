@@ -1,4 +1,6 @@
-"""The two bindings to CUDA without a device: calls that CUDA refuses and Python does not, contexts that do not stay."""
+"""The two bindings to CUDA without a device: calls that CUDA refuses and Python does not, contexts
+that do not stay.
+"""
 
 import sys
 import threading
@@ -17,7 +19,9 @@ runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is no
 
 
 class Unheeded(cuda.CudaPython):
-    """Goes on after CUDA's refusals with handles that are none, so that every call of a method is made."""
+    """Goes on after CUDA's refusals with handles that are none, so that every call of a method is
+    made.
+    """
 
     def __init__(self) -> None:
         self._api = runtime
@@ -55,7 +59,9 @@ CALLS: dict[str, Callable[[cuda.CudaPython], Any]] = {
     "drop": lambda gpu: gpu.drop(runtime.cudaGraphExec_t(0)),
 }
 
-pytestmark = pytest.mark.skipif(cuda.has_gpu(), reason="a device would take these calls, with pointers that are none")
+pytestmark = pytest.mark.skipif(
+    cuda.has_gpu(), reason="a device would take these calls, with pointers that are none"
+)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -77,7 +83,9 @@ def test_every_call_of_the_protocol_is_among_them() -> None:
 
 
 class Pycuda:
-    """pycuda's driver module as far as contexts go: a stack a thread; a process ends where one is not empty."""
+    """pycuda's driver module as far as contexts go: a stack a thread; a process ends where one is
+    not empty.
+    """
 
     def __init__(self) -> None:
         self.stack = threading.local()
@@ -121,7 +129,9 @@ class Thing:
 
 
 def test_pycudas_contexts_are_taken_off_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every thread after every call: pycuda aborts where a thread, or the process, ends with one on its stack."""
+    """In every thread after every call: pycuda aborts where a thread, or the process, ends with one
+    on its stack.
+    """
     driver = Pycuda()
     monkeypatch.setitem(sys.modules, "pycuda", SimpleNamespace(driver=driver))
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)

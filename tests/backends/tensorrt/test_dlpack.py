@@ -1,4 +1,6 @@
-"""Arrays handed over in place: capsules against NumPy and torch on the CPU, device arrays on a GPU of NumPy."""
+"""Arrays handed over in place: capsules against NumPy and torch on the CPU, device arrays on a GPU
+of NumPy.
+"""
 
 import ctypes
 import gc
@@ -49,7 +51,9 @@ class Lent:
     def __dlpack__(self, **options: Any) -> Any:
         self.asked.append(options)
         array = self.array
-        return dlpack.lend(array.ctypes.data, array.shape, array.dtype.str, self.device, Owner(array))
+        return dlpack.lend(
+            array.ctypes.data, array.shape, array.dtype.str, self.device, Owner(array)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +63,7 @@ def _nothing_is_kept() -> Iterator[None]:
     assert not ALIVE
 
 
-# -- given away --------------------------------------------------------------------------------------------------------
+# -- given away ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32", "int64"])
@@ -89,7 +93,10 @@ def test_a_capsule_nobody_takes_gives_the_memory_back() -> None:
 
 
 def test_the_deleter_gives_the_memory_back_and_the_capsule_does_not_again() -> None:
-    """What a consumer does, by hand. The owner's references are counted: one too few would be a second deletion."""
+    """What a consumer does, by hand.
+
+    The owner's references are counted: one too few would be a second deletion.
+    """
     array = np.arange(6, dtype=np.uint8).reshape(2, 3)
     owner = Owner(array)
     deleted = list[int]()
@@ -102,7 +109,9 @@ def test_the_deleter_gives_the_memory_back_and_the_capsule_does_not_again() -> N
     assert (tensor.code, tensor.bits, tensor.lanes, tensor.shape[:2]) == (1, 8, 1, [2, 3])
     assert (tensor.data, tensor.byte_offset) == (array.ctypes.data, 0)
     taken = ctypes.create_string_buffer(b"used_dltensor")
-    named = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_SetName", ctypes.pythonapi))
+    named = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_SetName", ctypes.pythonapi)
+    )
     named(capsule, ctypes.cast(taken, ctypes.c_char_p))
     assert not deleted
     delete = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(managed.deleter)
@@ -120,7 +129,7 @@ def test_an_error_of_the_consumer_is_passed_on_and_nothing_is_kept() -> None:
     assert not ALIVE
 
 
-# -- borrowed ----------------------------------------------------------------------------------------------------------
+# -- borrowed --------------------------------------------------------------------------------------
 
 
 def test_what_others_give_is_read_in_place() -> None:
@@ -156,22 +165,26 @@ def test_what_is_borrowed_lives_as_long_as_it_is_needed() -> None:
 def test_what_a_producer_refuses_is_told() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(
-        InputError, match=r"^Tensor gives no DLPack capsule: got Can't export tensors that require grad"
+        InputError,
+        match=r"^Tensor gives no DLPack capsule: got Can't export tensors that require grad",
     ):
         dlpack.borrow(torch.zeros(3, requires_grad=True), None, HOST)
     with pytest.raises(
-        InputError, match=r"not an array on the device: got ndarray of DLPack device \(1, 0\), expected"
+        InputError,
+        match=r"not an array on the device: got ndarray of DLPack device \(1, 0\), expected",
     ):
         dlpack.borrow(np.zeros(3), None)
 
 
-# -- the runner, on a GPU of NumPy -------------------------------------------------------------------------------------
+# -- the runner, on a GPU of NumPy -----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
     weight = np.random.default_rng(0).normal(size=(5, 3, 1, 1)).astype(np.float32)
-    model = make([node("Conv", "image weight", "out")], {"image": [1, 3, *SIZE]}, "out", weight=weight)
+    model = make(
+        [node("Conv", "image weight", "out")], {"image": [1, 3, *SIZE]}, "out", weight=weight
+    )
     spec = ModelSpec(architecture="test", input_size=SIZE, labels=generic_space(5))
     return Network("test", model, spec, "", (), "image", "out", "nchw", False)
 
@@ -203,7 +216,9 @@ def opened(network: Network, gpu: FakeCuda) -> TensorRTEngine:
         built_at="",
     )
     model = deploy(network, both=True, for_openvino=False)
-    return TensorRTEngine(passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False)
+    return TensorRTEngine(
+        passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False
+    )
 
 
 def frame(seed: int = 0) -> np.ndarray:
@@ -211,7 +226,12 @@ def frame(seed: int = 0) -> np.ndarray:
 
 
 def wanted(network: Network, seed: int = 0) -> list[np.ndarray]:
-    return [a[0] for a in run_ort(deploy(network, both=True, for_openvino=False), True, frame=frame(seed)[None])]
+    return [
+        a[0]
+        for a in run_ort(
+            deploy(network, both=True, for_openvino=False), True, frame=frame(seed)[None]
+        )
+    ]
 
 
 def on_host(labels: DeviceLabels) -> np.ndarray:
@@ -219,7 +239,9 @@ def on_host(labels: DeviceLabels) -> np.ndarray:
 
 
 class Late(Lent):
-    """A device array that is not made yet: its own stream is to fill it, and the consumer's stream to wait for that."""
+    """A device array that is not made yet: its own stream is to fill it, and the consumer's stream
+    to wait for that.
+    """
 
     def __init__(self, gpu: FakeCuda, seed: int) -> None:
         super().__init__(np.zeros((*SIZE, 3), np.uint8), (dlpack.CUDA, 0))
@@ -245,17 +267,25 @@ def test_a_frame_that_is_still_being_made_is_waited_for(
 class Interface:
     def __init__(self, array: np.ndarray, **more: Any) -> None:
         self.array = array
-        facts = {"shape": array.shape, "typestr": array.dtype.str, "data": (array.ctypes.data, False), "version": 3}
+        facts = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (array.ctypes.data, False),
+            "version": 3,
+        }
         self.__cuda_array_interface__ = {**facts, **more}
 
 
-def test_the_interfaces_stream_is_waited_for(engine: TensorRTEngine, gpu: FakeCuda, network: Network) -> None:
+def test_the_interfaces_stream_is_waited_for(
+    engine: TensorRTEngine, gpu: FakeCuda, network: Network
+) -> None:
     late = Late(gpu, 6)
     given = Interface(late.array, stream=gpu.handle(late.stream))
     labels = engine.on_device(given)
     np.testing.assert_array_equal(on_host(labels), wanted(network, 6)[0])
     with pytest.raises(
-        InputError, match="a stream that the interface does not allow: got 0, expected 1, 2 or a handle"
+        InputError,
+        match="a stream that the interface does not allow: got 0, expected 1, 2 or a handle",
     ):
         engine.on_device(Interface(frame(), stream=0))
 
@@ -267,7 +297,9 @@ def test_labels_and_scores_are_given_to_others(engine: TensorRTEngine, network: 
         assert given.__dlpack_device__() == (dlpack.CUDA, 0)
         found = dlpack.borrow(given, 7)
         assert (found.shape, found.typestr) == (want.shape, want.dtype.str)
-        np.testing.assert_array_equal(bytes_at(found.pointer, want.nbytes).view(want.dtype).reshape(want.shape), want)
+        np.testing.assert_array_equal(
+            bytes_at(found.pointer, want.nbytes).view(want.dtype).reshape(want.shape), want
+        )
         capsule = given.__dlpack__(stream=None, max_version=(1, 0), dl_device=(2, 0), copy=False)
         assert '"dltensor"' in repr(capsule)
         for refused in ({"copy": True}, {"dl_device": (1, 0)}):
@@ -304,10 +336,23 @@ class _OnHost:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (frame(), r"not an array on the device: got ndarray of DLPack device \(1, 0\), expected \(2, 0\) or \(13, 0\)"),
-        (Lent(frame(), (dlpack.CUDA, 1)), r"not an array on the device: got Lent of DLPack device \(2, 1\)"),
-        (Lent(frame()[:4], (dlpack.CUDA, 0)), r"not a frame for this engine: got \(4, 12, 3\) \|u1"),
-        (Lent(frame().astype(np.float32), (dlpack.CUDA, 0)), r"got \(8, 12, 3\) <f4.*expected \(8, 12, 3\) \|u1"),
+        (
+            frame(),
+            r"not an array on the device: got ndarray of DLPack device \(1, 0\), "
+            r"expected \(2, 0\) or \(13, 0\)",
+        ),
+        (
+            Lent(frame(), (dlpack.CUDA, 1)),
+            r"not an array on the device: got Lent of DLPack device \(2, 1\)",
+        ),
+        (
+            Lent(frame()[:4], (dlpack.CUDA, 0)),
+            r"not a frame for this engine: got \(4, 12, 3\) \|u1",
+        ),
+        (
+            Lent(frame().astype(np.float32), (dlpack.CUDA, 0)),
+            r"got \(8, 12, 3\) <f4.*expected \(8, 12, 3\) \|u1",
+        ),
         ([1, 2], "not a device array: got list, expected __dlpack__ or __cuda_array_interface__"),
     ],
 )
@@ -329,11 +374,13 @@ def test_gaps_are_refused(engine: TensorRTEngine) -> None:
             dlpack._managed(capsule).tensor.device_type = dlpack.CUDA
             return capsule
 
-    with pytest.raises(InputError, match=r"not a frame for this engine: got .*strides \(72, 6, 1\)"):
+    with pytest.raises(
+        InputError, match=r"not a frame for this engine: got .*strides \(72, 6, 1\)"
+    ):
         engine.on_device(Gaps())
 
 
-# -- streams in the two bindings, against recorded calls ---------------------------------------------------------------
+# -- streams in the two bindings, against recorded calls -------------------------------------------
 
 
 class Recorder:
@@ -355,7 +402,11 @@ class Recorder:
 
 def test_cuda_python_waits_by_an_event() -> None:
     names = ("cudaEventRecord", "cudaStreamWaitEvent", "cudaEventDestroy")
-    results: dict[str, Any] = {**dict.fromkeys(names, (0,)), "cudaEventCreateWithFlags": (0, "event"), "failed": (700,)}
+    results: dict[str, Any] = {
+        **dict.fromkeys(names, (0,)),
+        "cudaEventCreateWithFlags": (0, "event"),
+        "failed": (700,),
+    }
     results["cudaGetErrorString"] = (0, b"an illegal address")
     gpu = cuda.CudaPython.__new__(cuda.CudaPython)
     gpu._api = Recorder(results)
@@ -380,10 +431,15 @@ def test_pycuda_waits_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         driver = Recorder({**dict.fromkeys(names, 0), "failed": 201}, fails)
         monkeypatch.setattr(cuda, "_driver", lambda driver=driver: driver)
         if fails:
-            with pytest.raises(EngineError, match="CUDA failed: got error 201 of the NVIDIA driver"):
+            with pytest.raises(
+                EngineError, match="CUDA failed: got error 201 of the NVIDIA driver"
+            ):
                 gpu.wait_for(4711, SimpleNamespace(handle=42))
         else:
             gpu.wait_for(4711, SimpleNamespace(handle=42))
-            assert [call[:2] for call in driver.calls[1:3]] == [("cuEventRecord", None), ("cuStreamWaitEvent", 42)]
+            assert [call[:2] for call in driver.calls[1:3]] == [
+                ("cuEventRecord", None),
+                ("cuStreamWaitEvent", 42),
+            ]
             assert driver.calls[1][2] == 4711
         assert driver.calls[-1][0] == "cuEventDestroy_v2"

@@ -27,7 +27,9 @@ RANGE = ((8, 12), (8, 12), (16, 24))
 
 def network() -> Network:
     weight = np.random.default_rng(0).normal(size=(5, 3, 1, 1)).astype(np.float32)
-    model = make([node("Conv", "image weight", "out")], {"image": ["n", 3, "h", "w"]}, "out", weight=weight)
+    model = make(
+        [node("Conv", "image weight", "out")], {"image": ["n", 3, "h", "w"]}, "out", weight=weight
+    )
     spec = ModelSpec(architecture="test", input_size=SIZE, labels=generic_space(5))
     return Network("net", model, spec, "", (), "image", "out", "nchw", False)
 
@@ -40,12 +42,23 @@ def opened(gpu: FakeCuda, profile: Profile | None = None, *, scores: bool = True
         dynamic = resolve_dynamic_shapes(net, profile.batch != (1, 1, 1), profile.sizes)
     model = deploy(net, both=scores, for_openvino=False, dynamic=dynamic)
     passport = Passport(
-        name="net", target="tensorrt-rtx", precision="fp32", spec=net.spec, onnx_sha256="", engine_sha256="",
-        edgeseg="0", library="tensorrt-rtx", library_version="0.0", device="fake",
+        name="net",
+        target="tensorrt-rtx",
+        precision="fp32",
+        spec=net.spec,
+        onnx_sha256="",
+        engine_sha256="",
+        edgeseg="0",
+        library="tensorrt-rtx",
+        library_version="0.0",
+        device="fake",
         facts=TensorRTFacts(outputs=LABELS_AND_SCORES if scores else LABELS, **profile.facts()),
-        build_seconds=0, built_at="",
-    )  # fmt: skip
-    return TensorRTEngine(passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False)
+        build_seconds=0,
+        built_at="",
+    )
+    return TensorRTEngine(
+        passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False
+    )
 
 
 def frame(seed: int = 0) -> np.ndarray:
@@ -61,7 +74,7 @@ def assert_nothing_is_held(gpu: FakeCuda) -> None:
     assert (gpu.streams, gpu.events) == (0, 0)
 
 
-# -- capabilities ------------------------------------------------------------------------------------------------------
+# -- capabilities ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -80,7 +93,7 @@ def test_capabilities_are_those_of_the_plan(profile: Profile, scores: bool, able
         assert engine(frame()).shape == SIZE
 
 
-# -- the end -----------------------------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("has_graphs", [False, True])
@@ -132,12 +145,16 @@ def test_a_closed_engine_refuses_calls(call: Callable[[TensorRTEngine], Any]) ->
     engine = opened(FakeCuda(), Profile((1, 2, 2)))
     call(engine)
     engine.close()
-    with pytest.raises(EngineError, match=r"^net: the engine is closed\. Open it again with `load_engine`\.$"):
+    with pytest.raises(
+        EngineError, match=r"^net: the engine is closed\. Open it again with `load_engine`\.$"
+    ):
         call(engine)
 
 
 def test_work_on_its_way_ends_before_its_memory_is_given_back() -> None:
-    """A stream of the GPU of NumPy runs only when it is waited for: late work would write into freed memory."""
+    """A stream of the GPU of NumPy runs only when it is waited for: late work would write into
+    freed memory.
+    """
     gpu = FakeCuda()
     engine = opened(gpu)
     running = engine.stream([frame(seed) for seed in range(7)])

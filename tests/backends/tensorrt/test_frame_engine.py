@@ -1,4 +1,6 @@
-"""Plans between edgeseg's own kernels: the bare graph, and the runner with the kernels' own code, built for the CPU."""
+"""Plans between edgeseg's own kernels: the bare graph, and the runner with the kernels' own code,
+built for the CPU.
+"""
 
 import gc
 from collections.abc import Generator
@@ -52,10 +54,12 @@ def picture(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
 def assert_close(scores: np.ndarray, want: np.ndarray, precision: str) -> None:
     """In FP16 nearly all of them: a maximum that rounds to another position is unpooled there."""
     error = np.abs(scores.astype(np.float64) - want) / np.ptp(want)
-    assert error.max() < 1e-5 if precision == "fp32" else np.quantile(error, 0.99) < 1e-2, error.max()
+    assert error.max() < 1e-5 if precision == "fp32" else np.quantile(error, 0.99) < 1e-2, (
+        error.max()
+    )
 
 
-# -- the graph ---------------------------------------------------------------------------------------------------------
+# -- the graph -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -65,8 +69,13 @@ def test_the_bare_graph_is_the_net(small_onnx: Path, precision: str) -> None:
     onnx.checker.check_model(model, full_check=True)
     (taken,), (given,) = model.graph.input, model.graph.output
     kind = TensorProto.FLOAT if precision == "fp32" else TensorProto.FLOAT16
-    assert [(v.name, v.type.tensor_type.elem_type) for v in (taken, given)] == [("tensor", kind), ("scores", kind)]
-    assert not any(n.op_type == "Cast" for n in model.graph.node if precision == "fp16" and "tensor" in n.input)
+    assert [(v.name, v.type.tensor_type.elem_type) for v in (taken, given)] == [
+        ("tensor", kind),
+        ("scores", kind),
+    ]
+    assert not any(
+        n.op_type == "Cast" for n in model.graph.node if precision == "fp16" and "tensor" in n.input
+    )
     x = to_input(picture(), network.spec)
     (scores,) = run_ort(model, tensor=x.astype(np.float16) if precision == "fp16" else x)
     (pixels,) = run_ort(deploy(network, scores=True, for_openvino=False), frame=picture()[None])
@@ -85,9 +94,21 @@ def test_every_form_of_a_net_takes_and_gives_planes(channels_last: bool, reduced
         nodes.append(node("Transpose", "made", "out", perm=[0, 2, 3, 1]))
     else:
         nodes = [node("Neg", "image", "planes"), *nodes, node("Neg", "made", "out")]
-    model = make(nodes, {"image": [1, 8, 12, 3] if channels_last else [1, 3, 8, 12]}, "out", weight=weight)
+    model = make(
+        nodes, {"image": [1, 8, 12, 3] if channels_last else [1, 3, 8, 12]}, "out", weight=weight
+    )
     spec = ModelSpec(architecture="test", input_size=(8, 12), labels=generic_space(5))
-    network = Network("test", model, spec, "", (), "image", "out", "nhwc" if channels_last else "nchw", channels_last)
+    network = Network(
+        "test",
+        model,
+        spec,
+        "",
+        (),
+        "image",
+        "out",
+        "nhwc" if channels_last else "nchw",
+        channels_last,
+    )
     frame = np.random.default_rng(1).integers(0, 256, (8, 12, 3), np.uint8)
     (scores,) = run_ort(deploy_bare(network), tensor=to_input(frame, spec))
     (pixels,) = run_ort(deploy(network, scores=True, for_openvino=False), frame=frame[None])
@@ -95,17 +116,25 @@ def test_every_form_of_a_net_takes_and_gives_planes(channels_last: bool, reduced
 
 
 def test_a_net_that_gives_labels_is_refused() -> None:
-    model = make([node("ArgMax", "image", "out", axis=1, keepdims=0)], {"image": [1, 3, 8, 12]}, "out")
+    model = make(
+        [node("ArgMax", "image", "out", axis=1, keepdims=0)], {"image": [1, 3, 8, 12]}, "out"
+    )
     spec = ModelSpec(architecture="test", input_size=(8, 12), labels=generic_space(3))
     network = Network("test", model, spec, "", (), "image", "out", "labels", False)
-    with pytest.raises(GraphError, match=r"test: gives a label map, no scores\. Leave `kernels` out"):
+    with pytest.raises(
+        GraphError, match=r"test: gives a label map, no scores\. Leave `kernels` out"
+    ):
         graph_for(network, "fp32", None, SILENT, kernels=True)
     with pytest.raises(GraphError, match="Leave `kernels` out"):
         BACKENDS[0].check_network(network, PlanOptions(kernels=True))
 
 
-@pytest.mark.parametrize(("precision", "kinds"), [("fp32", (1, 1)), ("fp16", (10, 10)), ("int8", (10, 10))])
-def test_plans_are_built(tensorrt_rtx: ModuleType, precision: str, kinds: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("precision", "kinds"), [("fp32", (1, 1)), ("fp16", (10, 10)), ("int8", (10, 10))]
+)
+def test_plans_are_built(
+    tensorrt_rtx: ModuleType, precision: str, kinds: tuple[int, int], tmp_path: Path
+) -> None:
     """ENet's first and last layers are in float: both ends are halves in INT8, too."""
     source = zoo_int8("enet-camvid") if precision == "int8" else zoo()["enet-camvid"]
     assert source is not None
@@ -123,8 +152,12 @@ def test_plans_are_built(tensorrt_rtx: ModuleType, precision: str, kinds: tuple[
     graph = onnx.load(tmp_path / "e.graph.onnx").graph
     found = tuple(v.type.tensor_type.elem_type for v in (*graph.input, *graph.output))
     assert found == kinds
-    assert any("cannot be opened here yet: the TensorRT plugin is not built" in line for line in heard)
-    with pytest.raises(EngineError, match="this plan is the net alone, and Triton would run it without"):
+    assert any(
+        "cannot be opened here yet: the TensorRT plugin is not built" in line for line in heard
+    )
+    with pytest.raises(
+        EngineError, match="this plan is the net alone, and Triton would run it without"
+    ):
         triton_from_engine(_as_tensorrt(engine), tmp_path / "models")
 
 
@@ -142,7 +175,10 @@ def _as_tensorrt(engine: Path) -> Path:
             ["--target", "cpu", "--kernels"],
             "the cpu target has no such option: got --kernels. Give a TensorRT --target.",
         ),
-        (["--target", RTX, "--kernels", "--batch", "2"], "got --kernels with --batch or --sizes, expected one of them"),
+        (
+            ["--target", RTX, "--kernels", "--batch", "2"],
+            "got --kernels with --batch or --sizes, expected one of them",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -151,14 +187,18 @@ def test_options_that_do_not_fit_are_refused(
     assert_build_refused(small_onnx, tmp_path, arguments, says)
 
 
-def test_an_engine_whose_kernels_are_missing_says_so(tensorrt_rtx: ModuleType, small_onnx: Path) -> None:
+def test_an_engine_whose_kernels_are_missing_says_so(
+    tensorrt_rtx: ModuleType, small_onnx: Path
+) -> None:
     passport = passport_of(load_network(small_onnx))
     target = next(t for t in BACKENDS if t.name == RTX)
-    with pytest.raises(MissingDependencyError, match=r"was built with `kernels`, .*Build it: `build_plugin\(\)`"):
+    with pytest.raises(
+        MissingDependencyError, match=r"was built with `kernels`, .*Build it: `build_plugin\(\)`"
+    ):
         target.open(passport, b"")
 
 
-# -- the runner, on a GPU of NumPy, with the kernels on the CPU --------------------------------------------------------
+# -- the runner, on a GPU of NumPy, with the kernels on the CPU ------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +210,9 @@ def wanted(small_onnx: Path, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """Labels of the frame's size, and scores."""
     network = load_network(small_onnx)
     fitted = resize_frame(frame, network.spec.input_size)
-    labels, scores = run_ort(deploy(network, both=True, for_openvino=False), True, frame=fitted[None])
+    labels, scores = run_ort(
+        deploy(network, both=True, for_openvino=False), True, frame=fitted[None]
+    )
     return resize_labels(labels[0], frame.shape[:2]), scores[0]
 
 
@@ -183,14 +225,17 @@ def on_host(array: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("zero_copy", [False, True])
 @pytest.mark.parametrize("has_graphs", [False, True])
-def test_frames_of_any_size_are_labelled(small_onnx: Path, library: Any, has_graphs: bool, zero_copy: bool) -> None:
+def test_frames_of_any_size_are_labelled(
+    small_onnx: Path, library: Any, has_graphs: bool, zero_copy: bool
+) -> None:
     engine = opened(small_onnx, Late(library), FakeCuda(has_graphs=has_graphs), zero_copy=zero_copy)
     for seed, size in enumerate((*SIZES, *reversed(SIZES))):
         frame = picture(seed, size)
         labels = engine(frame)
         want, _ = wanted(small_onnx, frame)
         assert (labels.shape, labels.dtype) == (size, np.dtype(np.uint8))
-        # At the net's own size nothing is rounded; elsewhere OpenCV's fixed-point resize is a grey level off at times.
+        # At the net's own size nothing is rounded; elsewhere OpenCV's fixed-point resize is a grey
+        # level off at times.
         assert np.mean(labels == want) >= (1 if size == SIZE else 0.98), size
     assert engine.gpu_milliseconds == 1.5
 
@@ -213,7 +258,9 @@ def test_scores_and_halves(small_onnx: Path, library: Any, precision: str) -> No
 
 @pytest.mark.parametrize("zero_copy", [False, True])
 @pytest.mark.parametrize("size", SIZES[:4])
-def test_pictures_are_pythons(small_onnx: Path, library: Any, size: tuple[int, int], zero_copy: bool) -> None:
+def test_pictures_are_pythons(
+    small_onnx: Path, library: Any, size: tuple[int, int], zero_copy: bool
+) -> None:
     engine = opened(small_onnx, Late(library), FakeCuda(), zero_copy=zero_copy)
     for seed, alpha in enumerate((0.5, 0.5, 0.5, 0.5, 0.3, 0.0, 1.0)):
         frame = picture(seed, size)
@@ -242,7 +289,9 @@ def test_nv12_is_labelled_as_the_frame_it_is(small_onnx: Path, library: Any) -> 
     for seed, size in enumerate([(128, 192), (64, 96), (50, 70)]):
         nv12 = nv12_of(picture(seed, size))
         whole = np.vstack([nv12.luma, nv12.chroma.reshape(size[0] // 2, size[1])])
-        bgr = cv2.cvtColor(whole, cv2.COLOR_YUV2BGR_NV12)  # what a pipeline of OpenCV's would have given
+        bgr = cv2.cvtColor(
+            whole, cv2.COLOR_YUV2BGR_NV12
+        )  # what a pipeline of OpenCV's would have given
         seen = np.asarray(bgr, np.uint8)
         labels = engine(nv12)
         assert labels.shape == size
@@ -283,7 +332,9 @@ def test_a_stream_of_every_kind_and_size(small_onnx: Path, library: Any) -> None
     engine(frames[0])
 
 
-def test_a_way_is_captured_once_it_is_settled_and_dropped_with_it(small_onnx: Path, library: Any) -> None:
+def test_a_way_is_captured_once_it_is_settled_and_dropped_with_it(
+    small_onnx: Path, library: Any
+) -> None:
     gpu, late = FakeCuda(), Late(library)
     engine = opened(small_onnx, late, gpu)
     for _ in range(SETTLED):
@@ -320,7 +371,9 @@ def test_memory_grows_and_goes(small_onnx: Path, library: Any) -> None:
 
 @pytest.mark.parametrize("zero_copy", [False, True])
 def test_arrays_that_were_given_stay(small_onnx: Path, library: Any, zero_copy: bool) -> None:
-    """A caller may hold labels on the device while a larger frame makes the engine take larger buffers."""
+    """A caller may hold labels on the device while a larger frame makes the engine take larger
+    buffers.
+    """
     gpu = FakeCuda()
     engine = opened(small_onnx, Late(library), gpu, zero_copy=zero_copy)
     given = engine.on_device(DeviceArray(picture(1)), alpha=0.5)
@@ -357,7 +410,9 @@ def test_rows_on_the_device_may_be_padded(small_onnx: Path, library: Any) -> Non
     padded = np.full((70, 128, 3), 255, np.uint8)
     padded[:, :90] = frame
     cut = padded[:, :90]
-    np.testing.assert_array_equal(on_host(engine.on_device(Strided(cut, cut.strides))), engine(frame))
+    np.testing.assert_array_equal(
+        on_host(engine.on_device(Strided(cut, cut.strides))), engine(frame)
+    )
     given = engine.on_device(Strided(cut, cut.strides), alpha=0.5)
     np.testing.assert_array_equal(on_host(given.picture), engine.paint(frame)[1])
 
@@ -372,7 +427,9 @@ def test_rows_on_the_device_may_be_padded(small_onnx: Path, library: Any) -> Non
         (np.zeros((4, 4, 3), np.uint8)[::-1], "not rows of pixels"),
     ],
 )
-def test_what_is_no_frame_on_the_device(small_onnx: Path, library: Any, given: np.ndarray, says: str) -> None:
+def test_what_is_no_frame_on_the_device(
+    small_onnx: Path, library: Any, given: np.ndarray, says: str
+) -> None:
     engine = opened(small_onnx, Late(library), FakeCuda())
     with pytest.raises(InputError, match=says):
         engine.on_device(Strided(given, given.strides))
@@ -381,7 +438,10 @@ def test_what_is_no_frame_on_the_device(small_onnx: Path, library: Any, given: n
 def test_what_is_no_frame(small_onnx: Path, library: Any) -> None:
     engine = opened(small_onnx, Late(library), FakeCuda())
     plane, chroma = np.zeros((4, 6), np.uint8), np.zeros((2, 3, 2), np.uint8)
-    with pytest.raises(InputError, match=r"not the chroma of this NV12 frame: got \(2, 2, 2\), expected \(2, 3, 2\)"):
+    with pytest.raises(
+        InputError,
+        match=r"not the chroma of this NV12 frame: got \(2, 2, 2\), expected \(2, 3, 2\)",
+    ):
         engine(Nv12(plane, chroma[:, :2]))
     with pytest.raises(InputError, match="not the luma"):
         engine(Nv12(chroma, chroma))
@@ -389,7 +449,12 @@ def test_what_is_no_frame(small_onnx: Path, library: Any) -> None:
         engine(Nv12([1], chroma))
     with pytest.raises(InputError, match="no such colour matrix: got 'bt2020'"):
         Nv12(plane, chroma, "bt2020")
-    for buffer in (np.zeros((5, 6), np.uint8), np.zeros((6, 5), np.uint8), np.zeros(6, np.uint8), "x"):
+    for buffer in (
+        np.zeros((5, 6), np.uint8),
+        np.zeros((6, 5), np.uint8),
+        np.zeros(6, np.uint8),
+        "x",
+    ):
         with pytest.raises(InputError, match="not an NV12 buffer"):
             Nv12.from_buffer(buffer)
     for bad in (plane, np.zeros((4, 4, 3)), "x", np.zeros((0, 4, 3), np.uint8)):
@@ -407,7 +472,9 @@ def test_what_is_no_frame(small_onnx: Path, library: Any) -> None:
 def test_nv12_becomes_bgr_as_the_kernels_have_it(
     small_onnx: Path, library: Any, size: tuple[int, int], full: bool, matrix: str
 ) -> None:
-    """A frame under colours of no weight is the frame: within two levels, OpenCV's fixed point being one."""
+    """A frame under colours of no weight is the frame: within two levels, OpenCV's fixed point
+    being one.
+    """
     rng = np.random.default_rng(3)
     luma = rng.integers(0, 256, size, np.uint8)
     chroma = rng.integers(0, 256, ((size[0] + 1) // 2, (size[1] + 1) // 2, 2), np.uint8)
@@ -432,7 +499,10 @@ def test_other_engines_take_nv12_as_the_bgr_it_is(small_onnx: Path, tmp_path: Pa
 def test_what_the_kernels_refuse_is_told(small_onnx: Path, library: Any) -> None:
     late = Late(library)
     engine = opened(small_onnx, late, FakeCuda())
-    for late.code, says in ((-1, "kernels do not take what they were given"), (700, "failed: got CUDA error 700")):
+    for late.code, says in (
+        (-1, "kernels do not take what they were given"),
+        (700, "failed: got CUDA error 700"),
+    ):
         for _ in range(SETTLED + 2):  # a way that fails is not captured, as far as it went
             with pytest.raises(EngineError, match=says):
                 engine(picture())
@@ -461,7 +531,9 @@ def test_a_plan_must_be_the_net_alone(small_onnx: Path, library: Any) -> None:
         )
 
 
-def test_an_engine_says_what_it_can_do_and_gives_everything_back(small_onnx: Path, library: Any) -> None:
+def test_an_engine_says_what_it_can_do_and_gives_everything_back(
+    small_onnx: Path, library: Any
+) -> None:
     gpu = FakeCuda()
     with opened(small_onnx, Late(library), gpu) as engine:
         assert engine.capabilities == {LOGITS, ANY_SIZE, NV12, PAINT, STREAMS, DEVICE_ARRAYS}
@@ -477,9 +549,14 @@ def test_an_engine_says_what_it_can_do_and_gives_everything_back(small_onnx: Pat
     assert gpu.dropped > dropped  # the graph of what was painted
     engine.close()
     for call in (
-        engine, engine.paint, engine.logits, lambda f: engine.on_device(DeviceArray(f)),
-        lambda f: engine(np.stack([f])), lambda f: next(engine.stream([f])), lambda f: next(running),
-    ):  # fmt: skip
+        engine,
+        engine.paint,
+        engine.logits,
+        lambda f: engine.on_device(DeviceArray(f)),
+        lambda f: engine(np.stack([f])),
+        lambda f: next(engine.stream([f])),
+        lambda f: next(running),
+    ):
         with pytest.raises(EngineError, match="small: the engine is closed"):
             call(picture())
 

@@ -1,4 +1,6 @@
-"""What a TensorRT plan gives and where it opens: scores beside the labels; plans for later versions."""
+"""What a TensorRT plan gives and where it opens: scores beside the labels; plans for later
+versions.
+"""
 
 import gc
 import importlib
@@ -66,20 +68,29 @@ def passport_of(network: Network, target: str = RTX, **facts: Any) -> Passport:
     )
 
 
-# -- both outputs from one graph ---------------------------------------------------------------------------------------
+# -- both outputs from one graph -------------------------------------------------------------------
 
 
 def test_one_graph_gives_both(small_onnx: Path) -> None:
     network = load_network(small_onnx)
-    both, alone = deploy(network, both=True, for_openvino=False), deploy(network, for_openvino=False)
+    both, alone = (
+        deploy(network, both=True, for_openvino=False),
+        deploy(network, for_openvino=False),
+    )
     onnx.checker.check_model(both, full_check=True)
     labels, scores = run_ort(both, frame=picture()[None])
-    assert (labels.shape, scores.shape, scores.dtype) == ((1, *SIZE), (1, CLASSES, *SIZE), np.dtype(np.float32))
+    assert (labels.shape, scores.shape, scores.dtype) == (
+        (1, *SIZE),
+        (1, CLASSES, *SIZE),
+        np.dtype(np.float32),
+    )
     np.testing.assert_array_equal(labels, run_ort(alone, frame=picture()[None])[0])
     (pixels,) = run_ort(deploy(network, scores=True, for_openvino=False), frame=picture()[None])
     np.testing.assert_array_equal(scores, pixels.transpose(0, 3, 1, 2))
     kept = [n.SerializeToString() for n in both.graph.node if "scores" not in n.output]
-    assert kept == [n.SerializeToString() for n in alone.graph.node]  # the labels' graph is what it is without
+    assert kept == [
+        n.SerializeToString() for n in alone.graph.node
+    ]  # the labels' graph is what it is without
 
 
 @pytest.mark.parametrize(("form", "reduced"), [("nchw", 1), ("nchw", 2), ("nhwc", 1), ("nhwc", 2)])
@@ -88,7 +99,9 @@ def test_every_form_of_scores_is_given_channels_first(form: str, reduced: int) -
     weight = np.random.default_rng(0).normal(size=(5, 3, reduced, reduced)).astype(np.float32)
     nodes = [node("Conv", "image weight", "planes", strides=[reduced] * 2)]
     nodes.append(
-        node("Transpose", "planes", "out", perm=[0, 2, 3, 1]) if form == "nhwc" else node("Neg", "planes", "out")
+        node("Transpose", "planes", "out", perm=[0, 2, 3, 1])
+        if form == "nhwc"
+        else node("Neg", "planes", "out")
     )
     model = make(nodes, {"image": [1, 3, 8, 12]}, "out", weight=weight)
     spec = ModelSpec(architecture="test", input_size=(8, 12), labels=generic_space(5))
@@ -101,18 +114,24 @@ def test_every_form_of_scores_is_given_channels_first(form: str, reduced: int) -
 
 
 def test_a_net_that_gives_labels_has_no_scores() -> None:
-    model = make([node("ArgMax", "image", "out", axis=1, keepdims=0)], {"image": [1, 3, 8, 12]}, "out")
+    model = make(
+        [node("ArgMax", "image", "out", axis=1, keepdims=0)], {"image": [1, 3, 8, 12]}, "out"
+    )
     spec = ModelSpec(architecture="test", input_size=(8, 12), labels=generic_space(3))
     network = Network("test", model, spec, "", (), "image", "out", "labels", False)
-    with pytest.raises(GraphError, match=r"test: gives a label map, no scores\. Leave `scores` out"):
+    with pytest.raises(
+        GraphError, match=r"test: gives a label map, no scores\. Leave `scores` out"
+    ):
         graph_for(network, "fp32", None, SILENT, scores=True)
 
 
-# -- plans with scores -------------------------------------------------------------------------------------------------
+# -- plans with scores -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_plans_with_scores_are_built(tensorrt_rtx: ModuleType, precision: str, tmp_path: Path) -> None:
+def test_plans_with_scores_are_built(
+    tensorrt_rtx: ModuleType, precision: str, tmp_path: Path
+) -> None:
     source = zoo_int8("enet-camvid") if precision == "int8" else zoo()["enet-camvid"]
     assert source is not None
     engine = build_engine(
@@ -135,9 +154,18 @@ def test_plans_with_scores_are_built(tensorrt_rtx: ModuleType, precision: str, t
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--target", "cpu", "--scores"], "the cpu target has no such option: got --scores. Give a TensorRT --target."),
-        (["--target", "cpu", "--version-compatible"], "the cpu target has no such option: got --version-compatible."),
-        (["--target", RTX, "--version-compatible"], "plans are for the version that built them: got --version-compat"),
+        (
+            ["--target", "cpu", "--scores"],
+            "the cpu target has no such option: got --scores. Give a TensorRT --target.",
+        ),
+        (
+            ["--target", "cpu", "--version-compatible"],
+            "the cpu target has no such option: got --version-compatible.",
+        ),
+        (
+            ["--target", RTX, "--version-compatible"],
+            "plans are for the version that built them: got --version-compat",
+        ),
     ],
 )
 def test_options_without_use_are_refused(
@@ -153,18 +181,24 @@ def test_triton_is_told_of_the_scores(small_onnx: Path) -> None:
     assert "scores" not in config_text("n", "tensorrt_plan", spec, {})
 
 
-# -- the runner, on a GPU of NumPy -------------------------------------------------------------------------------------
+# -- the runner, on a GPU of NumPy -----------------------------------------------------------------
 
 
-def opened(small_onnx: Path, gpu: FakeCuda, *, scores: bool = True, zero_copy: bool = False) -> TensorRTEngine:
+def opened(
+    small_onnx: Path, gpu: FakeCuda, *, scores: bool = True, zero_copy: bool = False
+) -> TensorRTEngine:
     network = load_network(small_onnx)
     model, _ = graph_for(network, "fp32", None, SILENT, scores=scores)
     passport = passport_of(network, outputs="labels, scores" if scores else "labels")
-    return TensorRTEngine(passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=zero_copy)
+    return TensorRTEngine(
+        passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=zero_copy
+    )
 
 
 def wanted(small_onnx: Path, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, scores = run_ort(deploy(load_network(small_onnx), both=True, for_openvino=False), True, frame=frame[None])
+    labels, scores = run_ort(
+        deploy(load_network(small_onnx), both=True, for_openvino=False), True, frame=frame[None]
+    )
     return labels[0], scores[0]
 
 
@@ -185,7 +219,9 @@ def test_logits_are_the_graphs(small_onnx: Path, has_graphs: bool, zero_copy: bo
         labels, scores = wanted(small_onnx, picture(seed))
         np.testing.assert_allclose(engine.logits(picture(seed)), scores, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(engine(picture(seed)), labels)
-    np.testing.assert_array_equal(first, engine.logits(picture()))  # the caller's own, not a view of the buffer
+    np.testing.assert_array_equal(
+        first, engine.logits(picture())
+    )  # the caller's own, not a view of the buffer
     assert engine.logits(np.zeros((30, 40, 3), np.uint8)).shape == (CLASSES, *SIZE)
     assert engine.gpu_milliseconds == 1.5
 
@@ -218,7 +254,9 @@ def test_scores_stay_on_the_device(small_onnx: Path) -> None:
     np.testing.assert_array_equal(on_host(given), labels)
     assert given.scores is not None
     np.testing.assert_allclose(on_host(given.scores), scores, rtol=1e-5, atol=1e-5)
-    assert opened(small_onnx, FakeCuda(), scores=False).on_device(GivenArray(picture())).scores is None
+    assert (
+        opened(small_onnx, FakeCuda(), scores=False).on_device(GivenArray(picture())).scores is None
+    )
 
 
 def test_memory_for_scores_is_there_only_with_them(small_onnx: Path) -> None:
@@ -237,7 +275,8 @@ def test_memory_for_scores_is_there_only_with_them(small_onnx: Path) -> None:
 def test_without_scores_the_way_to_get_them_is_told(small_onnx: Path) -> None:
     engine = opened(small_onnx, FakeCuda(), scores=False)
     with pytest.raises(
-        EngineError, match=r"gives label maps, no scores\. Build it .*, target=tensorrt-rtx, scores=True\)`"
+        EngineError,
+        match=r"gives label maps, no scores\. Build it .*, target=tensorrt-rtx, scores=True\)`",
     ):
         engine.logits(picture())
 
@@ -266,11 +305,14 @@ def test_a_plan_must_give_what_its_passport_says(small_onnx: Path) -> None:
             )
 
 
-# -- plans for later versions, against a TensorRT that notes what it is told -------------------------------------------
+# -- plans for later versions, against a TensorRT that notes what it is told -----------------------
 
 
 class FakeTensorRT(SimpleNamespace):
-    """As much of the module ``tensorrt`` as a build calls. A plan is the graph it was parsed from."""
+    """As much of the module ``tensorrt`` as a build calls.
+
+    A plan is the graph it was parsed from.
+    """
 
     def __init__(self) -> None:
         self.parse: Callable[[bytes], bool] = self.keep
@@ -349,16 +391,23 @@ def build(source: Path, folder: Path, **options: Any) -> Passport:
     # The GPU of NumPy does not run the plugin's operators: nothing is proven on it.
     out = folder / "e.engine"
     return Passport.read(
-        build_engine(source, precision="fp32", target="tensorrt", out=out, plan=replace(plan, prove=False))
+        build_engine(
+            source, precision="fp32", target="tensorrt", out=out, plan=replace(plan, prove=False)
+        )
     )
 
 
-def test_the_plan_has_the_plugin_inside(trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path) -> None:
+def test_the_plan_has_the_plugin_inside(
+    trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path
+) -> None:
     facts = build(small_onnx, tmp_path).tensorrt
     assert (facts.version_compatible, facts.plugin) == (True, plugin.name)
     assert trt.config.flags == ["compatible"]
     assert trt.config.plugins_to_serialize == ["libnvinfer_vc_plugin.so.10", str(plugin)]
-    assert (trt.everywhere, trt.of_the_builder) == ([], [str(plugin)])  # else the plan would not open in this process
+    assert (trt.everywhere, trt.of_the_builder) == (
+        [],
+        [str(plugin)],
+    )  # else the plan would not open in this process
     loads = f" --versionCompatible --dynamicPlugins={plugin} --setPluginsToSerialize={plugin}"
     assert facts.trtexec_build.endswith(loads)
     assert facts.trtexec_run.endswith("--noDataTransfers --versionCompatible")
@@ -376,16 +425,28 @@ def test_a_plan_that_does_not_build_with_the_plugin_is_built_without(
     trt.parse = parse
     heard: list[str] = []
     passport = Passport.read(
-        build_engine(small_onnx, precision="fp32", target="tensorrt", out=tmp_path / "e.engine", reporter=Heard(heard))
+        build_engine(
+            small_onnx,
+            precision="fp32",
+            target="tensorrt",
+            out=tmp_path / "e.engine",
+            reporter=Heard(heard),
+        )
     )
     assert (passport.tensorrt.unpool, passport.tensorrt.plugin) == ("native", "")
-    assert [line for line in heard if "does not build with the plugin: small: tensorrt cannot read the graph" in line]
+    assert [
+        line
+        for line in heard
+        if "does not build with the plugin: small: tensorrt cannot read the graph" in line
+    ]
     assert "--dynamicPlugins" not in passport.tensorrt.trtexec_build
     with pytest.raises(GraphError, match="cannot read the graph"):
         build(small_onnx, tmp_path, unpool="plugin")
 
 
-def test_other_plans_are_as_they_were(trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path) -> None:
+def test_other_plans_are_as_they_were(
+    trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path
+) -> None:
     facts = build(small_onnx, tmp_path, version_compatible=False).tensorrt
     assert not facts.version_compatible
     assert (trt.config.flags, trt.config.plugins_to_serialize) == ([], None)
@@ -424,7 +485,9 @@ def test_versions_that_open_a_plan(
     use(trt, version, monkeypatch)
     if not fits:
         expected = rf"10|11\.x up to {version}" if compatible else version
-        with pytest.raises(EngineError, match=rf"another tensorrt: got 10\.7\.0\.23, expected ({expected})"):
+        with pytest.raises(
+            EngineError, match=rf"another tensorrt: got 10\.7\.0\.23, expected ({expected})"
+        ):
             load_engine(tmp_path / "e.engine")
         return
     engine = load_engine(tmp_path / "e.engine")
@@ -434,7 +497,11 @@ def test_versions_that_open_a_plan(
 
 
 def test_the_plugin_need_not_be_there(
-    trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trt: FakeTensorRT,
+    plugin: Path,
+    small_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """But the plan must be the one that was built: code in it is run."""
 
@@ -456,9 +523,12 @@ def test_versions_are_compared_by_number() -> None:
 
 
 def test_a_missing_lean_runtime_is_told(tensorrt_rtx: ModuleType, small_onnx: Path) -> None:
-    """TensorRT-RTX, which takes the flag, ships none: the option is refused before it comes to that."""
+    """TensorRT-RTX, which takes the flag, ships none: the option is refused before it comes to
+    that.
+    """
     graph, _ = graph_for(load_network(small_onnx), "fp32", None, SILENT)
     with pytest.raises(
-        EngineError, match=r"Unable to load library: libnvinfer_lean.*apt install libnvinfer-lean\d+\), or leave"
+        EngineError,
+        match=r"Unable to load library: libnvinfer_lean.*apt install libnvinfer-lean\d+\), or",
     ):
         build_plan(graph, "net", RTX, PlanOptions(version_compatible=True))

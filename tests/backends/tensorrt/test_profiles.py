@@ -1,4 +1,6 @@
-"""Plans for a range of batches and sizes: the dynamic graph, what TensorRT-RTX builds of it, the runner, errors."""
+"""Plans for a range of batches and sizes: the dynamic graph, what TensorRT-RTX builds of it, the
+runner, errors.
+"""
 
 import threading
 from pathlib import Path
@@ -57,7 +59,7 @@ def at(path: Path, size: Size) -> Network:
     return load_network(path, Overrides(size=size))
 
 
-# -- the graph ---------------------------------------------------------------------------------------------------------
+# -- the graph -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", nets())
@@ -65,25 +67,39 @@ def at(path: Path, size: Size) -> Network:
 def test_where_nothing_is_free_the_graph_is_what_it_was(path: Path, plugin: bool) -> None:
     network = load_network(path)
     plain = deploy(network, for_openvino=False, plugin=plugin)
-    nothing = deploy(network, for_openvino=False, plugin=plugin, dynamic=resolve_dynamic_shapes(network, False, ()))
+    nothing = deploy(
+        network,
+        for_openvino=False,
+        plugin=plugin,
+        dynamic=resolve_dynamic_shapes(network, False, ()),
+    )
     assert nothing.SerializeToString() == plain.SerializeToString()
     assert kinds(plain)["Shape"] == 0
-    dims = [d for v in (*plain.graph.input, *plain.graph.output) for d in v.type.tensor_type.shape.dim]
+    dims = [
+        d for v in (*plain.graph.input, *plain.graph.output) for d in v.type.tensor_type.shape.dim
+    ]
     assert all(d.HasField("dim_value") for d in dims)
 
 
 @pytest.mark.parametrize("path", nets())
 def test_the_free_graph_gives_the_static_labels(path: Path) -> None:
-    """Batches of 1, 2 and 3, at three sizes: those of the static graph of one frame of that size."""
+    """Batches of 1, 2 and 3, at three sizes: as the static graph of one frame of that size."""
     network = at(path, SIZES[0])
     dynamic = resolve_dynamic_shapes(network, True, SIZES)
     assert dynamic.step == (8 if "enet" in path.stem else 16)
     model = deploy(network, for_openvino=False, dynamic=dynamic)
     check_runs(model, network.name, SIZES[0], dynamic)
     onnx.checker.check_model(model, full_check=True)
-    said = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input]
+    said = [
+        [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in model.graph.input
+    ]
     assert said == [["batch", "height", "width", 3]]
-    assert [d.dim_param for d in model.graph.output[0].type.tensor_type.shape.dim] == ["batch", "height", "width"]
+    assert [d.dim_param for d in model.graph.output[0].type.tensor_type.shape.dim] == [
+        "batch",
+        "height",
+        "width",
+    ]
     # The fast form of unpooling, as where sizes are fixed.
     static = deploy(network, for_openvino=False)
     wanted = ("Where", "Equal", "MaxPool", "ScatterElements", "ArgMax", "Pad")
@@ -94,13 +110,20 @@ def test_the_free_graph_gives_the_static_labels(path: Path) -> None:
         (got,) = run_ort(model, frame=frames)
         assert got.dtype == np.uint8
         assert len(np.unique(got)) > 1
-        np.testing.assert_array_equal(got, np.concatenate([run_ort(fixed, frame=f[None])[0] for f in frames]))
+        np.testing.assert_array_equal(
+            got, np.concatenate([run_ort(fixed, frame=f[None])[0] for f in frames])
+        )
 
 
 @pytest.mark.parametrize("sizes", [(), SIZES], ids=["batch", "sizes"])
 def test_scores_are_free_too(small_onnx: Path, sizes: tuple[Size, ...]) -> None:
     network = load_network(small_onnx)
-    model = deploy(network, scores=True, for_openvino=False, dynamic=resolve_dynamic_shapes(network, True, sizes))
+    model = deploy(
+        network,
+        scores=True,
+        for_openvino=False,
+        dynamic=resolve_dynamic_shapes(network, True, sizes),
+    )
     frames = noise(2, (96, 128) if sizes else (64, 96))
     fixed = deploy(at(small_onnx, frames.shape[1:3]), scores=True, for_openvino=False)
     (got,) = run_ort(model, frame=frames)
@@ -124,11 +147,15 @@ def test_the_plugins_form_is_free_too(name: str) -> None:
     assert np.equal(got, run_ort(native, frame=frames)[0]).mean() > 0.999
 
 
-def tiny(folder: Path, *nodes: onnx.NodeProto, size: Size = (32, 48), **weights: np.ndarray) -> Network:
+def tiny(
+    folder: Path, *nodes: onnx.NodeProto, size: Size = (32, 48), **weights: np.ndarray
+) -> Network:
     """image (N, 3, H, W) -> conv (3 -> 11) -> ``nodes`` from ``c`` to ``y``."""
     rng = np.random.default_rng(0)
     weights = {"w": rng.normal(size=(11, 3, 3, 3)).astype(np.float32), **weights}
-    conv = helper.make_node("Conv", ["image", "w"], ["c"], "conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    conv = helper.make_node(
+        "Conv", ["image", "w"], ["c"], "conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1]
+    )
     graph = helper.make_graph(
         [conv, *nodes],
         "tiny",
@@ -153,8 +180,18 @@ RANGE = ((32, 48), (32, 48), (64, 96))
 @pytest.mark.parametrize(
     ("node", "weights", "batch", "says"),
     [
-        ("Reshape", {"s": ints(1, 11, 32, 48)}, True, "does not follow a dynamic batch: got Reshape node 'stuck'"),
-        ("Resize", {"s": ints(1, 11, 32, 48)}, False, "does not follow a dynamic input size: got Resize node 'stuck'"),
+        (
+            "Reshape",
+            {"s": ints(1, 11, 32, 48)},
+            True,
+            "does not follow a dynamic batch: got Reshape node 'stuck'",
+        ),
+        (
+            "Resize",
+            {"s": ints(1, 11, 32, 48)},
+            False,
+            "does not follow a dynamic input size: got Resize node 'stuck'",
+        ),
     ],
 )
 def test_a_size_written_into_the_net_is_told_with_its_node(
@@ -162,23 +199,31 @@ def test_a_size_written_into_the_net_is_told_with_its_node(
 ) -> None:
     inputs = ["c", "s"] if node == "Reshape" else ["c", "", "", "s"]
     network = tiny(
-        tmp_path, helper.make_node(node, inputs, ["r"], "stuck"), helper.make_node("Relu", ["r"], ["y"]), **weights
+        tmp_path,
+        helper.make_node(node, inputs, ["r"], "stuck"),
+        helper.make_node("Relu", ["r"], ["y"]),
+        **weights,
     )
     with pytest.raises(GraphError, match=says) as caught:
         resolve_dynamic_shapes(network, batch, () if batch else RANGE)
-    option, command = ("batch", "`export(CHECKPOINT)`") if batch else ("sizes", "`export(CHECKPOINT, size=")
+    option, command = (
+        ("batch", "`export(CHECKPOINT)`") if batch else ("sizes", "`export(CHECKPOINT, size=")
+    )
     assert f"leave `{option}` out" in str(caught.value)
     assert command in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_net_may_follow_the_batch_alone(tmp_path: Path) -> None:
-    network = tiny(tmp_path, helper.make_node("Reshape", ["c", "s"], ["y"], "stuck"), s=ints(-1, 11, 32, 48))
+    network = tiny(
+        tmp_path, helper.make_node("Reshape", ["c", "s"], ["y"], "stuck"), s=ints(-1, 11, 32, 48)
+    )
     dynamic = resolve_dynamic_shapes(network, True, ())
     graph = deploy(network, for_openvino=False, dynamic=dynamic)
     assert run_ort(graph, frame=noise(3, (32, 48)))[0].shape == (3, 32, 48)
     with pytest.raises(
-        GraphError, match=r"does not follow a dynamic input size: got Reshape node 'stuck', .* leave `sizes` out"
+        GraphError,
+        match=r"does not follow a dynamic input size: got Reshape node 'stuck', .* `sizes` out",
     ):
         resolve_dynamic_shapes(network, False, RANGE)
 
@@ -187,8 +232,12 @@ def test_what_only_running_tells_is_told(tmp_path: Path) -> None:
     """A constant of one size that meets the dynamic one; a net that looks at the whole batch."""
     fixed = np.ones((1, 11, 32, 48), np.float32)
     network = tiny(tmp_path, helper.make_node("Add", ["c", "k"], ["y"], "add"), k=fixed)
-    with pytest.raises(GraphError, match=r"cannot take 1 frame of 64x96: got .*'add'.*leave `sizes` out"):
-        graph_for(network, "fp32", None, SILENT, dynamic=resolve_dynamic_shapes(network, False, RANGE))
+    with pytest.raises(
+        GraphError, match=r"cannot take 1 frame of 64x96: got .*'add'.*leave `sizes` out"
+    ):
+        graph_for(
+            network, "fp32", None, SILENT, dynamic=resolve_dynamic_shapes(network, False, RANGE)
+        )
     mixes = tiny(
         tmp_path,
         helper.make_node("ReduceMax", ["c", "axes"], ["m"], "over_frames", keepdims=1),
@@ -200,7 +249,9 @@ def test_what_only_running_tells_is_told(tmp_path: Path) -> None:
 
 
 def test_labels_of_reduced_scores_are_enlarged_to_any_size(tmp_path: Path) -> None:
-    pool = helper.make_node("AveragePool", ["c"], ["y"], "quarter", kernel_shape=[4, 4], strides=[4, 4])
+    pool = helper.make_node(
+        "AveragePool", ["c"], ["y"], "quarter", kernel_shape=[4, 4], strides=[4, 4]
+    )
     network = tiny(tmp_path, pool)
     dynamic = resolve_dynamic_shapes(network, True, RANGE)
     assert dynamic.step == 4
@@ -217,10 +268,15 @@ def test_labels_of_reduced_scores_are_enlarged_to_any_size(tmp_path: Path) -> No
     ("sizes", "says"),
     [
         (((60, 96), (64, 96), (96, 128)), "must be multiples of 8: got 60x96. Give 64x96 instead"),
-        (((72, 96), (72, 96), (96, 128)), "its own size is not in the range.*: got 64x96, expected 72x96 to 96x128"),
+        (
+            ((72, 96), (72, 96), (96, 128)),
+            "its own size is not in the range.*: got 64x96, expected 72x96 to 96x128",
+        ),
     ],
 )
-def test_sizes_that_do_not_fit_the_net_are_refused(small_onnx: Path, sizes: tuple[Size, ...], says: str) -> None:
+def test_sizes_that_do_not_fit_the_net_are_refused(
+    small_onnx: Path, sizes: tuple[Size, ...], says: str
+) -> None:
     with pytest.raises(InputError, match=says):
         resolve_dynamic_shapes(load_network(small_onnx), False, sizes)
 
@@ -232,17 +288,23 @@ def test_the_step_is_the_nets_where_its_spec_knows_none() -> None:
         resolve_dynamic_shapes(network, False, ((64, 96), (72, 96), (96, 128)))
 
 
-# -- options -----------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 
 def test_ranges_are_read_as_they_are_written() -> None:
-    assert (parse_batches(None), parse_batches("8"), parse_batches("1:4:8")) == ((1, 1, 1), (1, 8, 8), (1, 4, 8))
+    assert (parse_batches(None), parse_batches("8"), parse_batches("1:4:8")) == (
+        (1, 1, 1),
+        (1, 8, 8),
+        (1, 4, 8),
+    )
     assert parse_sizes("352x480:720x960:1056x1920") == ((352, 480), (720, 960), (1056, 1920))
     for ranges in (Profile(), Profile((1, 4, 8)), Profile((2, 2, 2), SIZES, 8)):
         assert Profile.of(TensorRTFacts(**ranges.facts())) == ranges
     assert Profile.of(TensorRTFacts()) == Profile()
     ranges = Profile((1, 1, 1), SIZES, 8)
-    assert [ranges.takes(s) for s in ((64, 96), (96, 128), (72, 104), (71, 104), (104, 128), (64, 88))] == [
+    assert [
+        ranges.takes(s) for s in ((64, 96), (96, 128), (72, 104), (71, 104), (104, 128), (64, 88))
+    ] == [
         True,
         True,
         True,
@@ -265,7 +327,8 @@ def test_a_damaged_passport_is_told(facts: dict[str, Any]) -> None:
 @pytest.mark.parametrize("text", ["0", "x", "", "8:4:1", "1:2", "1:2:3:4", "-1"])
 def test_what_is_no_range_of_batches_is_told(text: str) -> None:
     with pytest.raises(
-        InputError, match=r"not a range of batches: got .*such as 8 \(1 to 8\), or MIN:BEST:MAX such as 1:4:8"
+        InputError,
+        match=r"not a range of batches: got .*such as 8 \(1 to 8\), or MIN:BEST:MAX such as 1:4:8",
     ):
         parse_batches(text)
 
@@ -274,10 +337,19 @@ def test_what_is_no_range_of_batches_is_told(text: str) -> None:
     ("arguments", "says"),
     [
         (["--target", RTX, "--batch", "8:4:1"], "not a range of batches: got '8:4:1'"),
-        (["--target", RTX, "--sizes", "64x96"], "not a range of sizes: got '64x96', expected MIN:BEST:MAX, such as"),
-        (["--target", RTX, "--sizes", "96x64:64x96:96x128"], "not a range of sizes: got ((96, 64), (64, 96), (96, 12"),
+        (
+            ["--target", RTX, "--sizes", "64x96"],
+            "not a range of sizes: got '64x96', expected MIN:BEST:MAX, such as",
+        ),
+        (
+            ["--target", RTX, "--sizes", "96x64:64x96:96x128"],
+            "not a range of sizes: got ((96, 64), (64, 96), (96, 12",
+        ),
         (["--target", RTX, "--sizes", "64x96:65x96:96x128"], "must be multiples of 8: got 65x96"),
-        (["--target", "cpu", "--batch", "8", "--sizes", "64x96:64x96:96x128"], "no such option: got --batch, --sizes"),
+        (
+            ["--target", "cpu", "--batch", "8", "--sizes", "64x96:64x96:96x128"],
+            "no such option: got --batch, --sizes",
+        ),
     ],
 )
 def test_command_errors(
@@ -286,12 +358,14 @@ def test_command_errors(
     assert_build_refused(small_onnx, tmp_path, arguments, says)
 
 
-# -- plans -------------------------------------------------------------------------------------------------------------
+# -- plans -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", nets())
 def test_tensorrt_rtx_builds_ranges(tensorrt_rtx: ModuleType, path: Path, tmp_path: Path) -> None:
-    """Shipped nets in FP16 and INT8, for batches of 1 to 8, two of them for sizes as well; nothing to warn of."""
+    """Shipped nets in FP16 and INT8, for batches of 1 to 8, two of them for sizes as well; nothing
+    to warn of.
+    """
     said: list[str] = []
     sizes = SIZES if path in (zoo()["enet-camvid"], zoo_int8("segnet-light-camvid")) else ()
     plan = PlanOptions(sm=(86, 120), batch=(1, 4, 8), sizes=sizes)
@@ -314,7 +388,9 @@ def test_tensorrt_rtx_builds_ranges(tensorrt_rtx: ModuleType, path: Path, tmp_pa
     assert facts.trtexec_run.endswith("--shapes=frame:4x64x96x3")
 
 
-def test_the_command_builds_a_range(tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path) -> None:
+def test_the_command_builds_a_range(
+    tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path
+) -> None:
     done = edgeseg(
         "build-engine",
         small_onnx,
@@ -333,25 +409,36 @@ def test_the_command_builds_a_range(tensorrt_rtx: ModuleType, small_onnx: Path, 
     assert done.returncode == 0, done.stderr
     assert "--optShapes=frame:4x72x96x3 --maxShapes=frame:4x96x128x3" in done.stdout
     graph = onnx.load(tmp_path / "e.graph.onnx")
-    assert [d.dim_param for d in graph.graph.output[0].type.tensor_type.shape.dim] == ["batch", "height", "width"]
+    assert [d.dim_param for d in graph.graph.output[0].type.tensor_type.shape.dim] == [
+        "batch",
+        "height",
+        "width",
+    ]
     assert Passport.read(tmp_path / "e.engine").tensorrt.size_step == 8
 
 
-def test_a_static_plan_says_nothing_of_ranges(tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path) -> None:
+def test_a_static_plan_says_nothing_of_ranges(
+    tensorrt_rtx: ModuleType, small_onnx: Path, tmp_path: Path
+) -> None:
     facts = Passport.read(build_engine(small_onnx, target=RTX, out=tmp_path / "e.engine")).tensorrt
     assert (facts.batch, facts.sizes, facts.size_step) == ((1, 1, 1), (), 1)
     assert "Shapes" not in facts.trtexec_build + facts.trtexec_run
 
 
-# -- the runner, on a GPU of NumPy -------------------------------------------------------------------------------------
+# -- the runner, on a GPU of NumPy -----------------------------------------------------------------
 
 
 class Opened:
     """An engine for ``ranges`` of the small net in FP32, and the labels its static graphs give."""
 
     def __init__(self, path: Path, ranges: Profile, *, scores: bool = False, **gpu: Any) -> None:
-        self.network, self.gpu = load_network(path), FakeCuda(**{k: v for k, v in gpu.items() if k != "zero_copy"})
-        model, facts = graph_for(self.network, "fp32", None, SILENT, scores=scores, dynamic=ranges.dynamic)
+        self.network, self.gpu = (
+            load_network(path),
+            FakeCuda(**{k: v for k, v in gpu.items() if k != "zero_copy"}),
+        )
+        model, facts = graph_for(
+            self.network, "fp32", None, SILENT, scores=scores, dynamic=ranges.dynamic
+        )
         outputs = LABELS_AND_SCORES if scores else LABELS
         facts = facts.model_copy(update={"outputs": outputs, **ranges.facts()})
         passport = Passport(
@@ -372,7 +459,11 @@ class Opened:
         self.path, self.static = path, dict[Size, onnx.ModelProto]()
         zero_copy = bool(gpu.get("zero_copy"))
         self.engine = TensorRTEngine(
-            passport, model.SerializeToString(), fake_library(), device=self.gpu, zero_copy=zero_copy
+            passport,
+            model.SerializeToString(),
+            fake_library(),
+            device=self.gpu,
+            zero_copy=zero_copy,
         )
 
     def wanted(self, frames: np.ndarray, size: Size | None = None) -> np.ndarray:
@@ -380,7 +471,9 @@ class Opened:
         size = size or (frames.shape[1], frames.shape[2])
         if size not in self.static:
             self.static[size] = deploy(at(self.path, size), for_openvino=False)
-        alone = [run_ort(self.static[size], frame=resize_frame(f, size)[None])[0][0] for f in frames]
+        alone = [
+            run_ort(self.static[size], frame=resize_frame(f, size)[None])[0][0] for f in frames
+        ]
         return np.stack([resize_labels(one, frames.shape[1:3]) for one in alone])
 
     def ran(self) -> list[tuple[int, ...]]:
@@ -392,7 +485,9 @@ class Opened:
 
 
 @pytest.mark.parametrize(
-    "gpu", [{}, {"zero_copy": True}, {"has_graphs": False}, {"capture_fails": True}], ids=lambda g: next(iter(g), "")
+    "gpu",
+    [{}, {"zero_copy": True}, {"has_graphs": False}, {"capture_fails": True}],
+    ids=lambda g: next(iter(g), ""),
 )
 def test_a_batch_is_one_run(small_onnx: Path, gpu: dict[str, bool]) -> None:
     opened = Opened(small_onnx, Profile((1, 4, 4)), **gpu)
@@ -428,7 +523,9 @@ def test_too_small_a_batch_is_filled_up(small_onnx: Path) -> None:
 
 
 def test_frames_in_the_range_run_at_their_own_size(small_onnx: Path) -> None:
-    """Back and forth between sizes; what is out of the range, or no multiple of the step, is resized."""
+    """Back and forth between sizes; what is out of the range, or no multiple of the step, is
+    resized.
+    """
     opened = Opened(small_onnx, Profile((1, 2, 2), SIZES, 8))
     opened.ran()
     own = [noise(3, size, seed) for seed, size in enumerate(((64, 96), (96, 128), (72, 104)))]
@@ -463,12 +560,18 @@ def test_a_shape_that_stays_is_captured_and_given_back(small_onnx: Path) -> None
     np.testing.assert_array_equal(engine(small), opened.wanted(small[None])[0])
     assert gpu.dropped == 2
     assert engine._slots[0].graph is None
-    assert all(slot.context.config.dynamic_shapes_kernel_specialization_strategy == "eager" for slot in engine._slots)
+    assert all(
+        slot.context.config.dynamic_shapes_kernel_specialization_strategy == "eager"
+        for slot in engine._slots
+    )
 
 
 def test_threads_with_frames_of_their_own_size_take_turns(small_onnx: Path) -> None:
     opened = Opened(small_onnx, Profile((1, 4, 4), SIZES, 8))
-    given = [noise(1 + place, size, place) for place, size in enumerate(((64, 96), (96, 128), (72, 104), (64, 128)))]
+    given = [
+        noise(1 + place, size, place)
+        for place, size in enumerate(((64, 96), (96, 128), (72, 104), (64, 128)))
+    ]
     want, wrong = [opened.wanted(frames) for frames in given], list[int]()
 
     def work(place: int) -> None:
@@ -515,13 +618,17 @@ def test_a_plan_for_ranges_gives_scores(small_onnx: Path, least: int) -> None:
         assert on_device.shape == (11, 96, 128)
 
 
-def test_a_shape_the_plan_does_not_take_changes_nothing(small_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shape_the_plan_does_not_take_changes_nothing(
+    small_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = Opened(small_onnx, Profile((1, 2, 2)))
     frames = noise(2, (64, 96))
     want = opened.wanted(frames)
     with monkeypatch.context() as patch:
         patch.setattr("fake_gpu.FakeContext.set_input_shape", lambda self, name, shape: False)
-        with pytest.raises(EngineError, match=r"does not take frames of this shape: got \(2, 64, 96\)"):
+        with pytest.raises(
+            EngineError, match=r"does not take frames of this shape: got \(2, 64, 96\)"
+        ):
             opened.engine(frames)
         np.testing.assert_array_equal(opened.engine(frames[0]), want[0])
     np.testing.assert_array_equal(opened.engine(frames), want)
@@ -530,13 +637,20 @@ def test_a_shape_the_plan_does_not_take_changes_nothing(small_onnx: Path, monkey
 def test_a_plan_of_other_ranges_than_its_passports_is_refused(small_onnx: Path) -> None:
     opened = Opened(small_onnx, Profile((1, 2, 2)))
     model = deploy(opened.network, for_openvino=False)
-    with pytest.raises(EngineError, match=r"is no edgeseg plan: got .*\(1, 64, 96, 3\).* expected .*\(-1, 64, 96, 3\)"):
+    with pytest.raises(
+        EngineError,
+        match=r"is no edgeseg plan: got .*\(1, 64, 96, 3\).* expected .*\(-1, 64, 96, 3\)",
+    ):
         TensorRTEngine(
-            opened.engine.passport, model.SerializeToString(), fake_library(), device=FakeCuda(), zero_copy=False
+            opened.engine.passport,
+            model.SerializeToString(),
+            fake_library(),
+            device=FakeCuda(),
+            zero_copy=False,
         )
 
 
-# -- Triton ------------------------------------------------------------------------------------------------------------
+# -- Triton ----------------------------------------------------------------------------------------
 
 
 def plan_of(folder: Path, ranges: Profile) -> Path:
@@ -573,7 +687,8 @@ def test_triton_is_told_the_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranges", "got"), [(Profile((2, 4, 8)), "batches of 2:4:8"), (Profile((1, 1, 1), SIZES, 8), "sizes 64x96:64x96")]
+    ("ranges", "got"),
+    [(Profile((2, 4, 8)), "batches of 2:4:8"), (Profile((1, 1, 1), SIZES, 8), "sizes 64x96:64x96")],
 )
 def test_triton_refuses_what_it_cannot_be_told(tmp_path: Path, ranges: Profile, got: str) -> None:
     with pytest.raises(EngineError, match=f"Triton cannot be told what this plan takes: got {got}"):

@@ -174,7 +174,8 @@ def _compile(path: Path) -> None:
         trial = [
             sys.executable,
             "-c",
-            f"from edgeseg.backends.openvino.extension.build import try_out; try_out({str(made)!r})",
+            "from edgeseg.backends.openvino.extension.build import try_out; "
+            f"try_out({str(made)!r})",
         ]
         _run(trial, "trying the CPU extension", _TRY_SECONDS)
 
@@ -253,7 +254,13 @@ def try_out(path: str) -> None:
 
     from edgeseg.backends.openvino.session import core
     from edgeseg.graph.passes.unpool import extension as form
-    from edgeseg.graph.passes.unpool.plugin import DOMAIN, EXTRA, VERSION, pool_code_reference, unpool_reference
+    from edgeseg.graph.passes.unpool.plugin import (
+        DOMAIN,
+        EXTRA,
+        VERSION,
+        pool_code_reference,
+        unpool_reference,
+    )
 
     # Build a graph that pools and unpools. ``extra`` is the row and column that the pooling cuts
     # off.

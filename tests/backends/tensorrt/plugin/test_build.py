@@ -1,7 +1,10 @@
-"""``edgeseg build-plugin``: what it finds, says and writes; and the library, with nvcc and TensorRT's headers.
+"""``edgeseg build-plugin``: what it finds, says and writes; and the library, with nvcc and
+TensorRT's headers.
 
-The headers are those of the folders in EDGESEG_TENSORRT_INCLUDES (a list with colons), or the system's.
-EDGESEG_PLUGIN_ARCHS is what is compiled for: a list with commas, or `all`; without it, one architecture.
+The headers are those of the folders in EDGESEG_TENSORRT_INCLUDES (a list with colons), or the
+system's.
+EDGESEG_PLUGIN_ARCHS is what is compiled for: a list with commas, or `all`; without it, one
+architecture.
 """
 
 import json
@@ -20,7 +23,13 @@ from benchmarks.gpu import bandwidth, pictures
 from edgeseg.backends.tensorrt import cuda
 from edgeseg.backends.tensorrt.plugin import build
 from edgeseg.cli.build_plugin import parse_archs
-from edgeseg.errors import EdgesegError, EngineError, InputError, MissingDependencyError, OutputError
+from edgeseg.errors import (
+    EdgesegError,
+    EngineError,
+    InputError,
+    MissingDependencyError,
+    OutputError,
+)
 
 EXPORTED = {
     "getCreators",
@@ -47,8 +56,12 @@ echo "$arguments" > "$out"
 """
 
 
-def write_headers(folder: Path, version: tuple[int, int, int] = (10, 3, 0), *, twice: bool = False) -> Path:
-    """What stands for TensorRT's headers: a version, named as 10.3 does or, `twice`, as newer ones do."""
+def write_headers(
+    folder: Path, version: tuple[int, int, int] = (10, 3, 0), *, twice: bool = False
+) -> Path:
+    """What stands for TensorRT's headers: a version, named as 10.3 does or, `twice`, as newer ones
+    do.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "NvInferRuntime.h").write_text("")
     lines = []
@@ -76,13 +89,19 @@ def toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_headers(tmp_path / "include")
 
 
-def test_a_built_library_is_found_until_something_changes(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_built_library_is_found_until_something_changes(
+    toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(MissingDependencyError, match=r"not built.*`build_plugin\(\)`"):
         build.plugin_library()
     path = build.build_plugin(tensorrt_include=toolchain)
     assert path == build.plugin_library() == build.default_path()
     facts = json.loads(build.facts_path(path).read_bytes())
-    assert (facts["tensorrt"], facts["cuda"], facts["architectures"]) == ("10.3.0", "12.6", ["75", "87", "90"])
+    assert (facts["tensorrt"], facts["cuda"], facts["architectures"]) == (
+        "10.3.0",
+        "12.6",
+        ["75", "87", "90"],
+    )
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name, f"{path.name}.json"]
     call = path.read_text()
     assert "arch=compute_87,code=sm_87" in call
@@ -90,7 +109,8 @@ def test_a_built_library_is_found_until_something_changes(toolchain: Path, monke
 
     assert build.plugin_library(tensorrt="10.16.2") == path
     with pytest.raises(
-        EngineError, match=r"another TensorRT: got 10.3.0, expected 11.1.0.*`build_plugin\(tensorrt_include=DIR\)`"
+        EngineError,
+        match=r"another TensorRT: got 10.3.0, expected 11.1.0.*`build_plugin\(tensorrt_inc",
     ):
         build.plugin_library(tensorrt="11.1.0")
     with monkeypatch.context() as other:
@@ -98,7 +118,9 @@ def test_a_built_library_is_found_until_something_changes(toolchain: Path, monke
         with pytest.raises(EngineError, match="other sources"):
             build.plugin_library()
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(EngineError, match=r"not the library its JSON describes.*`build_plugin\(\)`"):
+    with pytest.raises(
+        EngineError, match=r"not the library its JSON describes.*`build_plugin\(\)`"
+    ):
         build.plugin_library()
     build.facts_path(path).write_text("{")
     with pytest.raises(EngineError, match="nothing says what it was built from"):
@@ -118,15 +140,21 @@ def test_a_library_of_the_environment_is_found(
     cached.write_bytes(b"damaged")
     assert build.plugin_library() == installed
     installed.write_bytes(b"damaged")
-    with pytest.raises(EngineError, match=rf"{installed}: is not the library.*`build_plugin\(out={installed}\)`"):
+    with pytest.raises(
+        EngineError, match=rf"{installed}: is not the library.*`build_plugin\(out={installed}\)`"
+    ):
         build.plugin_library()
 
 
-def test_a_failed_build_leaves_the_library_before(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_build_leaves_the_library_before(
+    toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = build.build_plugin(tensorrt_include=toolchain)
     before = path.read_bytes()
     monkeypatch.setenv("FAKE_NVCC_FAILS", "1")
-    with pytest.raises(EngineError, match=r"nvcc failed: got kernels.cu\(3\): error: no such thing"):
+    with pytest.raises(
+        EngineError, match=r"nvcc failed: got kernels.cu\(3\): error: no such thing"
+    ):
         build.build_plugin(tensorrt_include=toolchain)
     assert path.read_bytes() == before
     assert build.plugin_library() == path
@@ -134,7 +162,9 @@ def test_a_failed_build_leaves_the_library_before(toolchain: Path, monkeypatch: 
 
 def test_the_command(toolchain: Path, tmp_path: Path) -> None:
     out = tmp_path / "here.so"
-    done = edgeseg("build-plugin", "--tensorrt-include", toolchain, "--arch", "8.7,sm_75", "-o", out)
+    done = edgeseg(
+        "build-plugin", "--tensorrt-include", toolchain, "--arch", "8.7,sm_75", "-o", out
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"wrote {out} (TensorRT 10.3.0, CUDA 12.6, sm_75, sm_87)"
     done = edgeseg("build-plugin", "--tensorrt-include", toolchain, "--arch", "33", "-o", out)
@@ -151,7 +181,9 @@ def test_a_jetson_builds_for_itself(toolchain: Path, monkeypatch: pytest.MonkeyP
         assert json.loads(build.facts_path(path).read_bytes())["architectures"] == archs
 
 
-def test_what_is_missing_is_named(toolchain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named(
+    toolchain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match=r"no TensorRT headers.*libnvinfer-headers-dev"):
         build.find_tensorrt_include(tmp_path)
     monkeypatch.setenv("TENSORRT_INCLUDE", str(toolchain))
@@ -211,7 +243,9 @@ def test_another_name_than_a_librarys_is_refused(toolchain: Path, tmp_path: Path
 
 
 def test_every_source_is_in_the_package_and_listed() -> None:
-    assert {path.name for path in build.source_files()} == {path.name for path in build.SOURCES.glob("src/*.c*")}
+    assert {path.name for path in build.source_files()} == {
+        path.name for path in build.SOURCES.glob("src/*.c*")
+    }
     assert all(path.is_file() for path in build.source_files())
 
 
@@ -228,14 +262,20 @@ def _header_folders() -> list[Path]:
 
 
 _HEADERS: list[Any] = _header_folders() or [
-    pytest.param(None, marks=pytest.mark.skip("TensorRT's headers are not here (EDGESEG_TENSORRT_INCLUDES)"))
+    pytest.param(
+        None, marks=pytest.mark.skip("TensorRT's headers are not here (EDGESEG_TENSORRT_INCLUDES)")
+    )
 ]
 
 
 def _archs(nvcc: Path) -> list[str]:
     known = build.architectures(nvcc)
     asked = os.environ.get("EDGESEG_PLUGIN_ARCHS", "87")
-    return known if asked == "all" else [arch for arch in asked.split(",") if arch in known] or known[:1]
+    return (
+        known
+        if asked == "all"
+        else [arch for arch in asked.split(",") if arch in known] or known[:1]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -247,12 +287,14 @@ def nvcc() -> Path:
 
 
 def _compile(nvcc: Path, include: Path, source: str, out: Path, *flags: str) -> Path:
-    """A program of ``edgeseg/backends/tensorrt/plugin/tests``; nvcc knows where CUDA's headers are."""
+    """A program of ``backends/tensorrt/plugin/tests``; nvcc knows where CUDA's headers are."""
     folders = [f"-I{build.SOURCES / part}" for part in ("include", "src", "tests")]
     warnings = ["-Werror", "all-warnings", "-Xcompiler", ",".join(WARNINGS)]
     command = [str(nvcc), "-std=c++17", *warnings, *flags, *folders, "-isystem", str(include)]
     done = subprocess.run(
-        [*command, str(build.SOURCES / "tests" / source), "-o", str(out), "-ldl"], capture_output=True, text=True
+        [*command, str(build.SOURCES / "tests" / source), "-o", str(out), "-ldl"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return out
@@ -261,14 +303,23 @@ def _compile(nvcc: Path, include: Path, source: str, out: Path, *flags: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("include", _HEADERS, ids=str)
 def test_the_library_without_tensorrt(nvcc: Path, include: Path, tmp_path: Path) -> None:
-    """Compiles with warnings as errors, exports what it should, needs no library of NVIDIA's, and passes the driver."""
+    """Compiles with warnings as errors, exports what it should, needs no library of NVIDIA's, and
+    passes the driver.
+    """
     library = build.build_plugin(
-        tensorrt_include=include, archs=_archs(nvcc), out=tmp_path / "libedgeseg_plugin.so", strict=True
+        tensorrt_include=include,
+        archs=_archs(nvcc),
+        out=tmp_path / "libedgeseg_plugin.so",
+        strict=True,
     )
     assert build.plugin_library(library) == library
-    symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
+    symbols = subprocess.run(
+        ["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True
+    ).stdout
     assert {line.split()[-1] for line in symbols.splitlines()} == EXPORTED
-    dynamic = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
+    dynamic = subprocess.run(
+        ["readelf", "-d", library], capture_output=True, text=True, check=True
+    ).stdout
     needed = [line for line in dynamic.splitlines() if "NEEDED" in line]
     assert needed
     assert not [line for line in needed if "nvinfer" in line or "cuda" in line]
@@ -280,18 +331,39 @@ def test_the_library_without_tensorrt(nvcc: Path, include: Path, tmp_path: Path)
     assert done.stdout.endswith(" checks, 0 failed\n")
 
 
-def _on_the_cpu(nvcc: Path, include: Path, folder: Path, device: Path) -> "subprocess.CompletedProcess[str]":
-    """``tests/gpu.cu`` and the library, whole but for the kernels' launches, on a device that is the processor."""
+def _on_the_cpu(
+    nvcc: Path, include: Path, folder: Path, device: Path
+) -> "subprocess.CompletedProcess[str]":
+    """``tests/gpu.cu`` and the library, whole but for the kernels' launches, on a device that is
+    the processor.
+    """
     folders = [f"-I{build.SOURCES / part}" for part in ("include", "src", "tests")]
     host = ",".join([*WARNINGS, *SANITIZERS, "-ffp-contract=off"])
-    flags = ["-std=c++17", "-O1", "-g", "-cudart", "none", "-x", "c++", *folders, "-isystem", str(include)]
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "-g",
+        "-cudart",
+        "none",
+        "-x",
+        "c++",
+        *folders,
+        "-isystem",
+        str(include),
+    ]
     program, library = folder / "gpu", folder / "libedgeseg_plugin.so"
-    sources = [build.SOURCES / "src" / "plugins.cpp", build.SOURCES / "host" / "library.cpp", device]
+    sources = [
+        build.SOURCES / "src" / "plugins.cpp",
+        build.SOURCES / "host" / "library.cpp",
+        device,
+    ]
     for words in (
         ["-Xcompiler", host, build.SOURCES / "tests" / "gpu.cu", device, "-ldl", "-o", program],
         ["-Xcompiler", f"{host},-fPIC", "-shared", *sources, "-o", library],
     ):
-        compiled = subprocess.run([str(nvcc), *flags, *map(str, words)], capture_output=True, text=True)
+        compiled = subprocess.run(
+            [str(nvcc), *flags, *map(str, words)], capture_output=True, text=True
+        )
         assert compiled.returncode == 0, compiled.stderr
     return subprocess.run([program, library, "--brief"], capture_output=True, text=True)
 
@@ -303,7 +375,9 @@ def test_the_devices_program_finds_what_is_there(nvcc: Path, include: Path, tmp_
     done = _on_the_cpu(nvcc, include, tmp_path, build.SOURCES / "host" / "device.cpp")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if " copy " in line]
-    assert len(bandwidth(done.stdout)) + len(pictures(done.stdout)) == len(lines) - 1  # the first one says what it is
+    assert (
+        len(bandwidth(done.stdout)) + len(pictures(done.stdout)) == len(lines) - 1
+    )  # the first one says what it is
     assert len({row["form"] for row in bandwidth(done.stdout)}) >= 4
     kernels = {"preprocess bgr", "preprocess nv12", "overlay bgr", "overlay nv12"}
     assert {row["kernel"] for row in pictures(done.stdout)} == kernels
@@ -314,7 +388,9 @@ def test_the_devices_program_finds_what_is_there(nvcc: Path, include: Path, tmp_
 def test_the_devices_program_finds_what_is_wrong(nvcc: Path, include: Path, tmp_path: Path) -> None:
     device = tmp_path / "device.cpp"
     whole = (build.SOURCES / "host" / "device.cpp").read_text()
-    device.write_text(whole.replace("return max_unpool(call, EachItem{});", "return call.windows.n < 3 ? 0 : 1;"))
+    device.write_text(
+        whole.replace("return max_unpool(call, EachItem{});", "return call.windows.n < 3 ? 0 : 1;")
+    )
     done = _on_the_cpu(nvcc, include, tmp_path, device)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED: unpooled, fp32 linear, 1x1x2x2" in done.stdout
