@@ -17,7 +17,7 @@ from edgeseg.graph.network import Network
 from edgeseg.graph.nodes import copied
 from edgeseg.graph.ops import is_quantized
 from edgeseg.graph.outputs import fix_input
-from edgeseg.graph.passes.fold_batchnorm import fold
+from edgeseg.graph.passes.fold_batchnorm import fold_in_place
 from edgeseg.graph.passes.unpool.torch_scatter import raise_scatters
 from edgeseg.imaging.preprocess import to_input
 from edgeseg.quantize.calibration_set import CalibrationSet
@@ -36,7 +36,7 @@ class FoldedNetwork:
 
     Attributes
     ----------
-    network : the network, its normalisation folded into weights (``fold``).
+    network : the network, its normalisation folded into weights (``fold_batchnorm.fold``).
     graph : its graph with a fixed input size, so that shapes are known; it is only read.
     full : the placement with no layer kept in float on request.
     """
@@ -143,7 +143,7 @@ def fold_network(network: Network) -> FoldedNetwork:
     # Fold a copy.
     copy = copied(raise_opset(network.model))
     raise_scatters(Graph(copy))
-    folded = replace(network, model=fold(copy))
+    folded = replace(network, model=fold_in_place(copy))
 
     # Place INT8 in a copy whose shapes are known.
     sized = copied(folded.model)

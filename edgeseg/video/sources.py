@@ -32,6 +32,7 @@ from edgeseg.imaging.nv12 import Nv12
 from edgeseg.types import Image
 from edgeseg.video.containers import Container, early_end, inspect
 from edgeseg.video.frames import Frame, Source, VideoInfo
+from edgeseg.video.gstreamer import frame_layout, to_bgr
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -166,43 +167,30 @@ def _capture(uri: str | int, api: int, settings: Sequence[int] = ()) -> cv2.Vide
         return None
 
 
-def _first_frame(capture: cv2.VideoCapture, error: InputError, layout: str = "") -> Image:
-    """Read the first frame; raise ``error`` if there is none.
+def _first_frame(capture: cv2.VideoCapture, error: InputError) -> npt.NDArray[Any]:
+    """Read the first frame, as OpenCV hands it over; raise ``error`` if there is none.
 
     Only this frame shows the true size (phone clips may be rotated), and that there is a decoder.
     """
     with quiet():
-        got, image = capture.read()
+        try:
+            got, image = capture.read()
+        except cv2.error:  # a format that this OpenCV cannot hand over
+            got, image = False, None
     if not got or image is None:
         capture.release()
         raise error
-    return _bgr(image, layout)
+    return image
 
 
-# OpenCV passes these formats of a GStreamer pipeline on without conversion. They are converted
-# here, so that a pipeline needs no videoconvert at its end.
-_LAYOUTS = {
-    "NV12": cv2.COLOR_YUV2BGR_NV12,
-    "NV21": cv2.COLOR_YUV2BGR_NV21,
-    "I420": cv2.COLOR_YUV2BGR_I420,
-    "YV12": cv2.COLOR_YUV2BGR_YV12,
-    "YUY2": cv2.COLOR_YUV2BGR_YUY2,
-    "UYVY": cv2.COLOR_YUV2BGR_UYVY,
-}
+def _bgr(image: npt.NDArray[Any]) -> Image:
+    """Convert a frame of a file, a camera or a stream to (H, W, 3) BGR.
 
-
-def _bgr(image: npt.NDArray[Any], layout: str = "") -> Image:
-    """Convert a frame of a capture to (H, W, 3) BGR.
-
-    The frame has one of ``_LAYOUTS``, or is grey, or BGR with or without a fourth channel.
+    It is BGR with or without a fourth channel, or grey.
     """
-    code = _LAYOUTS.get(layout)
-    if code is None:
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        code = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}.get(channels)
-
-    converted = image if code is None else cv2.cvtColor(image, code)
-    return np.asarray(converted, np.uint8)
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    layout = {1: "GRAY8", 4: "BGRA"}.get(channels, "BGR")
+    return to_bgr(image, layout)
 
 
 def _nv12(buffer: npt.NDArray[Any]) -> Nv12:
@@ -211,26 +199,6 @@ def _nv12(buffer: npt.NDArray[Any]) -> Nv12:
     The colour matrix is the default of ``Nv12``, which is also the one that OpenCV uses.
     """
     return Nv12.from_buffer(buffer.reshape(buffer.shape[:2]))
-
-
-def layout_of(pipeline: str) -> str:
-    """Return the last format that a GStreamer pipeline names.
-
-    Parameters
-    ----------
-    pipeline : the pipeline, as for ``gst-launch-1.0``.
-
-    Returns
-    -------
-    The format, such as ``NV12``; an empty string if the pipeline names none.
-
-    Examples
-    --------
-    >>> layout_of("v4l2src ! video/x-raw,format=NV12 ! appsink")
-    'NV12'
-    """
-    found = re.findall(r"format\s*=\s*(?:\(string\)\s*)?\"?(\w+)", pipeline)
-    return found[-1] if found else ""
 
 
 def _info(capture: cv2.VideoCapture, image: Image, *, live: bool) -> VideoInfo:
@@ -262,7 +230,7 @@ def _open_video(path: Path) -> Source:
     capture = _capture(str(path), backend(cv2.CAP_FFMPEG))
     if capture is None:
         raise cannot
-    first = _first_frame(capture, cannot)
+    first = _bgr(_first_frame(capture, cannot))
     return _recorded(capture, first, container, str(path), path)
 
 
@@ -321,19 +289,35 @@ def _numbered(capture: cv2.VideoCapture, first: Image, fps: float | None) -> Ite
         index += 1
 
 
-def _live(capture: cv2.VideoCapture, error: InputError, layout: str = "") -> Source:
-    """Return the source of a camera or a stream; raise ``error`` if it delivers no frame."""
-    first = _first_frame(capture, error, layout)
+def _live(capture: cv2.VideoCapture, error: InputError, pipeline: str = "") -> Source:
+    """Return the source of a camera, a stream or a GStreamer pipeline.
+
+    Raises ``error`` if it delivers no frame.
+    """
+    raw = _first_frame(capture, error)
+    layout = ""
+    if pipeline:
+        height = round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        try:
+            layout = frame_layout(raw, height, pipeline)
+        except InputError:
+            capture.release()
+            raise
+
+    def converted(image: npt.NDArray[Any]) -> Image:
+        return to_bgr(image, layout) if layout else _bgr(image)
+
+    first = converted(raw)
     start = time.perf_counter()
     hands_on_nv12 = threading.Event()
 
     def frames() -> Iterator[Frame]:
         yield Frame(0, first, "000000", 0.0)
         for index in itertools.count(1):
-            got, raw = capture.read()
-            if not got or raw is None:
+            got, image = capture.read()
+            if not got or image is None:
                 return  # unplugged or switched off: the recording so far is kept
-            pixels: Image | Nv12 = _nv12(raw) if hands_on_nv12.is_set() else _bgr(raw, layout)
+            pixels: Image | Nv12 = _nv12(image) if hands_on_nv12.is_set() else converted(image)
             yield Frame(index, pixels, f"{index:06d}", time.perf_counter() - start)
 
     return Source(
@@ -402,7 +386,7 @@ def _open_stream(uri: str) -> Source:
 
     if not uri.startswith("rtsp") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
         # A recording on a web server has an end: it is a file, and every frame counts.
-        first = _first_frame(capture, silent)
+        first = _bgr(_first_frame(capture, silent))
         return _recorded(capture, first, Container(size=0), address, None)
     return _live(capture, silent)
 
@@ -427,7 +411,7 @@ def _open_gstreamer(pipeline: str) -> Source:
     capture = _capture(pipeline, cv2.CAP_GSTREAMER)
     if capture is None:
         raise broken
-    return _live(capture, broken, layout_of(pipeline))
+    return _live(capture, broken, pipeline)
 
 
 def _open_folder(folder: Path) -> Source:

@@ -33,14 +33,23 @@ def fold(model: ModelProto) -> ModelProto:
     ----------
     model : a float graph; it is not changed.
     """
-    copy = copied(model)
-    if copy.functions:
-        copy = inliner.inline_local_functions(copy)
+    return fold_in_place(copied(model))
+
+
+def fold_in_place(model: ModelProto) -> ModelProto:
+    """Fold batch normalisation in a graph, and return the graph; see ``fold``.
+
+    Parameters
+    ----------
+    model : a float graph. If it has functions, another graph is returned, in which they are inlined.
+    """
+    if model.functions:
+        model = inliner.inline_local_functions(model)
 
     # 1. Remove what hides a layer's neighbours.
-    name_nodes(copy)
-    fill_defaults(copy)
-    graph = Graph(copy)
+    name_nodes(model)
+    fill_defaults(model)
+    graph = Graph(model)
     graph.hoist_constants()
     _drop_passing(graph)
 
@@ -52,7 +61,7 @@ def fold(model: ModelProto) -> ModelProto:
     # 3. Clean up.
     graph.drop_unread_constants()
     _part_image(graph)
-    return copy
+    return model
 
 
 def name_nodes(model: ModelProto) -> None:
