@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
 JOBS ?= 2
-PIP_FLAGS ?= --quiet --disable-pip-version-check
+PIP_FLAGS ?= --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test check bench plugin-check gpu-test clean
 

@@ -18,7 +18,8 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
-from edgeseg.backends.openvino import forms, session
+from edgeseg.backends.openvino import forms
+from edgeseg.backends.openvino.compiled import Compiled, settings
 from edgeseg.backends.proof import reference
 from edgeseg.build.options import SCALES
 from edgeseg.data import open_dataset
@@ -111,7 +112,7 @@ def in_onnx_runtime(graph: onnx.ModelProto, frames: list[Image]) -> list[Image]:
 
 def in_openvino(network: Network, graph: onnx.ModelProto, frames: list[Image]) -> list[Image]:
     """Return label maps (H, W) by OpenVINO, with float parts computed in FP32."""
-    compiled = session.Compiled(graph, network.name, session.settings("fp32"))
+    compiled = Compiled(graph, network.name, settings("fp32"))
     return [np.array(compiled(frame)) for frame in frames]
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from edgeseg.backends.load import load_engine
-from edgeseg.backends.openvino import session as cpu_target
+from edgeseg.backends.openvino import runtime
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.data import open_dataset
 from edgeseg.export.onnx_from_torch import export_module
@@ -210,7 +210,7 @@ def openvino_candidate(model: Any, x: Any, title: str) -> Candidate:
     Its default precision is BF16 if the processor has it.
     """
     model.reshape(list(x.shape))
-    compiled = cpu_target.core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    compiled = runtime.core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     request = compiled.create_infer_request()
 
     def call() -> Any:
@@ -259,8 +259,8 @@ def engine_candidate(case: Case, engine: Path, title: str) -> Candidate:
 def float_candidates(case: Case, net: torch.nn.Module) -> list[Candidate]:
     """Return every way in float; the others are compared to the first."""
     x = case.tensor
-    scatter = cpu_target.core().read_model(pytorch_export(case, net))
-    floats = [p for p in cpu_target.FLOATS if p == "fp32" or "BF16" in cpu_target.device()[1]]
+    scatter = runtime.core().read_model(pytorch_export(case, net))
+    floats = [p for p in runtime.FLOATS if p == "fp32" or "BF16" in runtime.device().features]
     return [
         *torch_candidates(case, net),
         onnxruntime_candidate(case.standard, x, "ONNX Runtime FP32, standard MaxUnpool"),

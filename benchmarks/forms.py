@@ -27,8 +27,9 @@ from rich.table import Table
 
 from edgeseg.backends.base import NATIVE
 from edgeseg.backends.openvino import forms as cpu_forms
-from edgeseg.backends.openvino import session
-from edgeseg.backends.openvino.forms import COMPARE, SEARCH, SIGNED, UNSIGNED, Form
+from edgeseg.backends.openvino import runtime
+from edgeseg.backends.openvino.compiled import Compiled, trial
+from edgeseg.backends.openvino.forms import COMPARE, EXTENSION, SEARCH, SIGNED, UNSIGNED, Form
 from edgeseg.backends.proof import Reference, reference
 from edgeseg.data import open_dataset
 from edgeseg.errors import EdgesegError
@@ -102,7 +103,7 @@ def measure(path: Path, data: str, rounds: int) -> list[dict[str, Any]]:
     if known is None:
         raise SystemExit(f"{path}: ONNX Runtime does not run it")
 
-    compiled: dict[str, session.Compiled] = {}
+    compiled: dict[str, Compiled] = {}
     rows: list[dict[str, Any]] = []
     for name, form in forms(network.form != "labels").items():
         try:
@@ -115,7 +116,7 @@ def measure(path: Path, data: str, rounds: int) -> list[dict[str, Any]]:
     told = f"edgeseg: {chosen.form.activations}, {chosen.form.floats}"
     rows.append({"net": path.stem, "form": told, **same_labels(known, chosen.compiled)})
 
-    trials = [session.trial(compiled) for _ in range(rounds)]
+    trials = [trial(compiled) for _ in range(rounds)]
     for row, name in zip(rows, compiled, strict=True):
         row["ms"] = round(float(np.median([trial[name] for trial in trials])), 3)
     before = [row["ms"] for row in rows if row["form"].startswith(before_form())]
@@ -126,14 +127,14 @@ def measure(path: Path, data: str, rounds: int) -> list[dict[str, Any]]:
 
 def before_form() -> str:
     """Return the form that was built before engines were proven."""
-    return f"{SIGNED}, {session.best_precision()}"
+    return f"{SIGNED}, {runtime.best_precision()}"
 
 
 def forms(has_scores: bool) -> dict[str, Form]:
     """Return every form by name, with both ways to compute the argmax."""
     found = {}
     for activations in (SIGNED, UNSIGNED):
-        for floats in dict.fromkeys((session.best_precision(), "fp32")):
+        for floats in dict.fromkeys((runtime.best_precision(), "fp32")):
             for argmax in (SEARCH, COMPARE) if has_scores else (SEARCH,):
                 for unpool in unpoolings():
                     name = f"{activations}, {floats}, {argmax}, {unpool}"
@@ -149,10 +150,10 @@ def unpoolings() -> tuple[str, ...]:
         extension.load()
     except EdgesegError:
         return (NATIVE,)
-    return NATIVE, session.EXTENSION
+    return NATIVE, EXTENSION
 
 
-def same_labels(known: Reference, compiled: session.Compiled) -> dict[str, float]:
+def same_labels(known: Reference, compiled: Compiled) -> dict[str, float]:
     """Return the share of pixels that are labelled as by the file."""
     return {"same_labels": round(known.agreement(compiled), 6)}
 

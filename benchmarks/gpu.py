@@ -6,7 +6,8 @@
    bit with the same source on the host, and once more under compute-sanitizer if it is installed.
    Their bandwidth at SegNet's five levels is measured beside a device-to-device copy of as many
    bytes, and beside PyTorch's pooling with indices and unpooling if torch sees the device. The
-   kernels before and after a net are measured beside the copy, too.
+   kernels before and after a net are measured beside the copy, too. Without nvcc or TensorRT's
+   headers this part is left out, and so is what needs the plugin below.
 2. If TensorRT is installed: every net that ships, in FP16 and INT8, with the plugin and without:
    labels against the CPU engine, latency p50 and p99 with a CUDA graph and without, and what
    trtexec reports for the same plan.
@@ -35,10 +36,10 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from edgeseg.backends.base import NATIVE, PlanOptions, graph_file
+from edgeseg.backends.base import NATIVE, PLUGIN, PlanOptions, graph_file
 from edgeseg.backends.engine import Engine
 from edgeseg.backends.load import load_engine
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino.compiled import Compiled, settings
 from edgeseg.backends.tensorrt import cuda
 from edgeseg.backends.tensorrt.bindings import TENSORRT, is_installed, library
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
@@ -54,7 +55,7 @@ from edgeseg.backends.tensorrt.plugin.build import (
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.cli.spelling import as_options
 from edgeseg.data import open_dataset
-from edgeseg.errors import EdgesegError, EngineError
+from edgeseg.errors import EdgesegError, EngineError, MissingDependencyError
 from edgeseg.files import write_json
 from edgeseg.graph.lowering import lower
 from edgeseg.graph.network import load_network
@@ -72,6 +73,7 @@ LEAST_SAME = {"fp16": 0.999, "int8": 0.999}
 FULL_HD = (1080, 1920)
 TOOLS = ("memcheck", "racecheck")  # of compute-sanitizer
 _FOUND = 86  # its exit code where it has found something
+_WITHOUT_PLUGIN = {"left_out": "the plugin is not built", "holds": True}
 _LINE = re.compile(
     r"(?P<form>\w+ .+?)\s+(?P<shape>\d+x\d+x\d+x\d+)\s+"
     r"pool (?P<pool_ms>[\d.]+) ms (?P<pool>\d+) GB/s\s+"
@@ -82,6 +84,22 @@ _PICTURE = re.compile(
     r"(?P<kernel>(?:preprocess|overlay) \w+)\s+(?P<frame>\d+x\d+) net (?P<net>\d+x\d+)\s+"
     r"(?P<bytes>\d+) bytes\s+(?P<ms>[\d.]+) ms\s+copy (?P<copy_ms>[\d.]+) ms"
 )
+
+
+def plugin_part(given: Path | None, console: Console) -> dict[str, Any]:
+    """Measure the plugin; return why it is left out if nvcc or TensorRT's headers are not here.
+
+    TensorRT from PyPI has no headers.
+    """
+    try:
+        find_nvcc()
+        include = find_tensorrt_include(given)
+    except MissingDependencyError as error:
+        console.print(
+            f"the plugin is left out: {escape(as_options(str(error)))}", style="bold yellow"
+        )
+        return {"left_out": str(error)}
+    return plugin_on_device(include, console)
 
 
 def plugin_on_device(include: Path, console: Console) -> dict[str, Any]:
@@ -233,10 +251,13 @@ def torch_on_device(ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def engines_on_device(address: str, console: Console) -> list[dict[str, Any]]:
+def engines_on_device(
+    address: str, console: Console, *, has_plugin: bool = True
+) -> list[dict[str, Any]]:
     """Measure every net that ships as a TensorRT plan.
 
-    Labels are compared with the CPU engine's.
+    Labels are compared with the CPU engine's. Without the plugin, nets unpool by standard operators
+    only.
     """
     data = open_dataset(address, "val")
     frames = [data[i].image for i in range(0, len(data), max(1, len(data) // FRAMES))][:FRAMES]
@@ -247,6 +268,9 @@ def engines_on_device(address: str, console: Console) -> list[dict[str, Any]]:
             source = zoo_int8(name) if precision == "int8" else zoo()[name]
             assert source is not None
             row = {"net": name, "precision": precision, "unpool": unpool}
+            if unpool == PLUGIN and not has_plugin:
+                rows.append({**row, **_WITHOUT_PLUGIN})
+                continue
             measure = functools.partial(one_engine, path, source, precision, unpool, frames)
             rows.append(measured(row, measure, console))
     return rows
@@ -279,9 +303,7 @@ def one_engine(
 def on_cpu(source: Path, frames: list[Any]) -> list[Any]:
     """Return the labels of a file on the CPU, with float parts in FP32 on every processor."""
     network = load_network(source)
-    compiled = session.Compiled(
-        lower(network).model, network.name, {**session.settings(INT8), **session.settings("fp32")}
-    )
+    compiled = Compiled(lower(network).model, network.name, {**settings(INT8), **settings("fp32")})
     fitted = (np.ascontiguousarray(resize_frame(f, network.spec.input_size)) for f in frames)
     return [
         resize_labels(np.array(compiled(one), np.uint8), f.shape[:2])
@@ -349,10 +371,13 @@ def open_plan(name: str, plan: PlanOptions, folder: Path) -> tuple[Any, Path]:
     return load_engine(path), graph_file(path)
 
 
-def features_on_device(name: str, address: str, console: Console) -> list[dict[str, Any]]:
+def features_on_device(
+    name: str, address: str, console: Console, *, has_plugin: bool = True
+) -> list[dict[str, Any]]:
     """Compare every feature with what it must equal.
 
-    Features are ranges, scores, arrays on the device, later versions, and edgeseg's kernels.
+    Features are ranges, scores, arrays on the device, later versions, and edgeseg's kernels. The
+    last two are left out without the plugin.
     """
     data = open_dataset(address, "val")
     frames = [data[i].image for i in range(min(8, len(data)))]
@@ -361,12 +386,24 @@ def features_on_device(name: str, address: str, console: Console) -> list[dict[s
         folder = Path(text)
         for feature in (batches, sizes, scores, arrays, later_versions, kernels):
             row = {"net": name, "feature": feature.__name__.replace("_", " ")}
+            if feature in (later_versions, kernels) and not has_plugin:
+                rows.append({**row, **_WITHOUT_PLUGIN})
+                continue
             rows.append(
                 measured(
                     row, functools.partial(_beside_alone, feature, name, frames, folder), console
                 )
             )
     return rows
+
+
+# What a child process runs to build a version-compatible plan.
+_BUILD_LATER = (
+    "import sys; from edgeseg.backends.base import PlanOptions; "
+    "from edgeseg.build.engine_from_onnx import build_engine; "
+    "build_engine(sys.argv[1], precision='fp16', target='tensorrt', out=sys.argv[2], "
+    "plan=PlanOptions(version_compatible=True, unpool='plugin'))"
+)
 
 
 def _beside_alone(
@@ -448,16 +485,21 @@ def arrays(name: str, alone: Any, frames: list[Any], folder: Path) -> dict[str, 
 def later_versions(name: str, alone: Engine, frames: list[Any], folder: Path) -> dict[str, Any]:
     """Check that a version-compatible plan opens in a process that has not seen the plugin.
 
-    The plan has the plugin inside.
+    The plan has the plugin inside. It is built in a process of its own: in this one other engines
+    have loaded the plugin, so that TensorRT could not open the plan to prove it.
     """
     path = folder / "later.engine"
-    build_engine(
-        zoo()[name],
-        precision="fp16",
-        target=TENSORRT,
-        out=path,
-        plan=PlanOptions(version_compatible=True),
-    )
+    words = [sys.executable, "-c", _BUILD_LATER, str(zoo()[name]), str(path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise EngineError("a version-compatible plan does not build", got=_last_line(done))
+    used = Passport.read(path).tensorrt.plugin
+    if not used:
+        raise EngineError(
+            "a version-compatible plan was built without the plugin",
+            got=_last_line(done),
+            expected="the plugin inside",
+        )
     np.save(folder / "frame.npy", frames[0])
     code = (
         "import sys, numpy, edgeseg; engine = edgeseg.load_engine(sys.argv[1]); "
@@ -475,7 +517,8 @@ def later_versions(name: str, alone: Engine, frames: list[Any], folder: Path) ->
     if done.returncode:
         raise EngineError("a version-compatible plan does not open", got=_last_line(done))
     return _same(np.load(folder / "labels.npy"), alone(frames[0])) | {
-        "mb": round(path.stat().st_size / 1e6, 1)
+        "plugin": used,
+        "mb": round(path.stat().st_size / 1e6, 1),
     }
 
 
@@ -555,12 +598,12 @@ def main(arguments: list[str]) -> int:
         return 2
     name, capability = cuda.device()
     try:
-        include = find_tensorrt_include(options.tensorrt_include)
-        plugin = plugin_on_device(include, console)
+        plugin = plugin_part(options.tensorrt_include, console)
     except EdgesegError as error:
         console.print(f"[bold red]error:[/] {escape(as_options(str(error)))}")
         return error.exit_code
-    halves = [row for row in plugin["bandwidth"] if row["form"] == "fp16 linear"]
+    halves = [row for row in plugin.get("bandwidth", []) if row["form"] == "fp16 linear"]
+    has_plugin = "left_out" not in plugin
     here = is_installed(TENSORRT)
     if not here:
         console.print(
@@ -583,17 +626,20 @@ def main(arguments: list[str]) -> int:
     path = write_json(options.out / f"gpu-{slug}.json", result)
     result["torch"] = measured({}, lambda: {"pairs": torch_on_device(halves)}, console)
     write_json(path, result)
-    result["engines"] = engines_on_device(options.data, console) if here else []
+    result["engines"] = []
+    if here:
+        result["engines"] = engines_on_device(options.data, console, has_plugin=has_plugin)
     write_json(path, result)
-    result["features"] = (
-        features_on_device(next(iter(zoo())), options.data, console) if here else []
-    )
+    result["features"] = []
+    if here:
+        net = next(iter(zoo()))
+        result["features"] = features_on_device(net, options.data, console, has_plugin=has_plugin)
     write_json(path, result)
     print(path)
-    clean = all(said in (None, "clean") for said in plugin["sanitizer"].values())
+    clean = all(said in (None, "clean") for said in plugin.get("sanitizer", {}).values())
     rows = result["engines"] + result["features"]
     holds = all(row.get("holds", False) for row in rows)
-    return 0 if plugin["same_as_host"] and clean and holds else 1
+    return 0 if plugin.get("same_as_host", True) and clean and holds else 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.candidates import (
     openvino_candidate,
     quiet,
 )
-from edgeseg.backends.openvino import session as cpu_target
+from edgeseg.backends.openvino import runtime
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.mixed_precision import paying_layers
 from edgeseg.build.options import Quantization
@@ -163,7 +163,7 @@ def _nncf(case: Case, nncf: Any, preset: Any) -> Candidate:
     x = case.tensor
     graph = Graph(load_network(case.standard).model)
     lower_unpooling(graph, PassContext())
-    model = cpu_target.core().read_model(graph.model.SerializeToString())
+    model = runtime.core().read_model(graph.model.SerializeToString())
     model.reshape(list(x.shape))
     frames = case.calibration_tensors()
     with quiet():

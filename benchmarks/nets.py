@@ -24,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino import runtime
 from edgeseg.data import Dataset, open_dataset
 from edgeseg.errors import EdgesegError
 from edgeseg.files import write_json
@@ -115,7 +115,7 @@ def training_of(recipe: Recipe) -> str:
 
 def precisions() -> tuple[str, ...]:
     """Return the precisions of the engines that this machine runs."""
-    return ("fp32", "bf16", "int8") if "BF16" in session.device()[1] else ("fp32", "int8")
+    return ("fp32", "bf16", "int8") if "BF16" in runtime.device().features else ("fp32", "int8")
 
 
 def shipped_rows(

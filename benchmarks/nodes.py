@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeseg.backends.openvino import backend, session
+from edgeseg.backends.openvino import backend, runtime
 from edgeseg.backends.openvino.engine import unpack
 from edgeseg.passport import Passport
 
@@ -44,7 +44,7 @@ class Profiled:
         backend.prepare_to_open(passport)
         config = {**passport.openvino.config, "PERF_COUNT": "YES"}
         self._request = (
-            session.core().import_model(io.BytesIO(blob), "CPU", config).create_infer_request()
+            runtime.core().import_model(io.BytesIO(blob), "CPU", config).create_infer_request()
         )
         self._calls = 0
         self._totals: list[float] = []

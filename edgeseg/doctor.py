@@ -56,24 +56,24 @@ def _package(
 
 def _cpu() -> list[Finding]:
     """Check OpenVINO, and report the processor's precisions."""
-    from edgeseg.backends.openvino import session
+    from edgeseg.backends.openvino import probes, runtime
 
     try:
-        name, features = session.device()
+        name, features = runtime.device()
     except (ImportError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         hint = 'pip install "openvino>=2025.0"'
         return [Finding("cpu target", False, problem, hint, needed=True)]
 
     precisions: list[str] = []
-    for precision in session.PRECISIONS:
+    for precision in runtime.PRECISIONS:
         if precision == "fp32" or precision.upper() in features:
             precisions.append(precision)
     found = (
         f"OpenVINO {_version('openvino')} on {name}, {os.cpu_count()} cores, "
-        f"{', '.join(precisions)} (auto: {session.best_precision()})"
+        f"{', '.join(precisions)} (auto: {runtime.best_precision()})"
     )
-    if not session.int8_is_exact():
+    if not probes.int8_is_exact():
         found += "; no VNNI: INT8 models are computed in float"
     return [Finding("cpu target", True, found, needed=True)]
 
@@ -112,6 +112,22 @@ def _opencv() -> Finding:
     return Finding("video", True, found, needed=True)
 
 
+def _h264_encoder() -> Finding:
+    """Find the encoder that videos are written with, by encoding a few frames."""
+    part = "H.264 encoder"
+    try:
+        from edgeseg.video.encoders import find_encoder
+    except ImportError as error:
+        return Finding(part, False, str(error), 'pip install "av>=14"', needed=True)
+
+    encoder = find_encoder(".mp4", 640, 480)
+    version = f"FFmpeg of PyAV {_version('av')}"
+    if encoder is None or encoder.codec != "h264":
+        hint = "write .webm, which browsers play, or pip install --force-reinstall av"
+        return Finding(part, False, f"none in the {version}", hint)
+    return Finding(part, True, f"{encoder.name}, {version}")
+
+
 def _display() -> Finding:
     """Check whether a window can be shown."""
     has_server = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -136,21 +152,35 @@ def _gpu() -> Finding:
     from edgeseg.backends.tensorrt import cuda
 
     if not cuda.has_gpu():
-        return Finding("NVIDIA GPU", False, cuda.why_no_gpu(), "not needed for the cpu target")
+        found = ", ".join(filter(None, (cuda.why_no_gpu(), cuda.driver_version())))
+        hint = cuda.gpu_hint() or "not needed for the cpu target"
+        return Finding("NVIDIA GPU", False, found, hint)
 
     name, capability = cuda.device()
-    shares = ", shares the processor's memory" if cuda.is_integrated() else ""
-    return Finding("NVIDIA GPU", True, f"{name}, compute capability {capability / 10:.1f}{shares}")
+    facts = [name, f"compute capability {capability / 10:.1f}"]
+    if cuda.driver_version():
+        facts.append(cuda.driver_version())
+    if cuda.is_integrated():
+        facts.append("shares the processor's memory")
+    return Finding("NVIDIA GPU", True, ", ".join(facts))
 
 
 def _tensorrt(target: str, label: str) -> Finding:
-    """Check a TensorRT by importing it: an installed one may lack its libraries, or be too old."""
-    from edgeseg.backends.tensorrt.bindings import library
+    """Check that a TensorRT can be imported, and that it starts.
+
+    An installed one may lack its libraries, be too old, or not fit the driver.
+    """
+    from edgeseg.backends.tensorrt.bindings import library, why_not_starting
 
     try:
-        return Finding(label, True, library(target).version)
+        version = library(target).version
     except MissingDependencyError as error:
         return Finding(label, False, str(error.got), error.hint or "")
+
+    reason, hint = why_not_starting(target)
+    if not reason:
+        return Finding(label, True, version)
+    return Finding(label, False, f"{version} does not start: {reason}", hint)
 
 
 def _plugin() -> Finding:
@@ -184,6 +214,7 @@ def examine() -> list[Finding]:
         _extension(),
         _package("onnx", ("onnx",), "onnx>=1.17", needed=True),
         _opencv(),
+        _h264_encoder(),
         shipped,
         Finding("engine cache", True, str(cache_folder())),
         _package("training", ("lightning",), "edgeseg[train]"),

@@ -237,17 +237,17 @@ def _do_builds(
     ``sources`` are the ONNX files by precision. ``calibration`` is the hash of the frames that INT8
     is calibrated on, if its file has no ranges yet.
     """
-    from edgeseg.backends.openvino import session
+    from edgeseg.backends.openvino import runtime
 
     engines: list[Path] = []
     for precision, source in sources.items():
-        if precision == "bf16" and "BF16" not in session.device()[1]:
+        if precision == "bf16" and "BF16" not in runtime.device().features:
             continue
 
         key: dict[str, Any] = {
             "net": sha256_file(source),
-            "machine": session.device()[0],
-            "openvino": session.library_version(),
+            "machine": runtime.device().name,
+            "openvino": runtime.library_version(),
         }
         if precision == "int8" and source == sources["fp32"]:
             key["set"] = calibration

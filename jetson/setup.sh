@@ -23,7 +23,8 @@ usage: jetson/setup.sh [--venv FOLDER] [--wheels FOLDER] [--jetpack X.Y] [--no-p
   --wheels FOLDER  install from these wheels alone, with no network; jetson/README.md says how to collect them
   --jetpack X.Y    the JetPack version, where the system does not say it: in a container
   --no-plugin      do not build the unpooling plugin; SegNet and ENet then use standard operators
-  --no-check       do not import TensorRT nor run edgeseg doctor: for a docker build, which sees no GPU
+  --no-check       for a docker build, which sees no GPU: do not import TensorRT nor run edgeseg doctor, and build the
+                   plugin for the boards of this JetPack
   --dry-run        say what would be done
 EOF
 }
@@ -117,9 +118,10 @@ case $jetpack in
     "Flash JetPack 6.1 or newer; it is for Orin and Thor, not for Xavier and older boards" ;;
   6 | 6.0*) fail "JetPack $jetpack has TensorRT 8.6, and $old" \
     "Upgrade to 6.1 or newer: with SDK Manager, or over apt as NVIDIA's JetPack documentation says" ;;
-  6.*) python_wanted=3.10 cuda=12.6 tensorrt=10.3 ;;
-  7.0* | 7.1*) python_wanted=3.12 cuda=13.0 tensorrt=10.13 ;;
-  7.*) python_wanted=3.12 cuda=13.2 tensorrt=10.16 ;;
+  # The last column: compute capabilities of the boards that it runs on, 8.7 of Orin and 11.0 of Thor.
+  6.*) python_wanted=3.10 cuda=12.6 tensorrt=10.3 archs=87 ;;
+  7.0* | 7.1*) python_wanted=3.12 cuda=13.0 tensorrt=10.13 archs=110 ;;
+  7.*) python_wanted=3.12 cuda=13.2 tensorrt=10.16 archs=87,110 ;;
   *) fail "JetPack $jetpack is not known" "Known: 6.1 to 6.2.2, 7.0 to 7.2. Give the nearest: --jetpack 7.2" ;;
 esac
 say "JetPack $jetpack${l4t:+ (L4T $l4t)}: expecting TensorRT $tensorrt or newer, CUDA $cuda, Python $python_wanted"
@@ -186,13 +188,22 @@ else
   say "would check: TensorRT 10 or newer imports in $venv"
 fi
 
+# JetPack keeps trtexec outside PATH, and the commands of `build-engine --print-trtexec` begin with its name.
+trtexec=$root/usr/src/tensorrt/bin/trtexec
+if [[ -x $trtexec ]]; then
+  run ln -sf "$trtexec" "$venv/bin/trtexec"
+fi
+
 if $plugin; then
   # Beside the program, where whoever runs it finds it: a cache belongs to one user.
   library=$venv/share/edgeseg/libedgeseg_plugin.so
+  build=("$venv/bin/edgeseg" build-plugin -o "$library")
+  # On a board build-plugin asks the GPU. A docker build sees none, and would compile for every GPU there is.
+  $check || build+=(--arch "$archs")
   if $dry_run; then
-    run "$venv/bin/edgeseg" build-plugin -o "$library"
+    run "${build[@]}"
   else
-    PATH=$PATH:/usr/local/cuda/bin "$venv/bin/edgeseg" build-plugin -o "$library" || fail "the unpooling plugin was not built" \
+    PATH=$PATH:/usr/local/cuda/bin "${build[@]}" || fail "the unpooling plugin was not built" \
       "It needs nvcc and TensorRT's headers: sudo apt install nvidia-jetpack. Or go without it: --no-plugin"
   fi
 fi

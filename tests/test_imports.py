@@ -128,7 +128,7 @@ def test_training_without_torch_says_how_to_install_it(
 
 def test_opening_an_engine_starts_no_telemetry() -> None:
     code = (
-        "import sys; from edgeseg.backends.openvino import session; session.core()\n"
+        "import sys; from edgeseg.backends.openvino import runtime; runtime.core()\n"
         "print('openvino_telemetry' in sys.modules)"
     )
     assert run(code).stdout.strip() == "False"

@@ -15,7 +15,8 @@ pytest.importorskip("lightning")
 from tiny_recipe import tiny
 
 from edgeseg import pipeline
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino import runtime
+from edgeseg.backends.openvino.runtime import Device
 from edgeseg.build import engine_from_onnx
 from edgeseg.errors import DataError, InputError
 from edgeseg.export import onnx_from_torch
@@ -178,7 +179,9 @@ class Doubles:
         monkeypatch.setattr(engine_from_onnx, "build_engine", self.build)
         monkeypatch.setattr(entry, "open_entry", lambda path: path)
         monkeypatch.setattr(compare, "compare", self.compare)
-        monkeypatch.setattr(session, "device", lambda: ("a processor", ("FP32", "BF16", "INT8")))
+        monkeypatch.setattr(
+            runtime, "device", lambda: Device("a processor", ("FP32", "BF16", "INT8"))
+        )
 
     def train(self, recipe: Recipe, out: Path, *, resume: bool, reporter: Reporter) -> None:
         self.resumed.append(resume)
@@ -244,7 +247,7 @@ def test_int8_is_calibrated_only_without_fine_tuning(data: Path, doubles: Double
 def test_bf16_is_built_only_where_the_processor_has_it(
     data: Path, doubles: Doubles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "device", lambda: ("a processor", ("FP32", "INT8")))
+    monkeypatch.setattr(runtime, "device", lambda: Device("a processor", ("FP32", "INT8")))
     assert "build bf16" not in run(data).ran
 
 
@@ -299,7 +302,7 @@ def test_another_processor_builds_its_own_engines(
     data: Path, doubles: Doubles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(data)
-    monkeypatch.setattr(session, "device", lambda: ("another", ("FP32", "BF16", "INT8")))
+    monkeypatch.setattr(runtime, "device", lambda: Device("another", ("FP32", "BF16", "INT8")))
     steps = run(data)
     assert steps.ran == BUILDS
     assert steps.kept == ["train", "export", "qat", "compare"]

@@ -256,11 +256,12 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def open(self, passport: Passport, data: bytes) -> Engine:
+    def open(self, passport: Passport, data: bytes, path: Path | None = None) -> Engine:
         """Return an engine that is ready to run.
 
         Parameters
         ----------
         passport : the engine's passport.
         data : content of the engine file.
+        path : the engine file, if there is one. A backend may keep files beside it.
         """

@@ -38,7 +38,7 @@ def load_engine(path: str | Path) -> Engine:
     passport = Passport.read(path)
     blob = path.read_bytes()
     _check(path, passport, blob)
-    return BACKENDS[passport.target].open(passport, blob)
+    return BACKENDS[passport.target].open(passport, blob, path)
 
 
 def _check(path: Path, passport: Passport, blob: bytes) -> None:

@@ -30,8 +30,8 @@ _DRIVE = "synthetic://?length=8&size=480x360&seed=3"  # the frames if the caller
 # that are powers of two everything else is exact, too, except layers left in float.
 SAME_LABELS_INT8 = 0.999
 SAME_LABELS_INT8_ANY_SCALE = 0.995
-# INT8 with float parts in FP16, as TensorRT computes them: their rounding changes labels, but no
-# class.
+# INT8 with float parts in FP16, as TensorRT computes them: their rounding changes labels, but it
+# loses no class.
 SAME_LABELS_BESIDE_FP16 = 0.98
 
 LOST_IOU = 0.9  # a class is lost if the IoU of its pixels in both label maps is lower

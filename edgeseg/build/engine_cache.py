@@ -85,7 +85,7 @@ def _open_file(path: Path, precision: str, target: str, overrides: Overrides | N
     if overrides is not None and (overrides.given() or overrides.labels or overrides.head):
         raise InputError(
             f"{path}: an engine has its spec compiled in",
-            hint="Give those facts to `build_engine`.",
+            hint="Give those facts where the engine is built.",
         )
 
     engine = load_engine(path)
@@ -133,8 +133,7 @@ def _open_shipped(name: str, path: Path, cache: "_Cache", precision: str) -> Eng
     """Open a model that ships, in INT8 from its quantized file.
 
     ``auto`` is the faster of float and INT8 on this machine. If INT8 cannot be built here, it is
-    the
-    float engine, and the failure is remembered.
+    the float engine, and the failure is remembered.
     """
     quantized = zoo_int8(name)
     if precision == INT8:

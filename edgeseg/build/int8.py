@@ -7,7 +7,8 @@ With labelled data, layers stay in float until no more than a budget of mIoU is 
 from dataclasses import dataclass, replace
 
 from edgeseg.backends.base import AUTO, NATIVE, Backend
-from edgeseg.backends.openvino import backend, forms, session
+from edgeseg.backends.openvino import backend, forms, runtime
+from edgeseg.backends.openvino.compiled import trial
 from edgeseg.backends.proof import MOST_FRAMES, reference
 from edgeseg.build.mixed_precision import (
     Candidate,
@@ -233,7 +234,7 @@ def _within_budget(
     if request.is_for_cpu:
         candidates += _paying(search, plan, floor)
     if request.precision == "auto":
-        for precision in dict.fromkeys(("fp32", session.best_precision())):
+        for precision in dict.fromkeys(("fp32", runtime.best_precision())):
             candidates.append(search.float_candidate(precision))
     timed = _timed(candidates, request)
 
@@ -248,7 +249,7 @@ def _within_budget(
     if best.change is not None:
         found["label_agreement"] = round(best.change.agreement, 5)
         found["label_change"] = best.change.to_dict()
-    if best.precision not in session.FLOATS:
+    if best.precision not in runtime.FLOATS:
         found |= _layer_facts(plan.placement(best.keep_float))
     assert best.network is not None
     return Quantized(best.network, best.precision, facts.model_copy(update=found))
@@ -287,14 +288,14 @@ def _timed(candidates: list[Candidate], request: Request) -> list[Candidate]:
     for number, candidate in enumerate(candidates):
         assert candidate.network is not None
         known = None
-        if candidate.precision not in session.FLOATS:
+        if candidate.precision not in runtime.FLOATS:
             known = reference(candidate.network, frames)
         chosen = forms.choose(
             candidate.network, candidate.precision, unpool, known, request.reporter
         )
         compiled[str(number)] = chosen.compiled
 
-    times = session.trial(compiled)
+    times = trial(compiled)
     return [
         replace(candidate, latency_ms=times[str(number)])
         for number, candidate in enumerate(candidates)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgeseg.backends.openvino import forms, session
+from edgeseg.backends.openvino import forms
+from edgeseg.backends.openvino.compiled import Compiled, settings
 from edgeseg.data import Dataset
 from edgeseg.graph.network import Network
 from edgeseg.imaging.preprocess import resize_frame, resize_labels
@@ -317,12 +318,9 @@ def paying_layers(network: Network, quantized: Network, placement: Placement) ->
     Milliseconds by layer; less than 0 if INT8 is slower.
     """
     # Compile both with counters.
-    config = {**session.settings(INT8), "PERF_COUNT": "YES"}
+    config = {**settings(INT8), "PERF_COUNT": "YES"}
     form = forms.default_form(INT8)
-    pair = [
-        session.Compiled(forms.graph_of(net, form), net.name, config)
-        for net in (network, quantized)
-    ]
+    pair = [Compiled(forms.graph_of(net, form), net.name, config) for net in (network, quantized)]
 
     # Run them in turn.
     frame = np.random.default_rng(0).integers(0, 256, pair[0].frame_shape, np.uint8)

@@ -4,9 +4,7 @@ A stage is imported only when its command runs, so that ``edgeseg --help`` is fa
 """
 
 import contextlib
-import inspect
 import io
-import re
 import signal
 import sys
 
@@ -14,10 +12,12 @@ import typer
 
 from edgeseg.cli.app import app
 from edgeseg.cli.console import say_error, stderr
-from edgeseg.cli.options import joined_channels
-from edgeseg.errors import EdgesegError, did_you_mean
+from edgeseg.cli.parsing import joined_channels
+from edgeseg.cli.usage import usage_error
+from edgeseg.errors import EdgesegError
 
-# One line per command, in the order of `edgeseg --help`, which is the order of the data flow.
+# Importing a module registers its command with the app. `edgeseg --help` lists the commands in the
+# order of these lines, which is the order of the data flow.
 # isort: off
 from edgeseg.cli import models as models
 from edgeseg.cli import train as train
@@ -44,20 +44,6 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 
 
-def _set_help() -> None:
-    """Make the docstring of each command its help, one line per paragraph.
-
-    typer would keep the line breaks of the source, which do not fit the width of the terminal.
-    """
-    for command in app.registered_commands:
-        paragraphs = inspect.getdoc(command.callback) or ""
-        lines = [" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n")]
-        command.help = "\n\n".join(lines)
-
-
-_set_help()
-
-
 def main() -> None:
     """Run the command line, and exit with its code.
 
@@ -75,7 +61,8 @@ def main() -> None:
     except _UsageError as error:
         problem = error.format_message()  # empty if help was printed because of no arguments
         if problem:
-            say_error(_usage(problem, error.ctx.command_path if error.ctx else "edgeseg"))
+            command = error.ctx.command_path if error.ctx else "edgeseg"
+            say_error(usage_error(problem, command))
         sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None or error.strerror is None:
@@ -102,28 +89,3 @@ def _prepare_streams_and_signals() -> None:
 def _interrupt(*_: object) -> None:
     """Raise what Ctrl-C raises, so that a recording keeps its frames."""
     raise KeyboardInterrupt
-
-
-def _usage(problem: str, command: str) -> str:
-    """Return one line: what is wrong with a call, and the command that shows the help."""
-    text = " ".join(problem.split()).replace("Value error, ", "")
-    text = text[0].lower() + text[1:]
-    if text[-1] not in ".?":
-        text += "."
-
-    unknown = re.match(r"no such command '([^']*)'\.$", text)
-    choice = re.search(r"'([^']*)' is not one of (.*)\.$", text)
-    if unknown:
-        text += did_you_mean(unknown[1], _command_names())
-    elif choice:
-        text += did_you_mean(choice[1], re.findall(r"'([^']*)'", choice[2]))
-    return f"{text} See: {command} --help"
-
-
-def _command_names() -> list[str]:
-    """Return the names of all commands, as they are typed."""
-    names: list[str] = []
-    for command in app.registered_commands:
-        name = command.name or str(getattr(command.callback, "__name__", ""))
-        names.append(name.replace("_", "-"))
-    return names

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import escape, stdout, waiting
 from edgeseg.errors import InputError
 
 
-@app.command("build-plugin")
+@command("build-plugin")
 def build_plugin(
     tensorrt_include: Annotated[
         Path | None,

@@ -4,11 +4,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import (
     ConsoleReporter,
     escape,
@@ -18,7 +18,9 @@ from edgeseg.cli.console import (
     tell_written,
     waiting,
 )
+from edgeseg.cli.groups import option_groups
 from edgeseg.cli.inputs import find_onnx, open_folded, open_labelled
+from edgeseg.cli.json_report import require_json, write_report
 from edgeseg.cli.options import (
     Calib,
     Count,
@@ -28,9 +30,6 @@ from edgeseg.cli.options import (
     MethodOption,
     OnnxArgument,
     SpecOptions,
-    option_groups,
-    require_json,
-    write_report,
 )
 from edgeseg.cli.spelling import as_options
 from edgeseg.errors import InputError
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 MOST_CLIPPED = 8  # tensors listed
 SCORED_FRAMES = 25  # of --data, at every stage of the check
 
-_CHECK_PANEL = "Check of the calibration set"
 _MARKS = {
     "good": "[green]good[/]",
     "warning": "[yellow]warning[/]",
@@ -158,12 +156,13 @@ class CheckOptions:
     plot : file of the picture.
     """
 
+    HELP_PANEL: ClassVar[str] = "Check of the calibration set"
+
     check: Annotated[
         bool,
         typer.Option(
             "--check",
             help="Check whether the set is good enough for this model.",
-            rich_help_panel=_CHECK_PANEL,
         ),
     ] = False
     data: Annotated[
@@ -171,18 +170,14 @@ class CheckOptions:
         typer.Option(
             metavar="DATA",
             help="Labelled data to score INT8 on, such as camvid:PATH.",
-            rich_help_panel=_CHECK_PANEL,
         ),
     ] = None
-    data_split: Annotated[
-        str, typer.Option(help="Split of --data.", rich_help_panel=_CHECK_PANEL)
-    ] = "val"
+    data_split: Annotated[str, typer.Option(help="Split of --data.")] = "val"
     plot: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help='Draw the result to a picture (needs pip install "edgeseg\\[train]").',
-            rich_help_panel=_CHECK_PANEL,
         ),
     ] = None
 
@@ -222,7 +217,7 @@ class _Inputs:
         return self.folded.network
 
 
-@app.command()
+@command()
 @option_groups
 def calibrate(
     model: OnnxArgument,

@@ -4,21 +4,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import ConsoleReporter, escape, stdout, tell_assumed, waiting
-from edgeseg.cli.options import (
-    Frames,
-    Json,
-    Rounds,
-    SpecOptions,
-    option_groups,
-    require_json,
-    write_report,
-)
+from edgeseg.cli.groups import option_groups
+from edgeseg.cli.json_report import require_json, write_report
+from edgeseg.cli.options import Frames, Json, Rounds, SpecOptions
 from edgeseg.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
@@ -29,8 +23,6 @@ if TYPE_CHECKING:
     from edgeseg.profiling.entry import Entry
 
 MAX_DROP = 0.5  # points of mIoU
-
-_BASELINE_PANEL = "Check against a saved comparison"
 
 
 @dataclass(frozen=True)
@@ -44,12 +36,13 @@ class BaselineOptions:
     max_slowdown : factor of the latency from which on the check fails.
     """
 
+    HELP_PANEL: ClassVar[str] = "Check against a saved comparison"
+
     baseline: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="A comparison saved by --json. Exit with 1 if a score left the tolerance.",
-            rich_help_panel=_BASELINE_PANEL,
         ),
     ] = None
     max_drop: Annotated[
@@ -60,7 +53,6 @@ class BaselineOptions:
             help="Tolerance of mIoU, boundary F and label agreement, in points; the IoU of a "
             "class has four times that. A gain beyond it fails, too: find its reason, and save a "
             f"new baseline. Default: {MAX_DROP}.",
-            rich_help_panel=_BASELINE_PANEL,
         ),
     ] = None
     max_slowdown: Annotated[
@@ -70,7 +62,6 @@ class BaselineOptions:
             metavar="FACTOR",
             help="Fail if an engine's latency, relative to the first engine, grew by more than "
             "this factor. Without it, a slower engine is a warning.",
-            rich_help_panel=_BASELINE_PANEL,
         ),
     ] = None
 
@@ -123,7 +114,7 @@ class BaselineOptions:
         )
 
 
-@app.command()
+@command()
 @option_groups
 def compare(
     engines: Annotated[

@@ -162,8 +162,9 @@ class ConsoleReporter:
             self._start()
 
         if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(escape(task), total=total)
-        self._bars.update(self._tasks[task], completed=done, total=total)
+            self._tasks[task] = self._bars.add_task(escape(task), total=total, count="")
+        count = "" if total is None else f"{done}/{total}"
+        self._bars.update(self._tasks[task], completed=done, total=total, count=count)
 
         if done == total:
             self._bars.remove_task(self._tasks.pop(task))
@@ -172,10 +173,10 @@ class ConsoleReporter:
         """Start to draw bars."""
         from rich.progress import (
             BarColumn,
-            MofNCompleteColumn,
             Progress,
             SpinnerColumn,
             TextColumn,
+            TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
@@ -183,7 +184,8 @@ class ConsoleReporter:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         # Standard output may be a file while standard error is a terminal: it is then left alone.
@@ -197,7 +199,7 @@ class ConsoleReporter:
         )
         self._bars.start()
         if self._waiting:
-            self._bars.add_task(escape(self._waiting), total=None)
+            self._bars.add_task(escape(self._waiting), total=None, count="")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import ConsoleReporter, escape, stdout
 from edgeseg.cli.inputs import open_engine
 from edgeseg.cli.options import EngineOptions, Precision, PrecisionOption
@@ -20,7 +20,7 @@ DEMO_DATA = "synthetic://?length=225&size=640x480&seed=4&fps=15"
 DEMO_FRAMES = 20  # of the data, for the table of precisions
 
 
-@app.command()
+@command()
 def demo(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FILE", help="The video to write.")
@@ -50,14 +50,14 @@ def demo(
 
 def _compare_precisions(address: str, split: str) -> "Comparison":
     """Score and time the model in each precision that this machine has."""
-    from edgeseg.backends.openvino import session
+    from edgeseg.backends.openvino import runtime
     from edgeseg.data import open_dataset
     from edgeseg.data.sampling import spread
     from edgeseg.profiling.compare import compare
     from edgeseg.zoo import zoo_int8
 
     precisions = ["fp32"]
-    if "BF16" in session.device()[1]:
+    if "BF16" in runtime.device().features:
         precisions.append("bf16")
     if zoo_int8(DEMO_NET):
         precisions.append("int8")

@@ -2,15 +2,16 @@
 
 from dataclasses import asdict, replace
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import escape, stdout
-from edgeseg.cli.options import Json, require_json, write_report
+from edgeseg.cli.json_report import require_json, write_report
+from edgeseg.cli.options import Json
 from edgeseg.cli.spelling import as_options
 from edgeseg.doctor import Finding
 from edgeseg.errors import MissingDependencyError
 
 
-@app.command()
+@command()
 def doctor(json_file: Json = None) -> None:
     """Show what this machine can run, what is missing, and how to install it."""
     from edgeseg.doctor import examine

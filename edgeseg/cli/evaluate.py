@@ -5,25 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import ConsoleReporter, escape, stdout
+from edgeseg.cli.groups import option_groups
 from edgeseg.cli.inputs import open_engine
-from edgeseg.cli.options import (
-    EngineArgument,
-    EngineOptions,
-    Json,
-    SpecOptions,
-    option_groups,
-    require_json,
-    write_report,
-)
+from edgeseg.cli.json_report import require_json, write_report
+from edgeseg.cli.options import EngineArgument, EngineOptions, Json, SpecOptions
 
 if TYPE_CHECKING:
     from edgeseg.metrics.confusion import Scores
     from edgeseg.passport import Passport
 
 
-@app.command()
+@command()
 @option_groups
 def evaluate(
     engine: EngineArgument,

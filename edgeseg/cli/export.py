@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli import interchange
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import needs, tell_written, waiting
-from edgeseg.cli.options import Json, SpecOptions, option_groups, require_json, write_report
+from edgeseg.cli.groups import option_groups
+from edgeseg.cli.json_report import require_json, write_report
+from edgeseg.cli.options import Json, SpecOptions
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class ExportOptions:
         return [option for option, value in values.items() if value]
 
 
-@app.command()
+@command()
 @option_groups
 def export(
     model: Annotated[

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import ConsoleReporter, needs, stdout, tell_written
 from edgeseg.cli.inputs import read_recipe
 from edgeseg.cli.options import Encoder, RecipeArgument, RecipeData
 from edgeseg.errors import InputError
 
 
-@app.command("lr-find")
+@command("lr-find")
 def lr_find(
     recipe: RecipeArgument,
     data: RecipeData = None,

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import needs, stdout
-from edgeseg.cli.options import Json, Size, parse_size, require_json, write_report
+from edgeseg.cli.json_report import require_json, write_report
+from edgeseg.cli.options import Json, Size
+from edgeseg.cli.parsing import parse_size
 
 if TYPE_CHECKING:
     from edgeseg.models.summary import Summary
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = "360x480"
 
 
-@app.command()
+@command()
 def models(
     classes: Annotated[int, typer.Option(min=1, max=255, help="Number of classes.")] = 11,
     size: Size = DEFAULT_SIZE,

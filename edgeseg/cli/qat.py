@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import ConsoleReporter, needs, stdout, tell_written
 from edgeseg.cli.options import RecipeData
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeseg.training.qat.fine_tune import Tuned
 
 
-@app.command()
+@command()
 def qat(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="A best.pt of edgeseg train.")

@@ -7,25 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import ConsoleReporter, escape, stdout, tell_written
+from edgeseg.cli.groups import option_groups
 from edgeseg.cli.inputs import open_engine, open_source
-from edgeseg.cli.options import (
-    EngineArgument,
-    EngineOptions,
-    Json,
-    SpecOptions,
-    option_groups,
-    require_json,
-    write_report,
-)
+from edgeseg.cli.json_report import require_json, write_report
+from edgeseg.cli.options import EngineArgument, EngineOptions, Json, SpecOptions
+from edgeseg.cli.parsing import parse_bytes, parse_duration
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
     from edgeseg.backends.engine import Engine
+    from edgeseg.reporter import Reporter
     from edgeseg.video import Sink, Source, Summary
 
-VIDEO_SUFFIXES = (".mp4", ".avi")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,8 @@ class OutputOptions:
     alpha : weight of the class colours.
     legend : draw the names of the classes.
     max_frames : number of frames after which the run stops.
+    split_every : length of the files of a video that is written as a series of them.
+    keep : room for all files of the series.
     """
 
     out: Annotated[
@@ -48,8 +46,8 @@ class OutputOptions:
             "-o",
             "--out",
             metavar="FILE",
-            help="Write the frames painted with class colours: .mp4 or .avi; a picture such as "
-            ".png if the source is one picture.",
+            help="Write the frames painted with class colours: .mp4 or .mkv (H.264), .webm or "
+            ".avi; a picture such as .png if the source is one picture.",
         ),
     ] = None
     masks: Annotated[
@@ -66,9 +64,25 @@ class OutputOptions:
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after this number of frames.")
     ] = None
+    split_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Begin a new video after this time, such as 10m: out.mp4 becomes files named "
+            "with the time of their start.",
+        ),
+    ] = None
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Delete the oldest of the files of --split-every if they take more room than "
+            "this, such as 20GB.",
+        ),
+    ] = None
 
 
-@app.command()
+@command()
 @option_groups
 def segment(
     engine: EngineArgument,
@@ -120,15 +134,17 @@ def segment_source(
     """
     from edgeseg.video import segment as run
 
+    series = _series(outputs)
     source = open_source(uri)
+    reporter = ConsoleReporter()
     try:
         engine = open_it()
-        sinks = _open_sinks(source, engine, outputs)
+        sinks = _open_sinks(source, engine, outputs, series, reporter)
     except BaseException:
         source.close()
         raise
 
-    with engine, ConsoleReporter() as reporter:
+    with engine, reporter:
         summary = run(
             engine,
             source,
@@ -141,7 +157,10 @@ def segment_source(
 
     write_report(json_file, {**_facts(engine, source, uri), **summary.to_dict()})
     _print_summary(summary, engine)
-    for path in (outputs.out, outputs.masks):
+    out = outputs.out
+    if out and "split_every_s" in series:
+        out = out.with_name(f"{out.stem}-*{out.suffix}")
+    for path in (out, outputs.masks):
         if path and summary.frames_out:
             tell_written(path)
 
@@ -160,7 +179,32 @@ def _facts(engine: "Engine", source: "Source", uri: str) -> dict[str, Any]:
     }
 
 
-def _open_sinks(source: "Source", engine: "Engine", outputs: OutputOptions) -> "list[Sink]":
+def _series(outputs: OutputOptions) -> dict[str, float]:
+    """Return the arguments of ``VideoSink`` about a series of files.
+
+    Raises
+    ------
+    InputError : a value cannot be read, or there is no video to split.
+    """
+    series: dict[str, float] = {}
+    if outputs.split_every is not None:
+        series["split_every_s"] = parse_duration(outputs.split_every, "--split-every")
+    if outputs.keep is not None:
+        series["keep_bytes"] = parse_bytes(outputs.keep, "--keep")
+
+    is_video = outputs.out is not None and outputs.out.suffix.lower() in VIDEO_SUFFIXES
+    if series and not is_video:
+        raise InputError("there is no video to split", hint="Give -o VIDEO, too.")
+    return series
+
+
+def _open_sinks(
+    source: "Source",
+    engine: "Engine",
+    outputs: OutputOptions,
+    series: dict[str, float],
+    reporter: "Reporter",
+) -> "list[Sink]":
     """Open the outputs; if one fails, remove those opened before it."""
     from edgeseg.video import ImageFolderSink, PictureSink, VideoSink, WindowSink
 
@@ -171,7 +215,14 @@ def _open_sinks(source: "Source", engine: "Engine", outputs: OutputOptions) -> "
             if source.info.frames == 1 and not is_video:
                 sinks.append(PictureSink(outputs.out))
             else:
-                sinks.append(VideoSink(outputs.out, source.info))
+                video = VideoSink(
+                    outputs.out,
+                    source.info,
+                    split_every_s=series.get("split_every_s"),
+                    keep_bytes=series.get("keep_bytes"),
+                    reporter=reporter,
+                )
+                sinks.append(video)
         if outputs.masks:
             sinks.append(ImageFolderSink(outputs.masks, engine.spec.labels))
         if outputs.show:

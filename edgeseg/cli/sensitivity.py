@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import (
     ConsoleReporter,
     escape,
@@ -14,7 +14,9 @@ from edgeseg.cli.console import (
     tell_warning,
     tell_written,
 )
+from edgeseg.cli.groups import option_groups
 from edgeseg.cli.inputs import find_onnx, open_folded, open_labelled
+from edgeseg.cli.json_report import require_json, write_report
 from edgeseg.cli.options import (
     Calib,
     Count,
@@ -24,9 +26,6 @@ from edgeseg.cli.options import (
     MethodOption,
     OnnxArgument,
     SpecOptions,
-    option_groups,
-    require_json,
-    write_report,
 )
 from edgeseg.errors import InputError
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from edgeseg.quantize.ptq import FoldedNetwork
 
 
-@app.command()
+@command()
 @option_groups
 def sensitivity(
     model: OnnxArgument,

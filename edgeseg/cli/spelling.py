@@ -18,6 +18,8 @@ OPTIONS = {
     "json": "--json",
     "precision=int8": "--int8",
     "workspace_mib": "--workspace",
+    "split_every_s": "--split-every",
+    "keep_bytes": "--keep",
 }
 
 _CALL = re.compile(r"`([a-z][a-z0-9_]*)\(([^`]*)\)`")

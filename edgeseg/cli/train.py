@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli.app import app
+from edgeseg.cli.app import command
 from edgeseg.cli.console import ConsoleReporter, escape, needs, stdout
 from edgeseg.cli.inputs import read_recipe
 from edgeseg.cli.options import Encoder, Epochs, RecipeArgument, RecipeData
 
 
-@app.command()
+@command()
 def train(
     recipe: RecipeArgument,
     data: RecipeData = None,

@@ -26,9 +26,9 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     >>> sorted(describe_machine(packages=["numpy"])["versions"])
     ['numpy']
     """
-    from edgeseg.backends.openvino import session
+    from edgeseg.backends.openvino import runtime
 
-    name, features = session.device()
+    name, features = runtime.device()
 
     # Not every system can tell these two.
     cores_usable = os.cpu_count()

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeseg.video.frames import Frame, Source, VideoInfo
-    from edgeseg.video.pipeline import Summary, segment
+    from edgeseg.video.pipeline import segment
     from edgeseg.video.sinks import (
         ImageFolderSink,
         Output,
         PictureSink,
         Sink,
-        VideoSink,
         WindowSink,
     )
     from edgeseg.video.sources import open_source
+    from edgeseg.video.summary import Summary
+    from edgeseg.video.video_sink import VideoSink
 
 __all__ = [
     "Frame",
@@ -47,9 +48,9 @@ _HOME = {
     "PictureSink": "sinks",
     "Sink": "sinks",
     "Source": "frames",
-    "Summary": "pipeline",
+    "Summary": "summary",
     "VideoInfo": "frames",
-    "VideoSink": "sinks",
+    "VideoSink": "video_sink",
     "WindowSink": "sinks",
     "open_source": "sources",
     "segment": "pipeline",

@@ -7,6 +7,9 @@ height. The text of the pipeline decides only between formats of one shape, such
 """
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -64,7 +67,7 @@ def named_format(pipeline: str) -> str:
     >>> named_format("v4l2src ! video/x-raw,format=YUY2 ! videoconvert ! appsink")
     ''
     """
-    elements = [part.split() or [""] for part in pipeline.split("!")]
+    elements = _elements(pipeline)
     sinks = [index for index, words in enumerate(elements) if words[0] == "appsink"]
     if not sinks:
         return ""
@@ -79,6 +82,39 @@ def named_format(pipeline: str) -> str:
         elif words[0] not in _KEEP_FORMAT:
             return ""
     return ""
+
+
+def missing_part(pipeline: str) -> str | None:
+    """Return what a pipeline names and this machine does not have.
+
+    Parameters
+    ----------
+    pipeline : the pipeline, as for ``gst-launch-1.0``.
+
+    Returns
+    -------
+    A camera that is not there, or an element that GStreamer does not know (it is asked if
+    ``gst-inspect-1.0`` is installed); None if nothing is missing.
+    """
+    for device in re.findall(r"device=\"?(/dev/\w+)", pipeline):
+        if not Path(device).exists():
+            return f"no device {device}"
+
+    inspect = shutil.which("gst-inspect-1.0")
+    if inspect is None:
+        return None
+    for words in _elements(pipeline):
+        name = words[0]
+        if re.fullmatch(r"[a-z]\w*", name):
+            found = subprocess.run([inspect, name], capture_output=True, check=False)
+            if found.returncode != 0:
+                return f"no GStreamer element {name}"
+    return None
+
+
+def _elements(pipeline: str) -> list[list[str]]:
+    """Return the words of each element and each caps filter of a pipeline."""
+    return [part.split() or [""] for part in pipeline.split("!")]
 
 
 def _formats(caps: str) -> set[str]:

@@ -5,28 +5,29 @@ have one each. The writing stays in the caller's thread, where windows must live
 arrives. OpenCV and the engines release the GIL, so the stages run at the same time.
 """
 
-import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edgeseg.capabilities import NV12, PAINT
 from edgeseg.errors import EngineError, OutputError
-from edgeseg.imaging.postprocess import LabelMap, Picture, legend, overlay
+from edgeseg.imaging.postprocess import LabelMap, Picture
 from edgeseg.reporter import SILENT, Reporter
-from edgeseg.spec import LabelSpace, ModelSpec
+from edgeseg.spec import ModelSpec
 from edgeseg.video.frames import Channel, Frame, Source
+from edgeseg.video.painter import Painter
 from edgeseg.video.sinks import Output, Sink
+from edgeseg.video.summary import Percentiles, Samples, Summary
+
+T = TypeVar("T")
 
 STAGES = ("read", "network", "draw", "write")
 
@@ -35,10 +36,10 @@ _QUEUE = 2  # frames between two stages: enough to overlap, too few to add lag
 # Nothing can interrupt a call of the engine; one that never returns must not hang the caller.
 _JOIN_TIMEOUT_S = 10.0
 
-_LEGEND_ROW_SHARE = 26  # a row of the legend is the frame's height divided by this
-_LEGEND_MAX_SHARE = 0.5  # a legend wider than this share of the frame hides more than it tells
-
 Clock = Callable[[], float]  # -> seconds
+
+# What the network stage passes on; the picture is None if the engine does not paint.
+_Labelled = tuple[Frame, LabelMap, Picture | None]
 
 
 class Segmenter(Protocol):
@@ -58,96 +59,6 @@ class Segmenter(Protocol):
     def __call__(self, frame: npt.NDArray[np.uint8], /) -> npt.NDArray[np.uint8]:
         """Return the (H, W) uint8 label map of an (H, W, 3) uint8 BGR frame."""
         ...
-
-
-@dataclass(frozen=True)
-class Percentiles:
-    """Hold percentiles of one stage's latency.
-
-    Attributes
-    ----------
-    p50, p95, p99 : milliseconds; linear interpolation between samples.
-    """
-
-    p50: float
-    p95: float
-    p99: float
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Summarise a run.
-
-    Attributes
-    ----------
-    frames_in : frames taken from the source.
-    frames_out : frames written to every sink.
-    dropped : frames that a live source skipped because the network was busy.
-    wall_s : seconds from the request for the first frame to the end of writing the last one.
-    fps : ``frames_out / wall_s``.
-    latency_ms : latency per stage that ran: ``read``, ``network``, ``draw``, ``write``. The stages
-        overlap, so do not add them up.
-    stopped : ``end of source``, ``max_frames``, ``interrupted`` (Ctrl-C) or ``window closed``.
-    """
-
-    frames_in: int
-    frames_out: int
-    dropped: int
-    wall_s: float
-    fps: float
-    latency_ms: dict[str, Percentiles]
-    stopped: str
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-
-class Samples:
-    """Collect the durations of one stage in bounded memory.
-
-    Keeps every duration up to ``capacity``, then a fair random sample of all (a reservoir).
-
-    Parameters
-    ----------
-    capacity : number of durations to keep.
-
-    Examples
-    --------
-    >>> samples = Samples()
-    >>> for seconds in (0.01, 0.02, 0.03):
-    ...     samples.add(seconds)
-    >>> round(samples.percentiles_ms().p50, 3)
-    20.0
-    """
-
-    def __init__(self, capacity: int = 100_000) -> None:
-        self._values = np.empty(capacity, np.float64)
-        self._seen = 0
-        self._random = random.Random(0)
-
-    def add(self, seconds: float) -> None:
-        """Add one duration.
-
-        Parameters
-        ----------
-        seconds : the duration.
-        """
-        full = self._seen >= len(self._values)
-        slot = self._random.randrange(self._seen + 1) if full else self._seen
-        if slot < len(self._values):
-            self._values[slot] = seconds
-        self._seen += 1
-
-    def __len__(self) -> int:
-        return self._seen
-
-    def percentiles_ms(self) -> Percentiles:
-        """Return the percentiles of the durations, milliseconds."""
-        kept = min(self._seen, len(self._values))
-        values_ms = self._values[:kept] * 1e3
-        p50, p95, p99 = np.percentile(values_ms, (50, 95, 99), method="linear")
-        return Percentiles(float(p50), float(p95), float(p99))
 
 
 def segment(
@@ -201,10 +112,11 @@ def segment(
     """
     try:
         _refuse_overwriting(source, sinks)
-        run = _Run(engine, source, sinks, max_frames, clock)
+        painter = None
         if any(sink.needs_picture for sink in sinks):
-            run.painter = _Painter(engine.spec.labels, alpha, show_legend)
+            painter = Painter(engine.spec.labels, alpha, show_legend)
 
+        run = _Run(engine, source, sinks, painter, max_frames=max_frames, clock=clock)
         summary = run.execute(reporter)
         for sink in sinks:
             sink.finish()
@@ -218,110 +130,129 @@ def segment(
 
 
 class _Run:
-    """Hold the threads, channels and clocks of one run."""
+    """Hold the threads, channels and clocks of one run.
+
+    Each counter has one writer. The network thread counts ``_frames_in``; the caller's thread
+    counts ``_frames_out`` and sets ``_start_s`` and ``_end_s``. Of ``_samples``, the network thread
+    fills ``read`` and ``network``, the draw thread ``draw``, and the caller's thread ``write``. The
+    summary reads all of them after the threads have ended.
+    """
 
     def __init__(
         self,
         engine: Segmenter,
         source: Source,
         sinks: Sequence[Sink],
+        painter: Painter | None,
+        *,
         max_frames: int | None,
         clock: Clock,
     ) -> None:
         self._engine = engine
         self._source = source
         self._sinks = sinks
+        self._painter = painter  # None if no sink needs pictures
         self._max_frames = max_frames
         self._clock = clock
 
-        self._samples = {stage: Samples() for stage in STAGES}
-        self._labelled: Channel[tuple[Frame, LabelMap, Picture | None]] = Channel(_QUEUE)
+        # What the engine can do beyond a ``Segmenter``.
+        capabilities: frozenset[str] = getattr(engine, "capabilities", frozenset())
+        self._takes_nv12 = NV12 in capabilities
+        self._paints = PAINT in capabilities
+
+        self._labelled: Channel[_Labelled] = Channel(_QUEUE)
         self._drawn: Channel[Output] = Channel(_QUEUE)
+
+        self._samples = {stage: Samples() for stage in STAGES}
         self._frames_in = 0
-        self.painter: _Painter | None = None
+        self._frames_out = 0
+        self._start_s = 0.0
+        self._end_s = 0.0
 
     def execute(self, reporter: Reporter) -> Summary:
         """Start the stages, write in this thread until the end, and stop them again."""
         stages = (
-            threading.Thread(
-                target=_work,
-                args=(self._segmented, self._labelled),
-                name="edgeseg-network",
-                daemon=True,
-            ),
-            threading.Thread(
-                target=_work,
-                args=(self._painted, self._drawn),
-                name="edgeseg-draw",
-                daemon=True,
-            ),
+            _thread("network", self._network_stage, self._labelled),
+            _thread("draw", self._draw_stage, self._drawn),
         )
 
         self._start_s = self._clock()
         self._end_s = self._start_s
-        self._frames_out = 0
         for stage in stages:
             stage.start()
 
         try:
-            stopped = self._write_all(reporter)
+            stopped = self._write_stage(reporter)
         except KeyboardInterrupt:
             stopped = "interrupted"
         finally:
             self._stop(stages)
         return self._summary(stopped)
 
-    def _segmented(self) -> Iterator[tuple[Frame, LabelMap, Picture | None]]:
+    def _network_stage(self) -> Iterator[_Labelled]:
         """Yield frames, labels, and pictures if the engine paints them: stages read and network."""
-        engine: Any = self._engine
-        capabilities: frozenset[str] = getattr(engine, "capabilities", frozenset())
-        takes_nv12 = NV12 in capabilities
-        if takes_nv12:
+        if self._takes_nv12:
             self._source.hand_on_nv12()
 
-        while self._max_frames is None or self._frames_in < self._max_frames:
-            frame = next(self._source, None)
+        while True:
+            frame = self._read()
             if frame is None:
                 return
-            self._frames_in += 1
-            self._samples["read"].add(frame.read_ms / 1e3)
 
-            # The conversion of a frame to BGR counts as time of the network.
             start = self._clock()
-            picture = None
-            pixels: Any = frame.pixels if takes_nv12 else frame.image
-            if self.painter is not None and PAINT in capabilities:
-                labels, picture = engine.paint(pixels, self.painter.alpha)
-            else:
-                labels = engine(pixels)
+            labels, picture = self._label(frame)
             self._samples["network"].add(self._clock() - start)
 
             _require_label_map(frame, labels)
             yield frame, labels, picture
 
-    def _painted(self) -> Iterator[Output]:
+    def _read(self) -> Frame | None:
+        """Return the next frame; None after the last one, or after ``max_frames``."""
+        if self._max_frames is not None and self._frames_in >= self._max_frames:
+            return None
+
+        frame = next(self._source, None)
+        if frame is not None:
+            self._frames_in += 1
+            self._samples["read"].add(frame.read_ms / 1e3)
+        return frame
+
+    def _label(self, frame: Frame) -> tuple[LabelMap, Picture | None]:
+        """Run the engine on a frame; return the labels, and the picture if the engine paints it.
+
+        The conversion of a frame to BGR happens here, so it counts as time of the network.
+        """
+        engine: Any = self._engine  # NV12 and PAINT are more than ``Segmenter`` describes
+        pixels: Any = frame.pixels if self._takes_nv12 else frame.image
+
+        if self._painter is not None and self._paints:
+            labels, picture = engine.paint(pixels, self._painter.alpha)
+            return labels, picture
+        return engine(pixels), None
+
+    def _draw_stage(self) -> Iterator[Output]:
         """Yield results with pictures, if a sink needs them: stage draw."""
         for frame, labels, painted in self._labelled:
-            if self.painter is None:
+            if self._painter is None:
                 yield Output(frame, labels, None)
                 continue
 
             start = self._clock()
             if painted is None:
-                painted = self.painter.paint(frame, labels)
-            picture = self.painter.finish(painted)
+                painted = self._painter.paint(frame, labels)
+            picture = self._painter.finish(painted)
             self._samples["draw"].add(self._clock() - start)
 
             yield Output(frame, labels, picture)
 
-    def _write_all(self, reporter: Reporter) -> str:
-        """Write all results in the caller's thread (stage write), and return why the run ended."""
+    def _write_stage(self, reporter: Reporter) -> str:
+        """Write all results in the caller's thread, and return why the run ended: stage write."""
         total = self._source.info.frames
         if self._max_frames is not None:
             total = self._max_frames if total is None else min(total, self._max_frames)
 
         for output in self._drawn:
-            with _whole():
+            with _ctrl_c_held_back():
                 self._write(output)
             reporter.progress("segment", self._frames_out, total)
             if any(sink.closed for sink in self._sinks):
@@ -368,40 +299,8 @@ class _Run:
         )
 
 
-class _Painter:
-    """Paint overlays and legends; a legend is drawn once for each frame size."""
-
-    def __init__(self, labels: LabelSpace, alpha: float, show_legend: bool) -> None:
-        self.alpha = alpha
-        self._labels = labels
-        self._show_legend = show_legend
-        self._panels: dict[tuple[int, int], Picture | None] = {}
-
-    def paint(self, frame: Frame, labels: LabelMap) -> Picture:
-        """Return the frame with the colours of its labels over it."""
-        return overlay(frame.image, labels, self._labels, self.alpha)
-
-    def finish(self, picture: Picture) -> Picture:
-        """Draw the legend into a painted picture, in place, and return the picture."""
-        panel = self._panel(picture.shape[0], picture.shape[1]) if self._show_legend else None
-        if panel is not None:
-            height, width = panel.shape[:2]
-            corner = picture[:height, :width]
-            corner[:] = cv2.addWeighted(corner, 0.25, panel, 0.75, 0.0)
-        return picture
-
-    def _panel(self, height: int, width: int) -> Picture | None:
-        """Return the legend for frames of a size, or None if it would be too wide for them."""
-        if (height, width) not in self._panels:
-            row = max(14, height // _LEGEND_ROW_SHARE)
-            panel = legend(self._labels, max(1, min(row * len(self._labels), height)))
-            fits = panel.shape[1] <= width * _LEGEND_MAX_SHARE
-            self._panels[height, width] = panel if fits else None
-        return self._panels[height, width]
-
-
 @contextmanager
-def _whole() -> Iterator[None]:
+def _ctrl_c_held_back() -> Iterator[None]:
     """Hold Ctrl-C back until the end of the block.
 
     Otherwise it would interrupt the writing of a frame, and leave one sink a frame ahead of the
@@ -422,7 +321,14 @@ def _whole() -> Iterator[None]:
         handler(*pending[-1])
 
 
-def _work(items: Callable[[], Iterator[object]], channel: "Channel[object]") -> None:
+def _thread(name: str, items: Callable[[], Iterator[T]], channel: Channel[T]) -> threading.Thread:
+    """Return a thread, not yet started, that puts the items of a stage into its channel."""
+    return threading.Thread(
+        target=_work, args=(items, channel), name=f"edgeseg-{name}", daemon=True
+    )
+
+
+def _work(items: Callable[[], Iterator[T]], channel: Channel[T]) -> None:
     """Put the items of a stage, then its exception if it raised one, into its channel."""
     error: BaseException | None = None
     try:

@@ -1,42 +1,28 @@
-"""Write results to a video, a folder of masks, one picture, or a window.
+"""Define what a sink is; write results to a folder of masks, one picture, or a window.
 
 A file sink shows nothing under its final name until the file is whole: it writes to a temporary
 name in the same folder and renames on ``finish``; ``abort`` leaves nothing behind. A sink raises
-its errors when it is constructed, as far as they can be known then.
+its errors when it is constructed, as far as they can be known then. ``video_sink`` has the sink
+that writes a video.
 """
 
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
 
 import cv2
-import numpy as np
 
 from edgeseg.errors import MissingDependencyError, OutputError
-from edgeseg.files import atomic_path, require_writable, write_bytes
+from edgeseg.files import require_writable, write_bytes
 from edgeseg.imaging.postprocess import LabelMap, Picture, indexed_png
 from edgeseg.spec import LabelSpace
-from edgeseg.video.frames import Frame, VideoInfo
-from edgeseg.video.sources import backend, quiet
-
-DEFAULT_FPS = 15.0  # frame rate of sources without one, such as a folder of pictures
-
-# Suffix -> codecs in order of preference. Browsers play H.264 (avc1) only, but OpenCV's wheels
-# cannot encode it.
-_CODECS = {".mp4": ("avc1", "mp4v"), ".avi": ("MJPG",)}
-
-# Frames between two checks of the disk: cv2.VideoWriter does not report that a disk is full.
-_DISK_CHECK_EVERY = 64
-_DISK_MIN_BYTES = 1 << 20
+from edgeseg.video.frames import Frame
+from edgeseg.video.sources import quiet
 
 _ESCAPE = 27  # key code
 
@@ -76,6 +62,7 @@ class Sink(ABC):
     ...     needs_picture = False
     ...     def write(self, output: Output) -> None:
     ...         print(output.frame.name)
+    >>> import numpy as np
     >>> frame = Frame(0, np.zeros((2, 2, 3), np.uint8), "first", timestamp_s=0.0)
     >>> with Names() as sink:
     ...     sink.write(Output(frame, np.zeros((2, 2), np.uint8), picture=None))
@@ -119,183 +106,6 @@ class Sink(ABC):
             self.finish()
         else:
             self.abort()
-
-
-class _File:
-    """Hold a temporary file until ``keep`` gives it its final name, or ``drop`` removes it.
-
-    ``atomic_path`` does the same, but for a ``with`` block; a sink needs it in two calls.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._block: AbstractContextManager[Path] | None = atomic_path(path)
-        self.temporary = self._block.__enter__()
-
-    @property
-    def open(self) -> bool:
-        """Return whether neither ``keep`` nor ``drop`` was called yet."""
-        return self._block is not None
-
-    def keep(self) -> None:
-        """Give the file its final name."""
-        block, self._block = self._block, None
-        if block is not None:
-            block.__exit__(None, None, None)
-
-    def drop(self) -> None:
-        """Remove the file."""
-        block, self._block = self._block, None
-        if block is not None:
-            dropped = Exception("dropped")  # atomic_path then cleans up, and does not swallow it
-            block.__exit__(Exception, dropped, None)
-
-
-class VideoSink(Sink):
-    """Write the pictures as a video with the size, the rate and the number of frames of the source.
-
-    ``.mp4`` is H.264 if this OpenCV can encode it, otherwise MPEG-4 part 2; ``.avi`` is Motion
-    JPEG. An mp4 has even sizes only: an odd size grows by one row or column, a copy of its
-    neighbour. The video of a source without a frame rate gets 15 frames per second. A live source
-    drops frames, so its pictures are repeated: the video keeps the clock's time.
-
-    Parameters
-    ----------
-    path : the video to write, ``.mp4`` or ``.avi``.
-    info : facts about the source: size, frame rate, live or not.
-
-    Raises
-    ------
-    OutputError : at once for an unknown suffix or a folder that cannot be written; by ``write`` and
-        ``finish`` for a picture of another size, a full disk, or a video that is not whole.
-    """
-
-    def __init__(self, path: str | Path, info: VideoInfo) -> None:
-        self.path = Path(path)
-        self._suffix = self.path.suffix.lower()
-        if self._suffix not in _CODECS:
-            raise OutputError(
-                f"{self.path}: unknown kind of video",
-                got=self._suffix or "no suffix",
-                expected=" or ".join(_CODECS),
-            )
-        self._size = (info.width, info.height)
-        self._fps = info.fps or DEFAULT_FPS
-        self._live = info.live
-        self._start_s = 0.0
-        self._written = 0
-        self._file = _File(self.path)
-        try:
-            self._writer = self._open_writer()
-        except BaseException:
-            self._file.drop()
-            raise
-
-    def _open_writer(self) -> cv2.VideoWriter:
-        """Return a writer for the first codec that this OpenCV can encode."""
-        width, height = self._size
-        odd = bool(width % 2 or height % 2)
-
-        # FFmpeg's writer cuts odd sizes down; OpenCV's own Motion JPEG writer keeps them.
-        api = cv2.CAP_OPENCV_MJPEG if odd and self._suffix == ".avi" else cv2.CAP_ANY
-
-        # An mp4 has even sizes only: rows and columns to add.
-        self._pad = (height % 2, width % 2) if self._suffix == ".mp4" else (0, 0)
-        size = (width + self._pad[1], height + self._pad[0])
-
-        for codec in _CODECS[self._suffix]:
-            if codec == "avc1" and not _has_h264():
-                continue
-            writer = _writer(self._file.temporary, codec, self._fps, size, api)
-            if writer is not None:
-                return writer
-
-        raise OutputError(
-            f"{self.path}: this OpenCV cannot encode it",
-            got=f"{width}x{height} at {self._fps:g} frames a second",
-            hint="Try .avi, or write masks to a folder.",
-        )
-
-    def write(self, output: Output) -> None:
-        """Write one picture: once, or as often as the clock of a live source requires."""
-        picture = output.picture
-        frame = output.frame
-        if picture is None:
-            raise ValueError("VideoSink: needs a picture")
-        if picture.shape[1::-1] != self._size:
-            raise OutputError(
-                f"{self.path}: a video has one size, and frame {frame.name} has another",
-                got="{}x{}".format(*picture.shape[1::-1]),
-                expected="{}x{}".format(*self._size),
-                hint="Write masks to a folder instead, or bring the pictures to one size.",
-            )
-
-        # Grow odd sizes by copies of the last row and column.
-        if any(self._pad):
-            bottom, right = self._pad
-            padded = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-            picture = np.asarray(padded, np.uint8)
-
-        for _ in range(self._due(frame) - self._written):
-            self._writer.write(picture)
-            self._written += 1
-            if self._written % _DISK_CHECK_EVERY == 0:
-                self._require_space()
-
-    def _due(self, frame: Frame) -> int:
-        """Return how many frames the video should have after ``frame`` is written."""
-        if not self._live:
-            return self._written + 1
-
-        if self._written == 0:
-            self._start_s = frame.timestamp_s
-        elapsed_s = frame.timestamp_s - self._start_s
-        return int(elapsed_s * self._fps + 0.5) + 1
-
-    def _require_space(self) -> None:
-        """Raise ``OutputError`` if the disk is full."""
-        free = shutil.disk_usage(self._file.temporary.parent).free
-        if free < _DISK_MIN_BYTES:
-            raise OutputError(f"{self.path}: the disk is full", got=f"{free} bytes left")
-
-    def finish(self) -> None:
-        """Close the video, check that it is whole, and give it its final name."""
-        if not self._file.open:
-            return
-
-        try:
-            self._writer.release()
-            if self._written:
-                self._require_whole()
-        except BaseException:
-            self._file.drop()
-            raise
-
-        if self._written:
-            self._file.keep()
-        else:
-            self._file.drop()  # without a single frame the file would be unreadable
-
-    def _require_whole(self) -> None:
-        """Raise ``OutputError`` unless the file has all frames and the first one can be read."""
-        with quiet():
-            capture = cv2.VideoCapture(str(self._file.temporary), backend(cv2.CAP_FFMPEG))
-            frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-            readable = capture.isOpened() and capture.read()[0]
-            capture.release()
-
-        if frames != self._written or not readable:
-            raise OutputError(
-                f"{self.path}: the written video is not whole",
-                got=f"{frames if readable else 'no'} readable frames",
-                expected=self._written,
-                hint="Is the disk full?",
-            )
-
-    def abort(self) -> None:
-        """Remove the unfinished video."""
-        if self._file.open:
-            self._writer.release()
-            self._file.drop()
 
 
 class ImageFolderSink(Sink):
@@ -427,44 +237,6 @@ class WindowSink(Sink):
     def abort(self) -> None:
         """Close the window."""
         self.finish()
-
-
-def _writer(
-    path: Path, codec: str, fps: float, size: tuple[int, int], api: int = cv2.CAP_ANY
-) -> cv2.VideoWriter | None:
-    """Return an opened writer, or None if this OpenCV cannot open one."""
-    with quiet():
-        try:
-            writer = cv2.VideoWriter(str(path), api, cv2.VideoWriter.fourcc(*codec), fps, size)
-        except cv2.error:
-            return None
-        return writer if writer.isOpened() else None
-
-
-@cache
-def _has_h264() -> bool:
-    """Return whether OpenCV can really encode H.264, found by writing and reading three frames.
-
-    Opening a writer proves nothing: hardware encoders may open, and then write nothing.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "probe.mp4"
-        writer = _writer(path, "avc1", DEFAULT_FPS, (128, 128))
-        if writer is None:
-            return False
-
-        for level in (0, 128, 255):
-            writer.write(np.full((128, 128, 3), level, np.uint8))
-        writer.release()
-
-        frames = 0
-        with quiet():
-            capture = cv2.VideoCapture(str(path), backend(cv2.CAP_FFMPEG))
-            for _ in range(3):
-                if capture.isOpened() and capture.read()[0]:
-                    frames += 1
-            capture.release()
-        return frames == 3
 
 
 def _require_display() -> None:

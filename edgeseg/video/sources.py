@@ -30,9 +30,10 @@ import numpy.typing as npt
 from edgeseg.errors import InputError, MissingDependencyError
 from edgeseg.imaging.nv12 import Nv12
 from edgeseg.types import Image
+from edgeseg.video.addresses import failure_reason
 from edgeseg.video.containers import Container, early_end, inspect
 from edgeseg.video.frames import Frame, Source, VideoInfo
-from edgeseg.video.gstreamer import frame_layout, to_bgr
+from edgeseg.video.gstreamer import frame_layout, missing_part, to_bgr
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -230,8 +231,23 @@ def _open_video(path: Path) -> Source:
     capture = _capture(str(path), backend(cv2.CAP_FFMPEG))
     if capture is None:
         raise cannot
-    first = _bgr(_first_frame(capture, cannot))
+
+    promised = container.promised_size
+    cut_short = promised is not None and container.size < promised
+    first = _bgr(_first_frame(capture, cannot if cut_short else _undecodable(capture, str(path))))
     return _recorded(capture, first, container, str(path), path)
+
+
+def _undecodable(capture: cv2.VideoCapture, name: str) -> InputError:
+    """Return the error of a video that opens and gives no frame."""
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    codec = code.to_bytes(4, "little").decode("latin-1") if 0 < code < 1 << 32 else ""
+    return InputError(
+        f"{name}: no frame can be decoded",
+        got=f"codec {codec.strip()}" if codec.isprintable() and codec else "an unknown codec",
+        expected="a codec that this OpenCV can decode, in a whole file",
+        hint="Convert it: ffmpeg -i FILE -c:v libx264 OUT.mp4",
+    )
 
 
 def _recorded(
@@ -377,16 +393,15 @@ def _open_stream(uri: str) -> Source:
     capture = _capture(uri, api, settings if api == cv2.CAP_FFMPEG else ())
 
     address = re.sub(r"//[^/@]*@", "//", uri)  # no password in messages
-    silent = InputError(
-        f"{address}: cannot be opened as a video stream",
-        hint=f"Does it play with: ffplay {address}",
-    )
+    what = f"{address}: cannot be opened as a video stream"
+    hint = f"Does it play with: ffplay {address}"
     if capture is None:
-        raise silent
+        raise InputError(what, got=failure_reason(uri), hint=hint)
+    silent = InputError(what, got="no frame", hint=hint)
 
     if not uri.startswith("rtsp") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
         # A recording on a web server has an end: it is a file, and every frame counts.
-        first = _bgr(_first_frame(capture, silent))
+        first = _bgr(_first_frame(capture, _undecodable(capture, address)))
         return _recorded(capture, first, Container(size=0), address, None)
     return _live(capture, silent)
 
@@ -401,16 +416,17 @@ def _open_gstreamer(pipeline: str) -> Source:
             "--system-site-packages).",
         )
 
-    broken = InputError(
-        "the GStreamer pipeline gives no frames",
-        got=repr(pipeline),
-        expected="one that ends in: video/x-raw,format=NV12 ! appsink (or BGR, BGRx, GRAY8, I420, "
-        "YUY2, ...)",
-        hint="Try it with gst-launch-1.0 and fakesink at its end.",
+    what = "the GStreamer pipeline gives no frames"
+    expected = (
+        "one that ends in: video/x-raw,format=NV12 ! appsink (or BGR, BGRx, GRAY8, I420, YUY2, ...)"
     )
+    hint = "Try it with gst-launch-1.0 and fakesink at its end."
+    broken = InputError(what, got=repr(pipeline), expected=expected, hint=hint)
+
     capture = _capture(pipeline, cv2.CAP_GSTREAMER)
     if capture is None:
-        raise broken
+        reason = missing_part(pipeline)
+        raise InputError(what, got=reason, hint=hint) if reason else broken
     return _live(capture, broken, pipeline)
 
 

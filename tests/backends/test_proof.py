@@ -1,6 +1,4 @@
-"""A build proves its engine: right ones pass, wrong kernels are found and repaired, what cannot be
-is refused.
-"""
+"""A build proves its engine: right ones pass, wrong kernels are repaired, or the build fails."""
 
 import json
 from dataclasses import replace
@@ -16,7 +14,7 @@ from reporting import Heard
 from edgeseg.backends import proof
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino import probes, runtime
 from edgeseg.backends.proof import (
     MOST_FRAMES,
     PROOF_FRAMES,
@@ -56,7 +54,7 @@ def quantized(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_float_engines_are_proven(small_onnx: Path, tmp_path: Path, precision: str) -> None:
-    if precision not in ("fp32", session.best_precision()):
+    if precision not in ("fp32", runtime.best_precision()):
         pytest.skip("this processor has no BF16")
     passport = Passport.read(
         build_engine(small_onnx, precision=precision, out=tmp_path / "e.engine")
@@ -74,7 +72,7 @@ def test_a_quantized_file_is_proven_without_a_calibration_set(
     passport = Passport.read(build_engine(quantized, out=tmp_path / "e.engine"))
     assert passport.proof["agreement"] >= passport.proof["least_agreement"] == 0.999
     assert passport.openvino.activations == (
-        "signed" if session.signed_int8_is_exact() else "unsigned"
+        "signed" if probes.signed_int8_is_exact() else "unsigned"
     )
 
 
@@ -166,9 +164,7 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Q/DQ file of a net whose INT8 OpenVINO computes wrongly without AMX: a ReLU behind a
-    concat.
-    """
+    """The Q/DQ file of a net that OpenVINO computes wrongly without AMX: a ReLU behind a concat."""
     pytest.importorskip("torch")
     from int8_patterns import DRIVE, OVERRIDES, H, W, export
 

@@ -1,6 +1,4 @@
-"""Engines: the same labels as PyTorch and ONNX Runtime, foreign files, and everything that may be
-wrong with one.
-"""
+"""Engines: the same labels as PyTorch and ONNX Runtime, foreign files, and wrong files."""
 
 import json
 import os
@@ -18,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.backends.load import load_engine
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino import runtime
 from edgeseg.build.engine_cache import resolve_engine
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.errors import EngineError, GraphError, InputError, OutputError
@@ -27,7 +25,7 @@ from edgeseg.imaging.preprocess import to_input
 from edgeseg.passport import Passport
 from edgeseg.spec import CAMVID_11, METADATA_KEY, VOC_21
 
-PRECISIONS = [p for p in session.FLOATS if p == "fp32" or "BF16" in session.device()[1]]
+PRECISIONS = [p for p in runtime.FLOATS if p == "fp32" or "BF16" in runtime.device().features]
 
 
 def frame(size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -250,9 +248,7 @@ def test_flags_do_not_silently_differ_from_an_engine(small_onnx: Path, tmp_path:
 
 
 def test_unpooling_out_of_its_plane_is_refused(tmp_path: Path) -> None:
-    """An odd plane unpooled without its size: values would stand outside the even one, in memory of
-    others.
-    """
+    """Unpool an odd plane without its size: values would be written outside the even plane."""
     pool = helper.make_node("MaxPool", ["x"], ["v", "i"], kernel_shape=[2, 2], strides=[2, 2])
     unpool = helper.make_node("MaxUnpool", ["v", "i"], ["y"], kernel_shape=[2, 2], strides=[2, 2])
     graph = helper.make_graph(
@@ -433,9 +429,7 @@ def test_what_an_engine_argument_may_be() -> None:
 
 
 def test_a_kill_leaves_no_engine(small_onnx: Path, tmp_path: Path) -> None:
-    """Killed at many moments of a build, there is never a file under the final name that does not
-    open.
-    """
+    """A build that is killed at any moment leaves no damaged file under the final name."""
     out = tmp_path / "e.engine"
     command = [sys.executable, "-m", "edgeseg", "build-engine", str(small_onnx), "-o", str(out)]
     for delay in (0.3, 0.6, 0.9, 1.2):
@@ -453,4 +447,4 @@ def test_passport_says_what_the_engine_is(small_onnx: Path, tmp_path: Path) -> N
     assert engine.passport.target == "cpu"
     assert engine.passport.spec.labels == CAMVID_11
     assert engine.passport.assumed == ()
-    assert engine.passport.library_version == session.library_version()
+    assert engine.passport.library_version == runtime.library_version()

@@ -1,6 +1,4 @@
-"""INT8 engines as people build them: calibration, the agreement check, the budget, and what the
-passport says.
-"""
+"""INT8 engines as people build them: calibration, the agreement check, the budget, the passport."""
 
 import json
 from pathlib import Path
@@ -189,9 +187,7 @@ def test_the_budget_keeps_the_fragile_layer_in_float(fragile_onnx: Path, tmp_pat
 
 
 def test_a_budget_nothing_keeps_is_an_error(fragile_onnx: Path, tmp_path: Path) -> None:
-    """With every layer in float only rounding of the image is left, so only an impossible budget
-    fails: none asked.
-    """
+    """With every layer in float, only the image is rounded, so only an impossible budget fails."""
     options = Quantization(data=FRAGILE_DRIVE, split="train", frames=4, max_miou_drop=-50)
     with pytest.raises(CheckFailedError, match="no choice of layers keeps the budget"):
         build_engine(
@@ -228,9 +224,7 @@ def test_pareto_keeps_what_nothing_beats() -> None:
 
 
 def test_any_layer_can_stay_in_float(small_onnx: Path, tmp_path: Path) -> None:
-    """A sum computed inside a convolution needs ranges of its own once that convolution is left in
-    float.
-    """
+    """A sum inside a convolution needs its own ranges if that convolution stays in float."""
     prepared = plan_quantization(load_network(small_onnx), resolve_set(SET))
     everything = prepared.placement()
     assert everything.sums

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgeseg.backends.load import load_engine  # noqa: E402
-from edgeseg.backends.openvino import session  # noqa: E402
+from edgeseg.backends.openvino import runtime  # noqa: E402
 from edgeseg.build.engine_from_onnx import build_engine  # noqa: E402
 from edgeseg.cli import app  # noqa: E402
 from edgeseg.errors import GraphError, InputError  # noqa: E402
@@ -92,7 +92,7 @@ def test_engine_gives_pytorchs_labels(
         want = net(torch.from_numpy(to_input(image, engine.spec))).numpy()[0]
     np.testing.assert_allclose(engine.logits(image), want, atol=1e-3 * np.ptp(want))
     assert (engine(image) == want.argmax(0)).mean() >= 0.9995
-    if "BF16" in session.device()[1]:
+    if "BF16" in runtime.device().features:
         half = load_engine(build_engine(path, precision="bf16", out=tmp_path / "h.engine"))
         assert np.abs(half.logits(image) - want).mean() < 0.02 * np.ptp(want)
 

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from int8_patterns import CLASSES, DRIVE, OVERRIDES, PATTERNS, H, W, export  # noqa: E402
 from lowered import deploy  # noqa: E402
 
-from edgeseg.backends.openvino import forms, session  # noqa: E402
+from edgeseg.backends.openvino import forms, probes  # noqa: E402
 from edgeseg.backends.proof import reference  # noqa: E402
 from edgeseg.data import open_dataset  # noqa: E402
 from edgeseg.graph.network import Network, load_network  # noqa: E402
@@ -98,8 +98,8 @@ def test_the_engine_labels_as_its_file(
     prepared = QuantizationPlan(prepared.folded, prepared.ranges, prepared.from_cache, exact)
     network = prepared.quantized(prepared.placement())
     form = assert_engine_is_the_file(network, frames)
-    if session.int8_is_exact():
-        assert (form.activations == "signed") == session.signed_int8_is_exact()
+    if probes.int8_is_exact():
+        assert (form.activations == "signed") == probes.signed_int8_is_exact()
 
 
 @pytest.mark.slow

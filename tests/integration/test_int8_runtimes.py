@@ -21,7 +21,7 @@ from lowered import deploy, dequantize_early, lower_unpooling, propagate_qdq
 from onnx import numpy_helper
 from onnx_tools import assert_builds, kinds, make, node, run_openvino, run_ort
 
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino import probes
 from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.graph.graph import Graph
 from edgeseg.graph.network import Network, load_network
@@ -183,7 +183,7 @@ def assert_same_labels(case: Case) -> None:
         "search, unsigned": deploy(case.int8_net, unsigned=True),
         "compare, unsigned": deploy(case.int8_net, unsigned=True, compare=True),
     }
-    if session.signed_int8_is_exact():
+    if probes.signed_int8_is_exact():
         forms |= {
             "search": deploy(case.int8_net),
             "compare": deploy(case.int8_net, compare=True),

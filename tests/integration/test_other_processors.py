@@ -13,7 +13,7 @@ from lowered import deploy
 from reporting import Heard
 
 from edgeseg.backends.load import load_engine
-from edgeseg.backends.openvino import session as cpu_target
+from edgeseg.backends.openvino import probes
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.options import Quantization
 from edgeseg.doctor import examine
@@ -24,8 +24,8 @@ from edgeseg.passport import Passport
 WITH_VNNI = ("avx2-vnni", "avx512-vnni", "avx512-bf16")
 SET = "synthetic://?length=4&size=96x64&seed=1"
 PROBE = """
-from edgeseg.backends.openvino import session
-print(session.int8_is_exact(), *session.device()[1])
+from edgeseg.backends.openvino import probes, runtime
+print(probes.int8_is_exact(), *runtime.device().features)
 """
 LABEL = """
 import json, sys, numpy, edgeseg
@@ -90,7 +90,7 @@ def test_the_labels_are_the_files_on_every_processor(
 
 @pytest.fixture
 def saturating(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_target, "int8_is_exact", lambda: False)
+    monkeypatch.setattr(probes, "int8_is_exact", lambda: False)
 
 
 @pytest.mark.usefixtures("saturating")
@@ -115,7 +115,7 @@ def test_it_is_said_and_float_is_left_alone(
 def test_an_engine_for_bytes_is_refused_without_vnni(
     quantized: Path, small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not cpu_target.int8_is_exact():
+    if not probes.int8_is_exact():
         pytest.skip("this processor has no VNNI")
     engines = {
         "int8": build_engine(quantized, precision="int8", out=tmp_path / "a.engine"),
@@ -124,7 +124,7 @@ def test_an_engine_for_bytes_is_refused_without_vnni(
     frame = np.zeros((64, 96, 3), np.uint8)
     for path in engines.values():
         load_engine(path)(frame)
-    monkeypatch.setattr(cpu_target, "int8_is_exact", lambda: False)
+    monkeypatch.setattr(probes, "int8_is_exact", lambda: False)
     load_engine(engines["fp32"])(frame)
     with pytest.raises(EngineError, match=r"this processor lacks VNNI.*Build it again"):
         load_engine(engines["int8"])

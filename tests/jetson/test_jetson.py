@@ -3,9 +3,11 @@ made-up board.
 """
 
 import importlib
+import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -110,6 +112,15 @@ def test_unit_leaves_camera_and_gpu_usable() -> None:
     variables = re.findall(r"\$\{?([A-Z]+)", settings["ExecStart"])
     given = re.findall(r"^([A-Z]+)=", (JETSON / "edgeseg-camera.env").read_text(), re.M)
     assert variables == given
+
+
+def test_the_unit_makes_thors_device_files_before_it_gives_up_privileges() -> None:
+    lines = (JETSON / "edgeseg-camera.service").read_text().splitlines()
+    assert "NoNewPrivileges=yes" in lines
+    # "-" leaves out a program that is not there, "+" runs it with full privileges.
+    (before,) = [line for line in lines if line.startswith("ExecStartPre=")]
+    assert before == "ExecStartPre=-+/usr/bin/nvidia-modprobe -c0 -u"
+    assert lines.index(before) < next(i for i, x in enumerate(lines) if x.startswith("ExecStart="))
 
 
 def test_the_units_options_are_edgesegs() -> None:
@@ -222,6 +233,37 @@ def test_setup_refuses_what_cannot_work(release: str, says: str, tmp_path: Path)
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("jetpack", "boards"), [("6.2", "87"), ("7.0", "110"), ("7.1", "110"), ("7.2", "87,110")]
+)
+def test_a_docker_build_compiles_for_the_boards_of_its_jetpack(jetpack: str, boards: str) -> None:
+    def command(*options: str) -> list[str]:
+        done = setup("--jetpack", jetpack, "--dry-run", *options)
+        (line,) = [line for line in done.stdout.splitlines() if "build-plugin" in line]
+        return shlex.split(line)
+
+    assert command("--no-check")[-2:] == ["--arch", boards]
+    assert "--arch" not in command()  # a board asks its own GPU
+
+
+def test_the_docker_build_says_which_jetpack_it_has() -> None:
+    (line,) = re.findall(r"^RUN (jetson/setup.sh .+)$", (JETSON / "Dockerfile").read_text(), re.M)
+    assert '--jetpack "${JETPACK}"' in line
+    assert "--no-check" in line
+
+
+def test_trtexec_is_found_in_the_environment(tmp_path: Path) -> None:
+    root = system(tmp_path / "root", "R36 (release), REVISION: 4.3")
+    assert "trtexec" not in setup("--dry-run", root=root).stdout
+    program = root / "usr" / "src" / "tensorrt" / "bin" / "trtexec"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    venv = tmp_path / "venv"
+    said = setup("--dry-run", "--venv", venv, root=root).stdout
+    assert f"would run: ln -sf {program} {venv}/bin/trtexec\n" in said
+
+
 def test_setup_off_a_jetson(tmp_path: Path) -> None:
     done = setup("--dry-run", root=tmp_path)
     assert done.returncode == 2
@@ -317,6 +359,68 @@ def test_the_systems_opencv_is_looked_for_outside_the_environment(
         python.chmod(0o755)
         monkeypatch.setattr(sys, "_base_executable", str(python))
         assert module.has_system_cv2() is found
+
+
+# -- the offline line ------------------------------------------------------------------------------
+
+
+def offline_line() -> list[str]:
+    """The arguments of `pip download` in the README's section Offline."""
+    section = (JETSON / "README.md").read_text().split("## Offline")[1]
+    block = section.split("```")[1].replace("\\\n", " ")
+    (line,) = [line for line in block.splitlines() if line.startswith("pip download ")]
+    return shlex.split(line)[2:]
+
+
+def chosen(arguments: list[str], folder: Path) -> dict[str, tuple[int, ...]]:
+    """The versions that pip would take for a board, of edgeseg's own requirements; skips without a
+    registry.
+    """
+    declared = importlib.metadata.requires("edgeseg") or []
+    base = [text for text in declared if "extra ==" not in text and "python_version" not in text]
+    place = arguments.index("edgeseg")
+    report = folder / "report.json"
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--dry-run", "--report", str(report)),
+        *("--target", str(folder / "none"), "--no-deps", "--retries", "1"),
+        *(*arguments[:place], *base, *arguments[place + 1 :]),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0 and "No module named pip" in done.stderr:
+        pytest.skip("this environment has no pip")
+    if done.returncode != 0 and "connection broken" in done.stderr:
+        pytest.skip("the package registry cannot be reached")
+    assert done.returncode == 0, done.stderr
+
+    found = {}
+    for item in json.loads(report.read_text())["install"]:
+        numbers = re.match(r"[\d.]+", item["metadata"]["version"])
+        assert numbers
+        found[item["metadata"]["name"]] = tuple(map(int, numbers[0].strip(".").split(".")))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("python", "cuda"), [("3.10", (12, 6)), ("3.12", (13, 2))], ids=["JetPack 6", "JetPack 7.2"]
+)
+def test_the_offline_line_takes_current_wheels(
+    python: str, cuda: tuple[int, int], tmp_path: Path
+) -> None:
+    given = offline_line()
+    assert given[given.index("-d") : given.index("-d") + 2] == ["-d", "wheels"]
+    del given[given.index("-d") : given.index("-d") + 2]
+    del given[given.index("--find-links") : given.index("--find-links") + 2]
+    major, minor = cuda
+    cuda_python = f"cuda-python>={major}.{minor},<{major}.{minor + 1}"
+    given = [cuda_python if word.startswith("cuda-python") else word for word in given]
+    given[given.index("--python-version") + 1] = python
+
+    found = chosen(given, tmp_path)
+    assert found["cuda-python"][:2] == cuda
+    assert found["numpy"] < (2,)
+    # OpenVINO's wheels of 2025.3 and newer are for glibc 2.35.
+    assert found["openvino"] >= (2026,)
+    assert found["onnxruntime"] >= (1, 23)
 
 
 # -- tegrastats ------------------------------------------------------------------------------------

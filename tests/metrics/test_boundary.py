@@ -1,6 +1,4 @@
-"""The boundary F-score against a reference that looks at every pair of pixels, and the cases it is
-there for.
-"""
+"""The boundary F-score against a reference that looks at every pair of pixels, and its cases."""
 
 import itertools
 import math
@@ -101,8 +99,7 @@ def halves(column: int, shape: tuple[int, int] = (300, 400)) -> np.ndarray:
 
 
 def test_tolerance_is_a_share_of_the_diagonal() -> None:
-    """300x400 has a diagonal of 500, so 3.75 pixels: an edge 3 pixels off is right, 4 pixels off is
-    wrong.
+    """300x400 has a diagonal of 500, so 3.75 pixels: 3 pixels off is right, 4 pixels off is wrong.
     """
     truth = BoundaryTruth(halves(200), 2)
     assert TOLERANCE * 500 == 3.75
@@ -130,9 +127,7 @@ def test_a_class_on_one_side_scores_zero_and_one_on_neither_not_at_all() -> None
 
 
 def test_void_hides_what_lies_in_it() -> None:
-    """Whatever is predicted inside a void region and within the tolerance of it, the counts are the
-    same.
-    """
+    """Predictions inside a void region, and within the tolerance of it, change no count."""
     truth = halves(200)
     truth[100:200, 150:250] = VOID
     scorer = BoundaryTruth(truth, 2)
@@ -151,9 +146,7 @@ def test_frame_border_is_no_boundary() -> None:
 
 
 def test_counts_add_up_over_frames() -> None:
-    """Two halves of the data scored apart are the whole, as long as counts are added before
-    dividing.
-    """
+    """Frames that are scored apart make the whole, if counts are added before the division."""
     rng = np.random.default_rng(0)
     pairs = [(blobs(rng, 60, 80, 4), blobs(rng, 60, 80, 4)) for _ in range(4)]
     counts = [BoundaryTruth(t, 4).counts(g) for t, g in pairs]

@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -279,6 +280,33 @@ def test_the_format_right_before_the_appsink(caps: str, named: str) -> None:
     for sink in ("appsink", "appsink drop=1 max-buffers=1", "appsink t. ! fakesink"):
         assert named_format(f"videotestsrc ! {caps} ! {sink}") == named
     assert named_format(f"videotestsrc ! {caps} ! fakesink") == ""
+
+
+@pytest.fixture
+def _no_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pipeline opens."""
+
+    class Closed(GStreamerCapture):
+        def isOpened(self) -> bool:  # noqa: N802
+            return False
+
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda _: True)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda uri, api: Closed(["BGR"]))
+
+
+@pytest.mark.usefixtures("_no_capture")
+def test_what_a_pipeline_lacks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    inspect = tmp_path / "gst-inspect-1.0"
+    inspect.write_text('#!/bin/sh\n[ "$1" != nvarguscamerasrc ]\n')
+    inspect.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    with pytest.raises(InputError, match="gives no frames: got no GStreamer element nvarguscam"):
+        open_source(f"{CSI} ! video/x-raw,format=NV12 ! appsink")
+    with pytest.raises(InputError, match="got no device /dev/video97"):
+        open_source("v4l2src device=/dev/video97 ! videoconvert ! appsink")
+    with pytest.raises(InputError, match="got 'videotestsrc ! fakesink', expected one that ends"):
+        open_source("videotestsrc ! fakesink")
 
 
 # --- a real OpenCV with GStreamer -----------------------------------------------------------------

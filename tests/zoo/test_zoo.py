@@ -13,7 +13,7 @@ import processors
 import pytest
 from paths import ROOT
 
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino import runtime
 from edgeseg.build.engine_cache import resolve_engine
 from edgeseg.data import open_dataset
 from edgeseg.imaging.preprocess import resize_labels, to_input
@@ -89,7 +89,7 @@ def test_scores_of_the_card(camvid_root: Path, name: str) -> None:
         row = re.search(rf"\| {precision} \| ([\d.]+) \|", card)
         assert row is not None, precision
         told[precision] = float(row[1])
-    has_bf16 = "BF16" in session.device()[1]
+    has_bf16 = "BF16" in runtime.device().features
     scores = {}
     for precision in ("fp32", "bf16", "int8"):
         slow = (

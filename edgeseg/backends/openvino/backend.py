@@ -9,7 +9,8 @@ from typing import Any
 
 from edgeseg.backends.base import NATIVE, Backend, Built, PlanOptions
 from edgeseg.backends.engine import Engine
-from edgeseg.backends.openvino import forms, session
+from edgeseg.backends.openvino import forms, probes, runtime
+from edgeseg.backends.openvino.compiled import INT8_KERNELS, settings
 from edgeseg.backends.openvino.engine import OpenVinoEngine, pack
 from edgeseg.backends.openvino.extension import build as extension
 from edgeseg.backends.proof import Reference
@@ -34,18 +35,18 @@ class OpenVinoBackend(Backend):
     """
 
     name = TARGET
-    floats = session.FLOATS
+    floats = runtime.FLOATS
 
     def best_precision(self) -> str:
         """Return ``bf16`` if the processor computes it natively, else ``fp32``."""
-        return session.best_precision()
+        return runtime.best_precision()
 
     def check_precision(self, precision: str) -> str:
         """Return the precision to build with; raise ``InputError`` if this processor lacks it."""
-        if precision == "bf16" and "BF16" not in session.device()[1]:
+        if precision == "bf16" and "BF16" not in runtime.device().features:
             raise InputError(
                 "this processor does not compute in bf16",
-                got=session.device()[0],
+                got=runtime.device().name,
                 expected="AVX512_BF16 or AMX",
                 hint="Build with `precision=fp32`.",
             )
@@ -66,33 +67,32 @@ class OpenVinoBackend(Backend):
         ``Backend.compile`` describes the parameters. The bytes hold one graph that returns labels
         and, if the network has logits, a second one that returns them.
         """
-        config = session.settings(precision)
-        if session.INT8_KERNELS in config:
+        config = settings(precision)
+        if INT8_KERNELS in config:
             reporter.info(
                 "INT8 is not exact on this processor (no VNNI), so the quantized net is computed "
-                "in float: the labels "
-                "of other targets, no faster than `precision=fp32`"
+                "in float: the labels of other targets, no faster than `precision=fp32`"
             )
 
         chosen = forms.choose(network, precision, options.unpool, known, reporter)
-        config = session.settings(precision, chosen.form.floats)
+        config = settings(precision, chosen.form.floats)
 
         # The same form once more, with logits as its output.
-        scores = None
+        logits = None
         if network.form != "labels":
-            scores = forms.compile_form(
-                forms.named(network), chosen.form, precision, scores=True
+            logits = forms.compile_form(
+                forms.named(network), chosen.form, precision, logits=True
             ).blob()
 
         proof: dict[str, Any] = {}
         if chosen.verdict is not None and known is not None:
             proof = known.to_dict() | chosen.verdict.to_dict()
 
-        name, features = session.device()
+        name, features = runtime.device()
         return Built(
-            data=pack(chosen.compiled.blob(), scores),
+            data=pack(chosen.compiled.blob(), logits),
             library=LIBRARY,
-            library_version=session.library_version(),
+            library_version=runtime.library_version(),
             device=name,
             device_features=features,
             facts=forms.facts(chosen, config),
@@ -106,12 +106,12 @@ class OpenVinoBackend(Backend):
         """
         unpool = NATIVE if extension.why_not() else extension.identity()
         return (
-            session.library_version(),
-            *session.device()[1],
-            session.device()[0],
+            runtime.library_version(),
+            *runtime.device().features,
+            runtime.device().name,
             unpool,
-            f"exact INT8: {session.int8_is_exact()}",
-            f"signed INT8: {session.signed_int8_is_exact()}",
+            f"exact INT8: {probes.int8_is_exact()}",
+            f"signed INT8: {probes.signed_int8_is_exact()}",
             FORMS,
         )
 
@@ -120,7 +120,7 @@ class OpenVinoBackend(Backend):
 
         ``Backend.check`` describes the parameters.
         """
-        version = session.library_version()
+        version = runtime.library_version()
         if passport.library_version != version:
             raise EngineError(
                 f"{path}: was built with another OpenVINO",
@@ -129,13 +129,13 @@ class OpenVinoBackend(Backend):
                 hint=rebuild,
             )
 
-        name, features = session.device()
+        name, features = runtime.device()
         missing = sorted(set(passport.device_features) - set(features))
 
         # OpenVINO does not list VNNI, which engines that run INT8 kernels need.
-        is_quantized = passport.precision not in session.FLOATS
-        runs_int8 = is_quantized and session.INT8_KERNELS not in passport.openvino.config
-        if not missing and runs_int8 and not session.int8_is_exact():
+        is_quantized = passport.precision not in runtime.FLOATS
+        runs_int8 = is_quantized and INT8_KERNELS not in passport.openvino.config
+        if not missing and runs_int8 and not probes.int8_is_exact():
             missing = ["VNNI"]
 
         if missing:
@@ -146,7 +146,7 @@ class OpenVinoBackend(Backend):
                 hint=rebuild,
             )
 
-    def open(self, passport: Passport, data: bytes) -> Engine:
+    def open(self, passport: Passport, data: bytes, path: Path | None = None) -> Engine:
         """Return an engine that is ready to run, from the content of its file."""
         prepare_to_open(passport)
         return OpenVinoEngine(passport, data)
@@ -163,7 +163,7 @@ def prepare_to_open(passport: Passport) -> None:
     ------
     EngineError : the engine needs the extension, which cannot be built or loaded here.
     """
-    if passport.openvino.unpool != session.EXTENSION:
+    if passport.openvino.unpool != forms.EXTENSION:
         return
 
     try:

@@ -4,12 +4,13 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from edgeseg.backends.engine import Engine
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino.runtime import core, infer
 from edgeseg.capabilities import LOGITS
 from edgeseg.errors import EngineError
 from edgeseg.passport import Passport
@@ -23,22 +24,22 @@ _MAGIC = b"edgeseg cpu engine 1\n"
 _LENGTH = struct.Struct("<QQ")
 
 
-def pack(labels: bytes, scores: bytes | None) -> bytes:
+def pack(labels: bytes, logits: bytes | None) -> bytes:
     """Return the content of an engine file.
 
     Parameters
     ----------
     labels : blob of the graph that returns labels.
-    scores : blob of the graph that returns logits; ``None`` if the network has none.
+    logits : blob of the graph that returns logits; ``None`` if the network has none.
 
     Examples
     --------
-    >>> labels, scores = unpack(pack(b"label blob", b"logit blob"), "net")
-    >>> labels, scores()
+    >>> labels, logits = unpack(pack(b"label blob", b"logit blob"), "net")
+    >>> labels, logits()
     (b'label blob', b'logit blob')
     """
-    difference = b"" if scores is None else zlib.compress(_xor(scores, labels), 1)
-    lengths = _LENGTH.pack(len(labels), len(scores or b""))
+    difference = b"" if logits is None else zlib.compress(_xor(logits, labels), 1)
+    lengths = _LENGTH.pack(len(labels), len(logits or b""))
     return b"".join([_MAGIC, lengths, labels, difference])
 
 
@@ -53,7 +54,8 @@ def unpack(data: bytes, name: str) -> tuple[bytes, Callable[[], bytes] | None]:
     Returns
     -------
     The labels' blob, and a function that returns the logits' blob; ``None`` instead of the function
-    if the network has no logits. It is a function because logits are seldom used.
+    if the network has no logits. It is a function because logits are seldom used. It raises
+    ``EngineError`` if the blob has another length than the file states.
 
     Raises
     ------
@@ -70,16 +72,24 @@ def unpack(data: bytes, name: str) -> tuple[bytes, Callable[[], bytes] | None]:
             f"{name}: not an edgeseg engine for the cpu target", hint="Build it: `build_engine()`."
         )
 
-    length, scores_length = _LENGTH.unpack_from(data, len(_MAGIC))
-    labels = data[start : start + length]
-    difference = data[start + length :]
+    labels_length, logits_length = _LENGTH.unpack_from(data, len(_MAGIC))
+    labels = data[start : start + labels_length]
+    difference = data[start + labels_length :]
     if not difference:
         return labels, None
 
-    def scores() -> bytes:
-        return _xor(zlib.decompress(difference), labels)[:scores_length]
+    def logits() -> bytes:
+        blob = _xor(zlib.decompress(difference), labels)
+        if len(blob) != logits_length:
+            raise EngineError(
+                f"{name}: the engine file is damaged",
+                got=f"a graph of {len(blob)} bytes for the logits",
+                expected=f"{logits_length} bytes",
+                hint="Build it again: `build_engine(NAME.onnx)`.",
+            )
+        return blob
 
-    return labels, scores
+    return labels, logits
 
 
 def _xor(data: bytes, other: bytes) -> bytes:
@@ -109,37 +119,40 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, passport: Passport, data: bytes) -> None:
         super().__init__(passport)
-        blob, self._scores_blob = unpack(data, passport.name)
-        self._request = _open(passport, blob)
-        self._scores_request: Any = None  # opened by the first call of `logits`
-        self.capabilities = frozenset() if self._scores_blob is None else frozenset({LOGITS})
+        blob, self._logits_blob = unpack(data, passport.name)
+        self._labels_request = _open(passport, blob)
+        self.capabilities = frozenset() if self._logits_blob is None else frozenset({LOGITS})
 
     def _labels(self, frame: Image) -> Image:
         """Return the label map of a frame; a copy, since OpenVINO reuses its output."""
-        self._request.infer({0: frame[None]}, share_inputs=True)
-        return np.array(self._request.get_output_tensor(0).data[0], np.uint8)
+        return np.array(infer(self._labels_request, frame), np.uint8)
 
     def _logits(self, frame: Image) -> Float:
         """Return the logits of a frame; their graph is opened by the first call."""
-        if self._scores_request is None:
-            assert self._scores_blob is not None  # `logits` asks the capabilities first
-            self._scores_request = _open(self.passport, self._scores_blob())
-
-        self._scores_request.infer({0: frame[None]}, share_inputs=True)
-        channels_last = self._scores_request.get_output_tensor(0).data[0]
+        channels_last = infer(self._logits_request, frame)
         return np.ascontiguousarray(channels_last.transpose(2, 0, 1), np.float32)
+
+    @cached_property
+    def _logits_request(self) -> Any:
+        """Return the infer request of the graph that returns logits.
+
+        Only ``_logits`` reads it, and its caller has the turn, so the graph is opened once.
+        """
+        if self._logits_blob is None:
+            raise self._no_logits()
+        return _open(self.passport, self._logits_blob())
 
     def _release(self) -> None:
         """Drop both infer requests: OpenVINO frees a compiled graph with its last request."""
-        self._request = None
-        self._scores_request = None
-        self._scores_blob = None
+        self._labels_request = None
+        self._logits_blob = None
+        self.__dict__.pop("_logits_request", None)  # it is there only if it was opened
 
 
 def _open(passport: Passport, blob: bytes) -> Any:
     """Return an infer request for a blob; raise ``EngineError`` if OpenVINO cannot open it."""
     try:
-        compiled = session.core().import_model(io.BytesIO(blob), "CPU", passport.openvino.config)
+        compiled = core().import_model(io.BytesIO(blob), "CPU", passport.openvino.config)
     except RuntimeError as error:
         raise EngineError(
             f"{passport.name}: OpenVINO cannot open the engine",

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import onnx
 
 from edgeseg.backends.base import AUTO, NATIVE, PLUGIN
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino import probes, runtime
+from edgeseg.backends.openvino.compiled import Compiled, settings, trial
 from edgeseg.backends.openvino.extension import build as extension
 from edgeseg.backends.proof import Reference, Verdict, failed, judge, least_agreement
 from edgeseg.errors import EdgesegError
@@ -27,16 +28,16 @@ from edgeseg.precision import INT8
 from edgeseg.reporter import SILENT, Reporter
 
 SEARCH, COMPARE = "search", "compare"  # ways to find the argmax
+EXTENSION = "extension"  # the way to unpool that `unpool=plugin` means on this target
 SIGNED, UNSIGNED = "signed", "unsigned"  # INT8 activations
 
-# The float parts of an INT8 network run in BF16 only if surely this share of the labels stays the
-# same.
+# The float parts of an INT8 network run in BF16 only if surely this share of labels stays the same.
 SAME_IN_BF16 = 0.999
-# Most layers that are computed in float because their INT8 is wrong. More of them are not one wrong
-# kernel.
+# At most this many layers are computed in float because their INT8 is wrong. If more layers are
+# wrong, the cause is not one wrong kernel.
 MAX_REPAIRS = 6
-# The share of equal labels that is accepted if the differences come from many layers, none of them
-# wrong.
+# This share of equal labels is accepted if the differences come from many layers, and none of these
+# layers is wrong.
 SPREAD_AGREEMENT = 0.98
 
 
@@ -78,26 +79,26 @@ class Chosen:
     """
 
     form: Form
-    compiled: "session.Compiled"
+    compiled: Compiled
     times: dict[str, float]
     verdict: Verdict | None = None
 
 
-def graph_of(network: Network, form: Form, *, scores: bool = False) -> onnx.ModelProto:
+def graph_of(network: Network, form: Form, *, logits: bool = False) -> onnx.ModelProto:
     """Return the graph of a network in one form.
 
     Parameters
     ----------
     network : a float network or a Q/DQ network.
     form : the form.
-    scores : make logits the output instead of labels.
+    logits : make the logits the output instead of the labels.
     """
     if form.rounded:
         network = replace(network, model=round_in_float(network.model, form.rounded))
     options = LoweringOptions(
-        scores=scores,
+        scores=logits,
         compare=form.argmax == COMPARE,
-        plugin=form.unpool == session.EXTENSION,
+        plugin=form.unpool == EXTENSION,
         unsigned=form.activations == UNSIGNED,
     )
     return lower(network, options).model
@@ -115,16 +116,14 @@ def default_form(precision: str) -> Form:
     >>> default_form("fp32").floats
     'fp32'
     """
-    if precision in session.FLOATS:
+    if precision in runtime.FLOATS:
         return Form(floats=precision)
 
-    activations = SIGNED if session.signed_int8_is_exact() else UNSIGNED
-    return Form(activations=activations, floats=session.best_precision())
+    activations = SIGNED if probes.signed_int8_is_exact() else UNSIGNED
+    return Form(activations=activations, floats=runtime.best_precision())
 
 
-def compile_form(
-    network: Network, form: Form, precision: str, *, scores: bool = False
-) -> "session.Compiled":
+def compile_form(network: Network, form: Form, precision: str, *, logits: bool = False) -> Compiled:
     """Compile one form.
 
     Parameters
@@ -132,14 +131,14 @@ def compile_form(
     network : a float network or a Q/DQ network.
     form : the form.
     precision : ``fp32``, ``bf16``, or an INT8 one.
-    scores : make logits the output instead of labels.
+    logits : make the logits the output instead of the labels.
 
     Raises
     ------
     GraphError : OpenVINO cannot compile it.
     """
-    graph = graph_of(network, form, scores=scores)
-    return session.Compiled(graph, network.name, session.settings(precision, form.floats))
+    graph = graph_of(network, form, logits=logits)
+    return Compiled(graph, network.name, settings(precision, form.floats))
 
 
 def choose(
@@ -164,7 +163,7 @@ def choose(
     CheckFailedError : no form labels as the file does.
     GraphError : OpenVINO cannot compile the network.
     """
-    if precision in session.FLOATS:
+    if precision in runtime.FLOATS:
         chosen = _fastest(network, default_form(precision), precision, unpool, reporter)
         return _proven(network, precision, chosen, known, reporter)
     return _choose_int8(network, precision, unpool, known, reporter)
@@ -181,8 +180,8 @@ def _choose_int8(
         return _fastest(network, replace(first, floats="fp32"), precision, unpool, reporter)
     least = least_agreement(network)
 
-    # Float parts in BF16, if the processor computes it. One graph shows whether labels change;
-    # only then the other graphs are compiled.
+    # Float parts in BF16, if the processor computes it. One graph shows whether labels change. The
+    # other graphs are compiled only if they do not.
     if first.floats != "fp32":
         compiled = compile_form(network, first, precision)
         if judge(known, compiled, INT8, least).is_surely(SAME_IN_BF16):
@@ -211,7 +210,7 @@ def _repaired(
     """Find a form that labels correctly: with other activations, or with some layers in float."""
     least = least_agreement(network)
     assert wrong.verdict is not None
-    runtimes = f"OpenVINO {session.library_version()}, {known.runtime}"
+    runtimes = f"OpenVINO {runtime.library_version()}, {known.runtime}"
     reporter.info(
         f"the engine gives {100 * wrong.verdict.agreement:.2f} % of the file's labels: looking for "
         "the wrong layers"
@@ -241,8 +240,7 @@ def _repaired(
     if wrong.verdict.agreement >= SPREAD_AGREEMENT and known.lost_class(wrong.compiled) is None:
         reporter.info(
             f"warning: {100 * (1 - wrong.verdict.agreement):.2f} % of the labels are not the "
-            "file's, by rounding in "
-            f"many layers; no class is lost ({runtimes})"
+            f"file's, by rounding in many layers; no class is lost ({runtimes})"
         )
         return wrong
     raise failed(network.name, precision, wrong.verdict, runtimes.split(", "))
@@ -260,7 +258,7 @@ def _proven(
             network.name,
             precision,
             verdict,
-            [f"OpenVINO {session.library_version()}", known.runtime],
+            [f"OpenVINO {runtime.library_version()}", known.runtime],
         )
     return replace(chosen, verdict=verdict)
 
@@ -341,7 +339,7 @@ def _fastest(
     precision: str,
     unpool: str,
     reporter: Reporter,
-    known: "session.Compiled | None" = None,
+    known: Compiled | None = None,
 ) -> Chosen:
     """Compile ``form`` with the fastest ways to find the argmax and to unpool.
 
@@ -353,19 +351,19 @@ def _fastest(
     if network.form != "labels":
         forms[COMPARE] = replace(form, argmax=COMPARE)
         compiled[COMPARE] = compile_form(network, forms[COMPARE], precision)
-    times = session.trial(compiled) if len(compiled) > 1 else {}
+    times = trial(compiled) if len(compiled) > 1 else {}
     best = min(times, key=lambda name: times[name]) if times else SEARCH
     fastest = Chosen(forms[best], compiled[best], times)
     if not _unpools_by_extension(network, fastest.form, unpool, reporter):
         return fastest
 
     # Time both ways to unpool.
-    by_extension = replace(fastest.form, unpool=session.EXTENSION)
+    by_extension = replace(fastest.form, unpool=EXTENSION)
     extended = compile_form(network, by_extension, precision)
-    latency = session.trial({NATIVE: fastest.compiled, session.EXTENSION: extended})
+    latency = trial({NATIVE: fastest.compiled, EXTENSION: extended})
     for way, milliseconds in latency.items():
         times[f"unpool_{way}"] = milliseconds
-    if unpool == PLUGIN or latency[session.EXTENSION] < latency[NATIVE]:
+    if unpool == PLUGIN or latency[EXTENSION] < latency[NATIVE]:
         return Chosen(by_extension, extended, times)
     return fastest
 

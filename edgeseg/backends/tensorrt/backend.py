@@ -26,7 +26,7 @@ from edgeseg.backends.tensorrt.graphs import FP16, FP32, best_size, graph_for
 from edgeseg.backends.tensorrt.kernels import open_library
 from edgeseg.backends.tensorrt.profiles import Profile, check_profile, profile_for
 from edgeseg.errors import EngineError, GraphError, InputError, MissingDependencyError
-from edgeseg.files import sha256_bytes
+from edgeseg.files import sha256_bytes, sha256_file
 from edgeseg.graph.attach_output import require_scores
 from edgeseg.graph.lowering import LoweringOptions, lower
 from edgeseg.graph.network import Network
@@ -57,6 +57,11 @@ class _Work:
     frames: list[Image] | None
     options: PlanOptions
     profile: Profile
+
+    @property
+    def tf32(self) -> bool:
+        """Return True if FP32 layers may compute in TF32: not if the whole plan is FP32."""
+        return self.precision != FP32
 
     @property
     def shapes(self) -> tuple[tuple[int, int, int, int], ...]:
@@ -132,7 +137,10 @@ class TensorRTBackend(Backend):
 
         ``Backend.compile`` describes the parameters; ``prove`` uses ``known``.
         """
-        library(self.name)  # raises before the work if TensorRT is not installed
+        # Raise before the work if something is not installed that is needed after it.
+        library(self.name)
+        if self._runs_here(options):
+            cuda.binding()
 
         # Prepare the work. The frames may be used twice.
         plugin = self._plugin(network, options, reporter)
@@ -180,6 +188,7 @@ class TensorRTBackend(Backend):
             options,
             plugin=plugin,
             shapes=work.shapes,
+            tf32=work.tf32,
             reporter=reporter,
         )
         return _Result(model, facts, plan, plugin)
@@ -208,7 +217,14 @@ class TensorRTBackend(Backend):
 
         graph_name = graph_file(final).name
         build, run = trtexec(
-            final.name, graph_name, self.name, options, result.plan.sm, result.plugin, work.shapes
+            final.name,
+            graph_name,
+            self.name,
+            options,
+            result.plan.sm,
+            result.plugin,
+            work.shapes,
+            tf32=work.tf32,
         )
         plugin: dict[str, str] = {}
         if result.plugin is not None:
@@ -260,15 +276,23 @@ class TensorRTBackend(Backend):
         name, capability = cuda.device()
         return name, (f"sm{capability}",)
 
+    def _runs_here(self, options: PlanOptions) -> bool:
+        """Return True if the plan will run on the GPU of this machine, to be proven."""
+        return options.prove and cuda.has_gpu()
+
     # -- the machine -------------------------------------------------------------------------------
 
     def fingerprint(self) -> tuple[str, ...]:
-        """Return the facts of this machine that a plan depends on: TensorRT's version, the GPU."""
+        """Return the facts of this machine that a plan depends on.
+
+        They are TensorRT's version, the GPU, and the plugin: a plan that unpools by standard
+        operators is built again once the plugin is there.
+        """
         version = library(self.name).version
         if not cuda.has_gpu():
             return (version, "no GPU")
         name, capability = cuda.device()
-        return (version, name, str(capability))
+        return (version, name, str(capability), _plugin_identity(version))
 
     def check(self, path: Path, passport: Passport, rebuild: str) -> None:
         """Raise ``EngineError`` if a plan does not fit this TensorRT, this GPU or this plugin.
@@ -281,7 +305,8 @@ class TensorRTBackend(Backend):
             raise EngineError(
                 f"{path}: is a {self.name} engine and needs an NVIDIA GPU",
                 got=cuda.why_no_gpu(),
-                hint=f"Run it where there is one; or build for this CPU: {call}.",
+                hint=cuda.gpu_hint()
+                or f"Run it where there is one; or build for this CPU: {call}.",
             )
         self._check_plugin(path, passport, rebuild)
 
@@ -365,7 +390,7 @@ class TensorRTBackend(Backend):
             raise failed(passport.name, passport.precision, verdict, runtimes)
         return known.to_dict() | verdict.to_dict()
 
-    def open(self, passport: Passport, data: bytes) -> Engine:
+    def open(self, passport: Passport, data: bytes, path: Path | None = None) -> Engine:
         """Return an engine that is ready to run: with edgeseg's kernels if the plan needs them.
 
         ``Backend.open`` describes the parameters.
@@ -379,8 +404,9 @@ class TensorRTBackend(Backend):
 
             load_plugin(found, plugin_library(tensorrt=found.version))
         if passport.tensorrt.outputs == SCORES:
-            return FrameEngine(passport, data, found, open_library(_kernels(passport)))
-        return TensorRTEngine(passport, data, found)
+            kernels = open_library(_kernels(passport))
+            return FrameEngine(passport, data, found, kernels, path=path)
+        return TensorRTEngine(passport, data, found, path=path)
 
 
 class TensorRTRTXBackend(TensorRTBackend):
@@ -423,12 +449,28 @@ class TensorRTRTXBackend(TensorRTBackend):
         device = ", ".join(f"{GPUS[capability]} (sm{capability})" for capability in sm)
         return device, tuple(f"sm{capability}" for capability in sm)
 
+    def _runs_here(self, options: PlanOptions) -> bool:
+        """Return True if the plan will run on the GPU of this machine, to be proven."""
+        if not super()._runs_here(options):
+            return False
+        return self._is_for(cuda.device()[1], self._built_for(options.sm)[1])
+
     def fingerprint(self) -> tuple[str, ...]:
         """Return the facts that a plan depends on: TensorRT-RTX's version, and no GPU."""
         return (library(self.name).version, PORTABLE)
 
 
 BACKENDS: tuple[Backend, ...] = (TensorRTBackend(), TensorRTRTXBackend())
+
+
+def _plugin_identity(version: str) -> str:
+    """Return the hash of the plugin that a build would use, or that there is none."""
+    from edgeseg.backends.tensorrt.plugin.build import plugin_library
+
+    try:
+        return sha256_file(plugin_library(tensorrt=version))
+    except (MissingDependencyError, EngineError):
+        return "no plugin"
 
 
 def _needs_plugin(passport: Passport) -> bool:

@@ -3,13 +3,16 @@
 import functools
 import importlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from edgeseg.errors import MissingDependencyError
+from edgeseg.backends.tensorrt.cuda import OLD_DRIVER, hint_for
+from edgeseg.errors import EngineError, MissingDependencyError
 
 TENSORRT, RTX = "tensorrt", "tensorrt-rtx"
 TARGETS = (TENSORRT, RTX)
@@ -36,6 +39,29 @@ _SEVERITIES = {
     "WARNING": "warning",
     "INFO": "info",
 }
+
+# What stands before the reason in an error: places in sources, the function, the kind. Behind it
+# may stand the place once more.
+_BEFORE_REASON = re.compile(r"^(\[[^\]]*\]\s*|[\w:~]+:\s+(?=Error Code \d)|Error Code \d+:\s*)+")
+_BEHIND_REASON = re.compile(r"\s*\(?\bIn \S+ at \S+:\d+(?=\)?$)")
+_CUDA_ERROR = re.compile(r"CUDA initialization failure with error: (\d+)")
+
+# What TensorRT constructed although CUDA did not start. Its destructor ends the process, too, so it
+# is kept.
+_HOLLOW: list[Any] = []
+
+# What a child process runs to see if TensorRT starts. It prints the reason, and what to do.
+_START = """
+import sys
+from edgeseg.backends.tensorrt.bindings import library, start
+from edgeseg.errors import EngineError
+try:
+    start(library(sys.argv[1]), "Builder")
+except EngineError as error:
+    print(error.got, error.hint or "", sep="\\n")
+    sys.exit(1)
+"""
+_START_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -95,15 +121,35 @@ class Log:
         self.messages.clear()
         yield self.messages
 
-    def last_error(self) -> str:
+    def last_error(self, since: int = 0) -> str:
         """Return the first error since ``heard``, without source positions; empty if there is none.
 
         The errors that follow the first one are its consequences.
+
+        Parameters
+        ----------
+        since : number of messages to skip.
         """
-        for message in self.messages:
+        for message in self.messages[since:]:
             if message.severity == "error":
-                return re.sub(r"^(\[[^\]]*\]\s*|Error Code \d+:\s*)+", "", message.text)[:300]
+                return reason_of(message.text)
         return ""
+
+
+def reason_of(text: str) -> str:
+    """Return the reason in an error of TensorRT, without functions, codes and source positions.
+
+    Parameters
+    ----------
+    text : the error as TensorRT logs it.
+
+    Examples
+    --------
+    >>> reason_of("IBuilder::buildSerializedNetwork: Error Code 10: Internal Error (no tactic)")
+    'Internal Error (no tactic)'
+    """
+    reason = _BEFORE_REASON.sub("", text.strip())
+    return _BEHIND_REASON.sub("", reason)[:300]
 
 
 @dataclass(frozen=True)
@@ -153,6 +199,75 @@ def library(target: str) -> Library:
         got=trouble or "not installed",
         hint=_INSTALL[target],
     )
+
+
+def start(found: Library, name: str) -> Any:
+    """Construct TensorRT's ``Builder`` or ``Runtime``.
+
+    If CUDA does not start, some versions raise ``TypeError``. Others log an error and return an
+    object whose methods, and whose destructor, end the process. So no method may be called after an
+    error.
+
+    Parameters
+    ----------
+    found : the imported TensorRT.
+    name : ``Builder`` or ``Runtime``.
+
+    Raises
+    ------
+    EngineError : TensorRT does not start.
+    """
+    known = len(found.log.messages)
+    try:
+        made = getattr(found.trt, name)(found.log.logger)
+    except TypeError:  # "factory function returned nullptr"
+        made = None
+
+    reason = found.log.last_error(since=known)
+    if made is None or reason:
+        _HOLLOW.append(made)
+        raise EngineError(
+            f"{found.target} {found.version} does not start",
+            got=reason or "no reason given",
+            hint=hint_for(_cuda_error(reason)),
+        )
+    return made
+
+
+def _cuda_error(reason: str) -> int | None:
+    """Return the error code of CUDA in a reason; ``None`` if it has none."""
+    code = _CUDA_ERROR.search(reason)
+    return int(code[1]) if code else None
+
+
+def why_not_starting(target: str, timeout_s: float = _START_TIMEOUT_S) -> tuple[str, str]:
+    """Return why a TensorRT does not start, and what to do; both are empty if it starts.
+
+    A child process tries it, because a TensorRT that does not fit the driver may end its process or
+    never return.
+
+    Parameters
+    ----------
+    target : ``tensorrt`` or ``tensorrt-rtx``; it must be installed.
+    timeout_s : time limit.
+    """
+    command = [sys.executable, "-c", _START, target]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes longer than {timeout_s:.0f} s", hint_for(OLD_DRIVER)
+
+    if done.returncode == 0:
+        return "", ""
+    if done.returncode < 0:
+        return f"it ends its process by signal {-done.returncode}", hint_for(OLD_DRIVER)
+    if done.stdout.count("\n") == 2:
+        reason, hint = done.stdout.splitlines()
+        return reason, hint or hint_for(OLD_DRIVER)
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return lines[-1], hint_for(OLD_DRIVER)
 
 
 def _checked(target: str, trt: ModuleType) -> Library:

@@ -8,8 +8,9 @@ import contextlib
 import ctypes
 import re
 import shlex
+import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,16 @@ from typing import Any
 from onnx import ModelProto, NodeProto
 
 from edgeseg.backends.base import PlanOptions
-from edgeseg.backends.tensorrt.bindings import RTX, TENSORRT, Library, Message, library
-from edgeseg.backends.tensorrt.cuda import has_gpu, why_no_gpu
+from edgeseg.backends.tensorrt.bindings import (
+    RTX,
+    TENSORRT,
+    Library,
+    Message,
+    library,
+    reason_of,
+    start,
+)
+from edgeseg.backends.tensorrt.cuda import gpu_hint, has_gpu, why_no_gpu
 from edgeseg.errors import EngineError, GraphError, InputError
 from edgeseg.reporter import SILENT, Reporter
 
@@ -31,6 +40,15 @@ _HARMLESS = (
     "differs from one already registered",  # the application used TensorRT before edgeseg
     "Empty initializer",  # before opset 13 such an input of Resize could not be left out
 )
+
+_OTHER_CACHE = "Delete it, or give another."  # what to do about a timing cache
+
+# Where JetPack and NVIDIA's Debian packages put trtexec; it is not on PATH.
+_TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")
+
+# Operators of edgeseg's plugin, and their version (plugin/src/plugins.cpp).
+_PLUGIN_OPERATORS = ("EdgesegMaxPoolCode", "EdgesegMaxUnpool")
+_PLUGIN_VERSION = "1"
 
 # Metadata in which PyTorch's exporter names the module that a node comes from.
 _SCOPE = "pkg.torch.onnx.name_scopes"
@@ -70,6 +88,7 @@ def build_plan(
     *,
     plugin: Path | None = None,
     shapes: Shapes = (),
+    tf32: bool = True,
     reporter: Reporter = SILENT,
 ) -> Plan:
     """Compile a graph to a plan, strongly typed: the types in the graph are its precision.
@@ -82,6 +101,8 @@ def build_plan(
     options : options of the build.
     plugin : library with operators of the graph.
     shapes : smallest, best and largest shape of ``frame``; empty if no dimension is dynamic.
+    tf32 : let layers in FP32 round what they multiply to TF32, with a mantissa of 10 bits, on GPUs
+        that can (RTX 30 and newer, Orin, Thor). It is TensorRT's default.
     reporter : receives the progress of each phase.
 
     Raises
@@ -99,7 +120,7 @@ def build_plan(
         _require_gpu(name)
 
     with found.log.heard() as messages:
-        builder = _builder(found)
+        builder = start(found, "Builder")
         if plugin is not None:
             # Only the builder may know the plugin of a version-compatible plan.
             load_plugin(found, plugin, builder if options.version_compatible else None)
@@ -107,7 +128,7 @@ def build_plan(
         network, parser = _parsed(builder, found, model, name)
 
         # Configure the build.
-        config = _config(builder, found, options, sm)
+        config = _config(builder, found, options, sm, tf32=tf32)
         if options.version_compatible:
             _make_compatible(config, parser, found, plugin)
         if shapes:
@@ -116,7 +137,7 @@ def build_plan(
             config.add_optimization_profile(profile)
         if reporter is not SILENT:
             config.progress_monitor = _monitor(found.trt, reporter)
-        cache = _timing_cache(config, options) if target == TENSORRT else None
+        cache = _timing_cache(config, found, options) if target == TENSORRT else None
 
         # Build.
         serialized = builder.build_serialized_network(network, config)
@@ -134,15 +155,6 @@ def build_plan(
             seconds=time.perf_counter() - started,
             warnings=_warnings(messages),
         )
-
-
-def _builder(found: Library) -> Any:
-    """Return TensorRT's builder; raise ``EngineError`` if it does not start."""
-    builder = found.trt.Builder(found.log.logger)
-    if builder is None:  # TensorRT's Python module returns None if its own constructor fails
-        reason = found.log.last_error() or "no reason given"
-        raise EngineError(f"{found.target} does not start", got=reason)
-    return builder
 
 
 def _parsed(builder: Any, found: Library, model: ModelProto, name: str) -> tuple[Any, Any]:
@@ -163,7 +175,7 @@ def _warnings(messages: Iterable[Message]) -> tuple[str, ...]:
     for message in messages:
         is_harmless = any(known in message.text for known in _HARMLESS)
         if message.severity in _LOUD and not is_harmless:
-            texts.append(message.text.strip())
+            texts.append(reason_of(message.text))
     return tuple(dict.fromkeys(texts))
 
 
@@ -196,6 +208,8 @@ _KEPT: list[ctypes.CDLL] = []
 def load_plugin(found: Library, path: Path, builder: Any = None) -> None:
     """Load a plugin library into TensorRT, once per process, so that its operators are known.
 
+    Nothing is loaded if TensorRT knows the operators already: the application may have loaded them.
+
     Parameters
     ----------
     found : the imported TensorRT.
@@ -210,19 +224,88 @@ def load_plugin(found: Library, path: Path, builder: Any = None) -> None:
     if (found.target, path) in _LOADED:
         return
 
-    with found.log.heard():
-        owner = found.trt if builder is None else builder
-        if owner.get_plugin_registry().load_library(str(path)) is None:
-            raise EngineError(
-                f"{path}: {found.target} cannot load the plugin",
-                got=found.log.last_error() or "no reason given",
-                hint="Build it again: `build_plugin()`.",
-            )
+    owner = found.trt if builder is None else builder
+    registry = owner.get_plugin_registry()
+    if registry is None:
+        raise EngineError(
+            f"{path}: {found.target} cannot load the plugin", got="no registry of plugins"
+        )
+    with _recorded(found, registry) as errors:
+        if not _knows_operators(registry):
+            errors.clear()
+            known = len(found.log.messages)
+            handle = registry.load_library(str(path))
+            reason = reason_of(errors[0]) if errors else found.log.last_error(since=known)
+            if handle is None:
+                raise EngineError(
+                    f"{path}: {found.target} cannot load the plugin",
+                    got=reason or "no reason given",
+                    hint="Build it again: `build_plugin()`.",
+                )
 
     if builder is None:
         _LOADED.add((found.target, path))
     else:
         _KEPT.append(ctypes.CDLL(str(path)))
+
+
+def _knows_operators(registry: Any) -> bool:
+    """Return True if a registry has all operators of the plugin.
+
+    ``load_library`` returns ``None`` for operators that are there already, as if it had failed.
+    """
+    creators = [registry.get_creator(name, _PLUGIN_VERSION, "") for name in _PLUGIN_OPERATORS]
+    return all(creator is not None for creator in creators)
+
+
+@contextlib.contextmanager
+def _recorded(found: Library, registry: Any) -> Iterator[list[str]]:
+    """Yield the list of errors that a registry reports while the context is open.
+
+    What it also logs is not kept: to TensorRT it is an error that an operator is unknown.
+    """
+    recorder = _recorder(found.trt)
+    errors: list[str] = recorder.errors
+    before = registry.error_recorder
+    known = len(found.log.messages)
+    registry.error_recorder = recorder
+    try:
+        yield errors
+    finally:
+        registry.error_recorder = before
+        del found.log.messages[known:]
+
+
+def _recorder(trt: Any) -> Any:
+    """Return an error recorder for TensorRT, with the list ``errors`` of what it was told."""
+
+    class Recorder(trt.IErrorRecorder):  # type: ignore[misc]
+        """Keep the texts of errors; none of them ends what TensorRT does."""
+
+        def __init__(self) -> None:
+            trt.IErrorRecorder.__init__(self)
+            self.errors: list[str] = []
+
+        def report_error(self, code: Any, text: str) -> bool:
+            self.errors.append(text)
+            return False
+
+        def clear(self) -> None:
+            self.errors.clear()
+
+        def num_errors(self) -> int:
+            return len(self.errors)
+
+        def get_error_code(self, index: int) -> Any:
+            return trt.ErrorCodeTRT.UNSPECIFIED_ERROR
+
+        def get_error_desc(self, index: int) -> str:
+            return self.errors[index]
+
+        def has_overflowed(self) -> bool:
+            return False
+
+    return Recorder()
 
 
 def plugin_is_loaded() -> bool:
@@ -274,11 +357,14 @@ def _require_gpu(name: str) -> None:
     raise EngineError(
         f"{name}: a TensorRT engine is built on the GPU it runs on, and there is none here",
         got=why_no_gpu(),
-        hint=f"Build on the device; or ahead of time with `target={RTX}`; or use `target=cpu`.",
+        hint=gpu_hint()
+        or f"Build on the device; or ahead of time with `target={RTX}`; or use `target=cpu`.",
     )
 
 
-def _config(builder: Any, found: Library, options: PlanOptions, sm: Sequence[int]) -> Any:
+def _config(
+    builder: Any, found: Library, options: PlanOptions, sm: Sequence[int], *, tf32: bool
+) -> Any:
     """Return TensorRT's configuration of the build."""
     trt = found.trt
     config = builder.create_builder_config()
@@ -289,6 +375,12 @@ def _config(builder: Any, found: Library, options: PlanOptions, sm: Sequence[int
 
     # The profiler needs the names of layers; they cost no time when the plan runs.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+
+    if not tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # A TensorRT-RTX plan that allocates while it runs cannot be captured in a CUDA graph.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
     if sm:
         config.num_compute_capabilities = len(sm)
@@ -307,18 +399,31 @@ def _make_compatible(config: Any, parser: Any, found: Library, plugin: Path | No
     config.plugins_to_serialize = libraries
 
 
-def _timing_cache(config: Any, options: PlanOptions) -> Any:
-    """Give the file of measured tactics to the build; return TensorRT's cache, or ``None``."""
+def _timing_cache(config: Any, found: Library, options: PlanOptions) -> Any:
+    """Give the file of measured tactics to the build; return TensorRT's cache, or ``None``.
+
+    Raises ``InputError`` if the file cannot be used. It is not overwritten then.
+    """
     path = options.timing_cache
     if path is None:
         return None
 
-    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    if not config.set_timing_cache(cache, False):
+    try:
+        data = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise InputError(
-            f"{path}: is a timing cache of another GPU or TensorRT",
-            hint="Delete it, or give another.",
-        )
+            f"{path}: cannot be read as a timing cache", got=reason, hint=_OTHER_CACHE
+        ) from error
+
+    # TensorRT returns no cache for bytes that are none, or logs an error about them.
+    known = len(found.log.messages)
+    cache = config.create_timing_cache(data)
+    if cache is None or found.log.last_error(since=known):
+        got = found.log.last_error(since=known) or "another file, or a damaged one"
+        raise InputError(f"{path}: is no timing cache", got=got, hint=_OTHER_CACHE)
+    if not config.set_timing_cache(cache, False):
+        raise InputError(f"{path}: is a timing cache of another GPU or TensorRT", hint=_OTHER_CACHE)
     return cache
 
 
@@ -436,6 +541,8 @@ def trtexec(
     sm: Sequence[int],
     plugin: Path | None = None,
     shapes: Shapes = (),
+    *,
+    tf32: bool = True,
 ) -> tuple[str, str]:
     """Return the commands of NVIDIA's trtexec that build the same plan, and that time it.
 
@@ -448,6 +555,7 @@ def trtexec(
     plugin : library with operators of the graph.
     shapes : smallest, best and largest shape of ``frame``, as for ``build_plan``. The best one is
         timed.
+    tf32 : as for ``build_plan``.
 
     Examples
     --------
@@ -455,10 +563,12 @@ def trtexec(
     >>> run
     'trtexec --loadEngine=e.engine --useCudaGraph --noDataTransfers'
     """
-    program = "tensorrt_rtx" if target == RTX else "trtexec"
+    program = "tensorrt_rtx" if target == RTX else _trtexec_program()
     build = [program, f"--onnx={graph}", f"--saveEngine={plan}", "--skipInference"]
     run = [program, f"--loadEngine={plan}", "--useCudaGraph", "--noDataTransfers"]
     build += _build_flags(target, options, sm)
+    if not tf32:
+        build.append("--noTF32")
 
     if shapes:
         ranges = ["frame:" + "x".join(map(str, shape)) for shape in shapes]
@@ -478,6 +588,13 @@ def trtexec(
         else:
             run.append(f"--dynamicPlugins={plugin}")
     return shlex.join(build), shlex.join(run)
+
+
+def _trtexec_program() -> str:
+    """Return trtexec's name; its path if it is not on PATH, but where JetPack puts it."""
+    if shutil.which("trtexec") is None and _TRTEXEC.is_file():
+        return str(_TRTEXEC)
+    return "trtexec"
 
 
 def _build_flags(target: str, options: PlanOptions, sm: Sequence[int]) -> list[str]:

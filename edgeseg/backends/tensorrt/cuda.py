@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,12 +24,21 @@ _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CU_DEVICE_ATTRIBUTE_...
 _DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _DRIVERS = ("libcuda.so.1", "libcuda.so") if sys.platform != "win32" else ("nvcuda.dll",)
 
-# Codes of the driver, and what they mean for the user.
+# Codes of the driver and of CUDA's runtime, and what they mean for the user.
+_STUB, OLD_DRIVER, _NO_DEVICE, _NOT_SUPPORTED, _MISMATCH, _UNKNOWN = 34, 35, 100, 801, 803, 999
 _REASONS = {
-    34: "only CUDA's stub library is found",
-    100: "no CUDA device",
-    803: "the driver and CUDA do not match",
+    _STUB: "only CUDA's stub library is found",
+    OLD_DRIVER: "the NVIDIA driver is too old (error 35)",
+    _NO_DEVICE: "no CUDA device",
+    _NOT_SUPPORTED: "the NVIDIA driver does not support this (error 801)",
+    _MISMATCH: "the driver and CUDA do not match",
+    _UNKNOWN: "the NVIDIA driver cannot reach the GPU (error 999)",
 }
+
+# What is only on a Jetson: NVIDIA's release file; the device tree's list of boards.
+_JETSON_RELEASE = Path("/etc/nv_tegra_release")
+_BOARDS = Path("/proc/device-tree/compatible")
+_DRIVER_RELEASE = Path("/sys/module/nvidia/version")
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -53,12 +63,19 @@ def _devices() -> tuple[int, str]:
         return 0, "no NVIDIA driver"
 
     count = ctypes.c_int(0)
-    code = int(driver.cuInit(0))
+    code = _start_code()
     if code == _NO_ERROR:
         code = int(driver.cuDeviceGetCount(ctypes.byref(count)))
     if code != _NO_ERROR:
         return 0, _REASONS.get(code, f"the NVIDIA driver gives error {code}")
-    return count.value, "" if count.value else "no CUDA device"
+    return count.value, "" if count.value else _REASONS[_NO_DEVICE]
+
+
+@functools.cache
+def _start_code() -> int:
+    """Start the driver and return its code; 0 if it starts, or if there is none."""
+    driver = _driver()
+    return _NO_ERROR if driver is None else int(driver.cuInit(0))
 
 
 def has_gpu() -> bool:
@@ -69,6 +86,58 @@ def has_gpu() -> bool:
 def why_no_gpu() -> str:
     """Return in a few words why there is no CUDA device; empty if there is one."""
     return _devices()[1]
+
+
+def gpu_hint() -> str:
+    """Return what to do if a GPU is here, but the driver cannot use it; empty if nothing helps."""
+    return hint_for(_start_code())
+
+
+def hint_for(code: int | None) -> str:
+    """Return what to do about an error code of CUDA; empty if there is no advice.
+
+    Parameters
+    ----------
+    code : error code of the driver or of CUDA's runtime; ``None`` if it is not known.
+    """
+    if code in (_UNKNOWN, _NOT_SUPPORTED) and is_jetson():
+        return "Let this user use the GPU (sudo usermod -aG video,render $USER) and log in again."
+    if code == _UNKNOWN:
+        return "Reload the driver (sudo modprobe -r nvidia_uvm; sudo modprobe nvidia_uvm)."
+    if code in (OLD_DRIVER, _MISMATCH):
+        return (
+            f"The driver here: {driver_version() or 'unknown'}. Update it: CUDA 13 needs driver "
+            "580 or newer. Or install what is made for CUDA 12: "
+            'pip install tensorrt-cu12 "cuda-python<13".'
+        )
+    return ""
+
+
+def is_jetson() -> bool:
+    """Return True if this is a Jetson, also if its GPU cannot be used."""
+    if _JETSON_RELEASE.is_file():
+        return True
+    with contextlib.suppress(OSError):
+        return b"nvidia,tegra" in _BOARDS.read_bytes()
+    return False
+
+
+def driver_version() -> str:
+    """Return the driver's version and the newest CUDA that it supports; empty without a driver.
+
+    It is such as ``driver 580.65.06, CUDA 13.0``.
+    """
+    driver = _driver()
+    if driver is None:
+        return ""
+
+    known: list[str] = []
+    with contextlib.suppress(OSError):
+        known.append(f"driver {_DRIVER_RELEASE.read_text().strip()}")
+    version = ctypes.c_int(0)
+    if int(driver.cuDriverGetVersion(ctypes.byref(version))) == _NO_ERROR:
+        known.append(f"CUDA {version.value // 1000}.{version.value % 1000 // 10}")
+    return ", ".join(known)
 
 
 @functools.cache
@@ -109,7 +178,8 @@ def _first() -> ctypes.c_int:
 def _call(code: int) -> None:
     """Raise ``EngineError`` for an error code of the driver."""
     if code != _NO_ERROR:
-        raise EngineError("CUDA failed", got=f"error {code} of the NVIDIA driver")
+        got = f"error {code} of the NVIDIA driver"
+        raise EngineError("CUDA failed", got=got, hint=hint_for(code))
 
 
 def _attribute(which: int) -> int:
@@ -224,7 +294,7 @@ def binding() -> Cuda:
         expected = " or ".join(BINDINGS)
         raise InputError(f"{CHOICE} names no CUDA binding", got=repr(wanted), expected=expected)
     if not has_gpu():
-        hint = "The cpu target needs none."
+        hint = gpu_hint() or "The cpu target needs none."
         raise EngineError("no NVIDIA GPU to run on", got=why_no_gpu(), hint=hint)
 
     classes: tuple[Callable[[], Cuda], ...] = (CudaPython, PyCuda)
@@ -257,7 +327,7 @@ class CudaPython:
         if int(code) != _NO_ERROR:
             _, text = self._api.cudaGetErrorString(code)
             got = text.decode() if isinstance(text, bytes) else str(text)
-            raise EngineError("CUDA failed", got=got)
+            raise EngineError("CUDA failed", got=got, hint=hint_for(int(code)))
         return values[0] if values else None
 
     def allocate(self, size: int) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from edgeseg.backends.tensorrt import cuda
 from edgeseg.backends.tensorrt.bindings import Library
 from edgeseg.backends.tensorrt.device_array import DeviceArray, DeviceLabels, borrow
 from edgeseg.backends.tensorrt.dlpack import Borrowed
-from edgeseg.backends.tensorrt.pipelined import ALIGNMENT, SLOTS, PipelinedEngine, Slot
+from edgeseg.backends.tensorrt.pipelined import ALIGNMENT, PipelinedEngine, Slot
 from edgeseg.backends.tensorrt.profiles import Profile
 from edgeseg.capabilities import BATCH, DEVICE_ARRAYS, LOGITS, SIZES, STREAMS
 from edgeseg.errors import EngineError, InputError
@@ -59,6 +60,7 @@ class TensorRTEngine(PipelinedEngine[FrameSlot]):
     device : CUDA binding; the one of ``cuda.binding()`` by default.
     zero_copy : True if the device reads and writes host memory, and nothing is copied. By default
         it is True on an integrated GPU.
+    path : the engine file; what TensorRT-RTX compiles is kept beside it. ``None``: nothing is kept.
 
     Attributes
     ----------
@@ -78,20 +80,23 @@ class TensorRTEngine(PipelinedEngine[FrameSlot]):
         *,
         device: cuda.Cuda | None = None,
         zero_copy: bool | None = None,
+        path: Path | None = None,
     ) -> None:
         with library.log.heard():
-            super().__init__(passport, plan, library, device, zero_copy)
             self._has_scores = passport.tensorrt.outputs == LABELS_AND_SCORES
             self._ranges = Profile.of(passport.tensorrt)
+            super().__init__(
+                passport, plan, library, device, zero_copy, path=path, eager=self._ranges.any
+            )
             self.capabilities = self._able()
             self._check_tensors()
 
-            self._config = self._runtime_config(library.trt)
-            self._slots = [self._slot() for _ in range(SLOTS)]
+            self._slots = [self._slot() for _ in range(self._slot_count)]
             self._host_scores: Image | None = None
             if self._has_scores:
                 largest = self._ranges.shapes(passport.spec.input_size)[2]
                 self._host_scores = self._memory.on_host(self._scores_bytes(largest[1:3]))
+            self._keep_compiled()
 
     def _able(self) -> frozenset[str]:
         """Return the engine's capabilities."""
@@ -121,18 +126,6 @@ class TensorRTEngine(PipelinedEngine[FrameSlot]):
         found = {name: self._ranges.told(shape, own) for name, shape in self._tensors().items()}
         self._require_tensors(found, expected)
 
-    def _runtime_config(self, trt: Any) -> tuple[Any, ...]:
-        """Return the arguments that a context is created with; empty for the defaults."""
-        strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
-        if strategies is None or not self._ranges.any:
-            return ()
-
-        # By default TensorRT-RTX runs a new shape with slow kernels until it has compiled better
-        # ones. A capture would keep the slow ones.
-        config = self._engine.create_runtime_config()
-        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-        return (config,)
-
     # -- slots -------------------------------------------------------------------------------------
 
     def _slot(self) -> FrameSlot:
@@ -152,7 +145,7 @@ class TensorRTEngine(PipelinedEngine[FrameSlot]):
     def _allocated(self) -> FrameSlot:
         """Create a slot with a context, a stream, and buffers for the largest shape."""
         memory = self._memory
-        context = self._context(*self._config)
+        context = self._context()
         largest = self._ranges.shapes(self.spec.input_size)[2]
         pixels = math.prod(largest[:3])
 
@@ -264,7 +257,7 @@ class TensorRTEngine(PipelinedEngine[FrameSlot]):
         labels: list[Image] = []
         with self._turn:
             self._require_ready()
-            for start in range(0, len(chunks), SLOTS):
+            for start in range(0, len(chunks), len(self._slots)):
                 # Start one chunk in each slot, then read them all.
                 at_work = list(zip(self._slots, chunks[start:], strict=False))
                 for slot, chunk in at_work:

@@ -9,6 +9,7 @@ copies nothing.
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from edgeseg.backends.tensorrt.bindings import Library
 from edgeseg.backends.tensorrt.device_array import DeviceArray, DeviceLabels, borrow
 from edgeseg.backends.tensorrt.dlpack import Borrowed
 from edgeseg.backends.tensorrt.kernels import Kernels, Picture, Plane, Scores, palette_table
-from edgeseg.backends.tensorrt.pipelined import SLOTS, PipelinedEngine, Slot
+from edgeseg.backends.tensorrt.pipelined import PipelinedEngine, Slot
 from edgeseg.capabilities import ANY_SIZE, DEVICE_ARRAYS, LOGITS, NV12, PAINT, STREAMS
 from edgeseg.errors import InputError
 from edgeseg.imaging.nv12 import Nv12, check_planes
@@ -83,6 +84,7 @@ class FrameEngine(PipelinedEngine[FrameEngineSlot]):
     device : CUDA binding; the one of ``cuda.binding()`` by default.
     zero_copy : True if the device reads and writes host memory, and nothing is copied. By default
         it is True on an integrated GPU.
+    path : the engine file; what TensorRT-RTX compiles is kept beside it. ``None``: nothing is kept.
 
     Attributes
     ----------
@@ -105,9 +107,10 @@ class FrameEngine(PipelinedEngine[FrameEngineSlot]):
         *,
         device: cuda.Cuda | None = None,
         zero_copy: bool | None = None,
+        path: Path | None = None,
     ) -> None:
         with library.log.heard():
-            super().__init__(passport, plan, library, device, zero_copy)
+            super().__init__(passport, plan, library, device, zero_copy, path=path)
             height, width = passport.spec.input_size
             classes = len(passport.spec.labels)
             expected: dict[str, tuple[int, ...]] = {
@@ -125,8 +128,9 @@ class FrameEngine(PipelinedEngine[FrameEngineSlot]):
             self._palette = self._memory.on_device(_PALETTE_BYTES)
             self._scores_size = _bytes_each(self._half_scores) * classes * height * width
             self._host_scores = self._memory.on_host(self._scores_size)
-            self._slots = [self._slot() for _ in range(SLOTS)]
+            self._slots = [self._slot() for _ in range(self._slot_count)]
             self._prepare()
+            self._keep_compiled()
 
     def _slot(self) -> FrameEngineSlot:
         """Create a slot with a context, a stream, and buffers for the ends of the network."""

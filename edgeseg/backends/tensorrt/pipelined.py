@@ -5,17 +5,20 @@ captures its work in a CUDA graph and replays it.
 """
 
 import contextlib
+import gc
 import weakref
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edgeseg.backends.engine import Engine, as_bgr
 from edgeseg.backends.tensorrt import cuda
-from edgeseg.backends.tensorrt.bindings import Library
+from edgeseg.backends.tensorrt.bindings import Library, start
 from edgeseg.backends.tensorrt.builder import plugin_is_loaded
+from edgeseg.backends.tensorrt.runtime_cache import RuntimeCache, cache_path
 from edgeseg.capabilities import NV12
 from edgeseg.errors import EngineError
 from edgeseg.imaging.preprocess import check_frame, resize_labels
@@ -25,6 +28,8 @@ from edgeseg.types import Image
 # Address of every tensor, in bytes (IExecutionContext::setTensorAddress, NvInferRuntime.h).
 ALIGNMENT = 256
 SLOTS = 3  # one is filled, one computed, one read
+# On an integrated GPU nothing is copied, and every context takes memory from the processor.
+SLOTS_INTEGRATED = 2
 SETTLED = 3  # equal runs in a row before a slot's work is captured
 
 
@@ -128,6 +133,8 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
     device : CUDA binding; the one of ``cuda.binding()`` by default.
     zero_copy : True if the device reads and writes host memory, and nothing is copied. By default
         it is True on an integrated GPU.
+    path : the engine file; what TensorRT-RTX compiles is kept beside it. ``None``: nothing is kept.
+    eager : True if TensorRT-RTX compiles kernels for a new shape before it runs it.
 
     Raises
     ------
@@ -141,20 +148,28 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
         library: Library,
         device: cuda.Cuda | None,
         zero_copy: bool | None,
+        *,
+        path: Path | None = None,
+        eager: bool = False,
     ) -> None:
         super().__init__(passport)
         self._streaming = False
         self._gpu_ms = float("nan")
+        self._config: Any = None
+        self._runtime_cache: RuntimeCache | None = None
         self._cuda = device or cuda.binding()
-        self._zero_copy = cuda.is_integrated() if zero_copy is None else zero_copy
+        is_integrated = cuda.has_gpu() and cuda.is_integrated()
+        self._zero_copy = is_integrated if zero_copy is None else zero_copy
+        self._slot_count = SLOTS_INTEGRATED if is_integrated else SLOTS
 
-        self._runtime = library.trt.Runtime(library.log.logger)
+        self._runtime = start(library, "Runtime")
         if passport.tensorrt.version_compatible:
             # The plan contains its runtime and the plugin.
             self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise _not_opened(passport, library)
+        self._configure(library.trt, path, eager)
 
         # An engine that nobody closes gives its memory back when nothing refers to it any more.
         self._memory = Memory(self._cuda)
@@ -173,6 +188,9 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
             self._forget(slot)
             slot.context = None
         self._slots = []
+        self._keep_compiled()
+        self._config = None
+        self._runtime_cache = None
         self._engine = None
         self._runtime = None
         self._give_back()
@@ -205,8 +223,30 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
                 f"{self.passport.name}: is no edgeseg plan", got=found, expected=expected
             )
 
-    def _context(self, *config: Any) -> Any:
+    def _configure(self, trt: Any, path: Path | None, eager: bool) -> None:
+        """Make the configuration of the contexts. TensorRT itself needs none."""
+        strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+        has_cache = hasattr(trt, "IRuntimeCache")
+        if not has_cache and (strategies is None or not eager):
+            return
+
+        self._config = self._engine.create_runtime_config()
+        if strategies is not None and eager:
+            # By default TensorRT-RTX runs a new shape with slow kernels until it has compiled
+            # better ones. A capture would keep the slow ones.
+            self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        if has_cache:
+            kept = None if path is None else cache_path(path)
+            self._runtime_cache = RuntimeCache(self._config, kept)
+
+    def _keep_compiled(self) -> None:
+        """Write what TensorRT-RTX has compiled so far."""
+        if self._runtime_cache is not None:
+            self._runtime_cache.write()
+
+    def _context(self) -> Any:
         """Return a new execution context; raise ``EngineError`` if the GPU has no room for it."""
+        config = () if self._config is None else (self._config,)
         context = self._engine.create_execution_context(*config)
         if context is None:
             raise EngineError(
@@ -243,20 +283,30 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
         """
         gpu = self._cuda
         slot.tried = True
-        whole = False
-        gpu.begin_capture(slot.stream)
+        if not self._is_capturable(slot):
+            return
 
-        # A capture must be ended, even if enqueueing fails.
-        with contextlib.suppress(EngineError):
-            self._enqueue(slot)
-            whole = True
+        # Python's collector could free memory of the device, which CUDA allows in no capture.
+        with _no_collection():
+            whole = False
+            gpu.begin_capture(slot.stream)
 
-        with contextlib.suppress(EngineError):
-            graph = gpu.end_capture(slot.stream)
-            if whole:
-                slot.graph = graph
-            else:
-                gpu.drop(graph)
+            # A capture must be ended, even if enqueueing fails.
+            with contextlib.suppress(EngineError):
+                self._enqueue(slot)
+                whole = True
+
+            with contextlib.suppress(EngineError):
+                graph = gpu.end_capture(slot.stream)
+                if whole:
+                    slot.graph = graph
+                else:
+                    gpu.drop(graph)
+
+    def _is_capturable(self, slot: AnySlot) -> bool:
+        """Return False if TensorRT cannot run in a capture. Only TensorRT-RTX says so."""
+        ask = getattr(slot.context, "is_stream_capturable", None)
+        return ask is None or bool(ask(self._cuda.handle(slot.stream)))
 
     def _forget(self, slot: AnySlot) -> None:
         """Drop the graph of a slot, because its work is another from here on."""
@@ -300,7 +350,7 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
         return frame.shape[0], frame.shape[1]
 
     def stream(self, frames: Iterable[Any]) -> Generator[Image, None, None]:
-        """Label many frames, ``SLOTS`` of them at a time, so that copies overlap computing.
+        """Label many frames, one per slot at a time, so that copies overlap computing.
 
         The result is a generator. The engine belongs to it from the first frame until the generator
         is exhausted or closed (``close()``): until then other calls raise ``EngineError``.
@@ -365,6 +415,18 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
                 for slot in at_work:
                     self._cuda.wait(slot.done)
             self._streaming = False
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector from running while the context is open."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _not_opened(passport: Passport, library: Library) -> EngineError:

@@ -41,7 +41,7 @@ def fold_in_place(model: ModelProto) -> ModelProto:
 
     Parameters
     ----------
-    model : a float graph. If it has functions, another graph is returned, in which they are inlined.
+    model : a float graph. If it has functions, another graph is returned: they are inlined in it.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)

@@ -479,6 +479,7 @@ class Tuner(Segmenter):
         Parameters
         ----------
         batch : images (N, H, W, 3) uint8 BGR, and masks (N, h, w) uint8 at the frame's own size.
+        index : number of the batch.
         """
         with torch.autocast(self.device.type, enabled=False):
             super().validation_step(batch, index)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from onnx_tools import make, node
 
-from edgeseg.backends.openvino import forms, session
+from edgeseg.backends.openvino import forms
+from edgeseg.backends.openvino.compiled import settings
 from edgeseg.backends.openvino.engine import OpenVinoEngine, pack, unpack
 from edgeseg.capabilities import LOGITS
 from edgeseg.errors import EngineError
@@ -33,10 +34,10 @@ def network(*, gives_labels: bool = False) -> Network:
 def opened(given: Network) -> OpenVinoEngine:
     form = forms.default_form("fp32")
     labels = forms.compile_form(given, form, "fp32").blob()
-    scores = (
+    logits = (
         None
         if given.form == "labels"
-        else forms.compile_form(given, form, "fp32", scores=True).blob()
+        else forms.compile_form(given, form, "fp32", logits=True).blob()
     )
     passport = Passport(
         name=given.name,
@@ -49,11 +50,11 @@ def opened(given: Network) -> OpenVinoEngine:
         library="openvino",
         library_version="0",
         device="here",
-        facts=OpenVinoFacts(config=session.settings("fp32")),
+        facts=OpenVinoFacts(config=settings("fp32")),
         build_seconds=0,
         built_at="",
     )
-    return OpenVinoEngine(passport, pack(labels, scores))
+    return OpenVinoEngine(passport, pack(labels, logits))
 
 
 def frame() -> np.ndarray:
@@ -83,22 +84,35 @@ def test_a_closed_engine_holds_nothing_and_refuses_calls(used: bool) -> None:
         engine.logits(frame())
     engine.close()
     engine.close()
-    assert engine._request is None
-    assert engine._scores_request is None
+    held = vars(engine)
+    assert held["_labels_request"] is None
+    assert held["_logits_blob"] is None
+    assert "_logits_request" not in held
     for call in (engine, engine.logits):
         with pytest.raises(EngineError, match="net: the engine is closed"):
             call(frame())
 
 
 def test_the_file_keeps_both_blobs() -> None:
-    for labels, scores in (
-        (b"labels", b"labels and scores"),
+    for labels, logits in (
+        (b"labels", b"labels and logits"),
         (b"longer than", b"short"),
         (b"x", None),
     ):
-        found, found_scores = unpack(pack(labels, scores), "net")
+        found, found_logits = unpack(pack(labels, logits), "net")
         assert found == labels
-        assert (None if found_scores is None else found_scores()) == scores
+        assert (None if found_logits is None else found_logits()) == logits
+
+
+def test_a_blob_of_another_length_than_the_file_states_is_refused() -> None:
+    data = bytearray(pack(b"labels", b"logits"))
+    data[len(b"edgeseg cpu engine 1\n") + 8] += 1  # the length of the logits' blob, low byte
+    _, logits = unpack(bytes(data), "net")
+    assert logits is not None
+    with pytest.raises(
+        EngineError, match=r"net: the engine file is damaged: got .* 6 bytes .*expected 7 bytes"
+    ):
+        logits()
 
 
 @pytest.mark.parametrize(

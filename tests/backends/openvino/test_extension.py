@@ -1,6 +1,4 @@
-"""The OpenVINO extension: what it computes, against the reference; when it is built, used, and done
-without.
-"""
+"""The OpenVINO extension: what it computes, against the reference; when it is built and used."""
 
 import os
 import re
@@ -19,7 +17,7 @@ from reporting import Heard
 
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
-from edgeseg.backends.openvino import backend, session
+from edgeseg.backends.openvino import backend, runtime
 from edgeseg.backends.openvino.extension import build as extension
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.build.options import Quantization
@@ -102,7 +100,7 @@ def run(
     model = helper.make_model(
         helper.make_graph([made], "g", ends, results), opset_imports=opsets, ir_version=9
     )
-    core = session.core()
+    core = runtime.core()
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU")
     found = compiled(list(inputs))
     return [np.array(found[place]) for place in range(outputs)]
@@ -171,7 +169,7 @@ def test_engines_label_alike_with_it_and_without(int8_onnx: Path, tmp_path: Path
     opened = {way: load_engine(built(int8_onnx, tmp_path, way)) for way in ways}
     for way, engine in opened.items():
         assert engine.passport.openvino.unpool == ways[way]
-    # Each took the argmax that was faster here; behind one of the two the last layers are computed
+    # Each took the argmax that was faster here. Behind one of the two, the last layers are computed
     # in BF16.
     alike = len({engine.passport.openvino.argmax for engine in opened.values()}) == 1
     for seed in range(3):
@@ -309,10 +307,10 @@ def test_a_graph_with_it_is_refused_by_an_openvino_that_lacks_it(int8_onnx: Path
         "import sys; from pathlib import Path\n"
         "from edgeseg.graph.lowering import LoweringOptions, lower; from edgeseg.graph.network "
         "import load_network\n"
-        "from edgeseg.backends.openvino import session\n"
+        "from edgeseg.backends.openvino.compiled import Compiled, settings\n"
         f"graph = lower(load_network(Path({str(int8_onnx)!r})), "
         "LoweringOptions(plugin=True)).model\n"
-        "session.Compiled(graph, 'net', session.settings('int8'))"
+        "Compiled(graph, 'net', settings('int8'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}

@@ -1,6 +1,4 @@
-"""The forms of a graph on the CPU: equal labels, the fastest of them, and the search for wrong
-layers.
-"""
+"""The forms of a graph on the CPU: equal labels, the fastest form, the search for wrong layers."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from lowered import deploy
 from onnx_tools import kinds, make, node, run_ort
 
 from edgeseg.backends.base import NATIVE
-from edgeseg.backends.openvino import forms, session
+from edgeseg.backends.openvino import forms, probes, runtime
 from edgeseg.backends.openvino.forms import COMPARE, SEARCH, SIGNED, UNSIGNED, Form
 from edgeseg.backends.proof import Reference
 from edgeseg.errors import CheckFailedError
@@ -70,8 +68,8 @@ def test_the_passport_says_which_form_it_is() -> None:
 def test_the_default_form_is_what_the_processor_computes(
     monkeypatch: pytest.MonkeyPatch, is_exact: bool, activations: str
 ) -> None:
-    monkeypatch.setattr(session, "signed_int8_is_exact", lambda: is_exact)
-    monkeypatch.setattr(session, "best_precision", lambda: "bf16")
+    monkeypatch.setattr(probes, "signed_int8_is_exact", lambda: is_exact)
+    monkeypatch.setattr(runtime, "best_precision", lambda: "bf16")
     assert forms.default_form("int8") == Form(activations=activations, floats="bf16")
     assert forms.default_form("bf16") == Form(floats="bf16")
     assert forms.default_form("fp32") == Form()
@@ -80,7 +78,7 @@ def test_the_default_form_is_what_the_processor_computes(
 def test_graphs_of_a_form() -> None:
     search = forms.graph_of(network(), Form())
     compare = forms.graph_of(network(), Form(argmax=COMPARE))
-    scores = forms.graph_of(network(), Form(), scores=True)
+    scores = forms.graph_of(network(), Form(), logits=True)
     for model in (search, compare, scores):
         onnx.checker.check_model(model, full_check=True)
     assert [graph.graph.output[0].name for graph in (search, compare, scores)] == [
@@ -109,7 +107,7 @@ def test_the_faster_form_is_chosen(monkeypatch: pytest.MonkeyPatch, faster: str)
     def trial(compiled: dict[str, Any]) -> dict[str, float]:
         return {name: 1.0 if name == faster else 2.0 for name in compiled}
 
-    monkeypatch.setattr(session, "trial", trial)
+    monkeypatch.setattr(forms, "trial", trial)
     chosen = forms.choose(network(), "fp32")
     assert (chosen.form, chosen.verdict) == (Form(argmax=faster), None)
     assert chosen.times == {
@@ -187,9 +185,7 @@ def test_any_two_wrong_layers_are_found(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def forms_that_are_wrong(monkeypatch: pytest.MonkeyPatch, wrong: Sequence[str]) -> list[Form]:
-    """Labels are right once all of ``wrong`` are in float; returns the list of forms that are
-    compiled.
-    """
+    """Labels are right if all of ``wrong`` are in float; return the list of compiled forms."""
     compiled: list[Form] = []
 
     def compile_form(given: Network, form: Form, precision: str) -> Form:

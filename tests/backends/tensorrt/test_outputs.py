@@ -317,7 +317,10 @@ class FakeTensorRT(SimpleNamespace):
     def __init__(self) -> None:
         self.parse: Callable[[bytes], bool] = self.keep
         self.config: SimpleNamespace = SimpleNamespace(
-            flags=[], plugins_to_serialize=None, set_flag=lambda f: self.config.flags.append(f)
+            flags=["tf32"],
+            plugins_to_serialize=None,
+            set_flag=lambda f: self.config.flags.append(f),
+            clear_flag=lambda f: self.config.flags.remove(f),
         )
         self.everywhere, self.of_the_builder = list[str](), list[str]()
         network = SimpleNamespace(num_layers=1)
@@ -336,8 +339,9 @@ class FakeTensorRT(SimpleNamespace):
             ),
             NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
             ProfilingVerbosity=SimpleNamespace(DETAILED=1),
-            BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="compatible"),
+            BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="compatible", TF32="tf32"),
             IProgressMonitor=object,
+            IErrorRecorder=object,
             get_plugin_registry=lambda: self.registry(self.everywhere),
             Runtime=fake_library().trt.Runtime,
         )
@@ -352,7 +356,11 @@ class FakeTensorRT(SimpleNamespace):
             loaded.append(path)
             return path
 
-        return SimpleNamespace(load_library=load_library)
+        return SimpleNamespace(
+            load_library=load_library,
+            get_creator=lambda name, version, namespace: None,
+            error_recorder=None,
+        )
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.pipelined import SETTLED, SLOTS
 from edgeseg.backends.tensorrt.profiles import Profile
 from edgeseg.build.engine_from_onnx import build_engine
-from edgeseg.cli.build_engine import parse_batches, parse_sizes
+from edgeseg.cli.build_options import parse_batches, parse_sizes
 from edgeseg.errors import EngineError, GraphError, InputError
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.dynamic_run import check_runs

@@ -17,7 +17,7 @@ from onnx_tools import kinds, make, node, run_ort
 
 from edgeseg.backends.base import PlanOptions
 from edgeseg.backends.load import load_engine
-from edgeseg.backends.openvino import session
+from edgeseg.backends.openvino.compiled import Compiled
 from edgeseg.backends.tensorrt.builder import _advice
 from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.build.engine_from_onnx import build_engine
@@ -511,19 +511,19 @@ def test_a_quantized_net_without_a_bf16_form_is_compiled_in_float(
 ) -> None:
     opened: list[str] = []
 
-    def open_once(self: session.Compiled, model: onnx.ModelProto, config: dict[str, str]) -> None:
+    def open_once(self: Compiled, model: onnx.ModelProto, config: dict[str, str]) -> None:
         opened.append(config["INFERENCE_PRECISION_HINT"])
         if opened[-1] != "f32":
             raise RuntimeError("No suitable implementations")
 
-    monkeypatch.setattr(session.Compiled, "_open", open_once)
+    monkeypatch.setattr(Compiled, "_open", open_once)
     quantized = make(
         [node("DequantizeLinear", "w s", "y")], {}, "y", w=np.ones(3, np.int8), s=np.float32(1)
     )
-    session.Compiled(quantized, "net", {"INFERENCE_PRECISION_HINT": "bf16"})
+    Compiled(quantized, "net", {"INFERENCE_PRECISION_HINT": "bf16"})
     assert opened == ["bf16", "f32"]
     with pytest.raises(GraphError, match="No suitable implementations"):
-        session.Compiled(
+        Compiled(
             make([node("Relu", "x", "y")], {"x": [1]}, "y"),
             "net",
             {"INFERENCE_PRECISION_HINT": "bf16"},

@@ -15,7 +15,7 @@ from onnx_tools import kinds, make, maker, node, run_openvino, run_ort, values
 from paths import ROOT
 from processors import run_on
 
-from edgeseg.backends.openvino import probes, session
+from edgeseg.backends.openvino import probes, runtime
 
 SCALE = 2.0**-5
 PAIR = {"s": np.float32(SCALE), "zero": np.int8(0)}
@@ -217,7 +217,7 @@ def test_the_probe_is_right_in_onnx_runtime() -> None:
 
 
 def test_unsigned_is_right_on_this_processor() -> None:
-    if not session.int8_is_exact():
+    if not probes.int8_is_exact():
         pytest.skip("this processor has no VNNI")
     x = probes.concat_input()
     found = run_openvino(unsigned_activations(probes.concat_graph()), x=x)[0]
@@ -229,15 +229,15 @@ import numpy
 from edgeseg.graph.graph import Graph
 from edgeseg.graph.passes import PassContext
 from edgeseg.graph.passes.unsigned_activations import unsigned_activations
-from edgeseg.backends.openvino import probes, session
+from edgeseg.backends.openvino import probes, runtime
 x = probes.concat_input()
 shifted = Graph(probes.concat_graph())
 unsigned_activations(shifted, PassContext(for_openvino=True, unsigned=True))
 for graph in (probes.concat_graph(), shifted.model):
-    model = session.core().read_model(graph.SerializeToString())
-    compiled = session.core().compile_model(model, "CPU")
+    model = runtime.core().read_model(graph.SerializeToString())
+    compiled = runtime.core().compile_model(model, "CPU")
     print(numpy.abs(compiled([x])[0] - probes.concat_output(x)).max())
-print(session.signed_int8_is_exact())
+print(probes.signed_int8_is_exact())
 """
 
 
@@ -246,14 +246,14 @@ def test_openvino_is_still_wrong_without_amx() -> None:
 
     Signed INT8 is right without AMX, and ``docs/openvino-int8.md`` can say so.
 
-    Nothing else has to change then: ``session.signed_int8_is_exact`` tries it, whatever the
+    Nothing else has to change then: ``probes.signed_int8_is_exact`` tries it, whatever the
     processor is called.
     """
     signed, unsigned, exact = run_on(processors.WITHOUT_AMX, WRONG).split()
     assert float(unsigned) == 0
     assert (float(signed) == 0) == (exact == "True")
     assert float(signed) > 0.1, (
-        f"OpenVINO {session.library_version()} computes signed INT8 behind a concat rightly: "
+        f"OpenVINO {runtime.library_version()} computes signed INT8 behind a concat rightly: "
         "tell docs/"
     )
 

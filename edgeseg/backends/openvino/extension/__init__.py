@@ -1,7 +1,6 @@
-"""The OpenVINO extension: pooling with codes and unpooling on INT8 tensors, C++ built where there
-is a compiler.
+"""The OpenVINO extension: pooling with codes, and unpooling, on INT8 tensors.
 
-``unpooling.cpp`` needs no more than the headers in OpenVINO's own package. Without a compiler, and
-for float tensors,
-unpooling is done by standard operators, with the same result.
+It is C++ and is built if this machine has a compiler. ``unpooling.cpp`` needs no more than the
+headers in OpenVINO's own package. Without a compiler, and for float tensors, standard operators do
+the unpooling, with the same result.
 """

@@ -60,7 +60,7 @@ def identity() -> str:
     >>> len(identity())
     16
     """
-    from edgeseg.backends.openvino.session import library_version
+    from edgeseg.backends.openvino.runtime import library_version
 
     facts = [
         SOURCE.read_bytes(),
@@ -140,7 +140,7 @@ def load() -> Path:
     MissingDependencyError : this machine cannot have the extension.
     EngineError : the library does not compile, does not work, or OpenVINO cannot load it.
     """
-    from edgeseg.backends.openvino.session import core
+    from edgeseg.backends.openvino.runtime import core
 
     path = library()
     try:
@@ -252,7 +252,7 @@ def try_out(path: str) -> None:
     """
     from onnx import TensorProto, helper
 
-    from edgeseg.backends.openvino.session import core
+    from edgeseg.backends.openvino.runtime import core
     from edgeseg.graph.passes.unpool import extension as form
     from edgeseg.graph.passes.unpool.plugin import (
         DOMAIN,
@@ -262,8 +262,7 @@ def try_out(path: str) -> None:
         unpool_reference,
     )
 
-    # Build a graph that pools and unpools. ``extra`` is the row and column that the pooling cuts
-    # off.
+    # Build a graph that pools and unpools. ``extra``: the row and column that the pooling drops.
     extra = (_TRIED_SHAPE[1] % 2, _TRIED_SHAPE[2] % 2)
     pool = helper.make_node(form.POOL, ["x"], ["value", "code"], domain=DOMAIN)
     unpool = helper.make_node(form.UNPOOL, ["value", "code"], ["y"], domain=DOMAIN)
