@@ -123,7 +123,7 @@ def _h264_encoder() -> Finding:
     encoder = find_encoder(".mp4", 640, 480)
     version = f"FFmpeg of PyAV {_version('av')}"
     if encoder is None or encoder.codec != "h264":
-        hint = "write .webm, which browsers play, or pip install --force-reinstall av"
+        hint = "write a .webm, which browsers play, or install PyAV's own wheel: pip install av"
         return Finding(part, False, f"none in the {version}", hint)
     return Finding(part, True, f"{encoder.name}, {version}")
 

@@ -201,7 +201,7 @@ def messages() -> Iterator[tuple[str, int, str]]:
 # Options of other programs: of nvcc, trtexec, venv, docker, curl, tritonserver.
 OTHER_PROGRAMS = re.compile(
     r"--(fmad|no-undefined|list-gpu-arch|version|threads|version-script|onnx|saveEngine|skipInference|stronglyTyped|"
-    r"memPoolSize|builderOptimizationLevel|timingCacheFile|computeCapabilities|loadEngine|useCudaGraph|noDataTransfers|"
+    r"memPoolSize|builderOptimizationLevel|timingCacheFile|computeCapabilities|loadEngine|useCudaGraph|noDataTransfers|noTF32|"
     r"shapes|dynamicPlugins|setPluginsToSerialize|versionCompatible|system-site-packages|device|gpus|runtime|rm|"
     r"model-repository|backend-config|data-binary|int8 (nor )?--fp16)(?![\w-])"
 )

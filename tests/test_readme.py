@@ -5,12 +5,18 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+import onnx
 import pytest
+from onnx_tools import make, node
 from paths import ROOT
 from typer.testing import CliRunner
 
 from edgeseg.cli import app
+from edgeseg.data import open_dataset
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -59,17 +65,41 @@ def test_paths_named_exist() -> None:
         assert (ROOT / name).exists(), name
 
 
-def test_python_example_runs(
+def python_examples() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+
+
+def save_foreign_net(path: Path) -> None:
+    """A net of two layers and 21 classes, with nothing of edgeseg inside."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        node("Conv", "image first", "x", pads=[1, 1, 1, 1], strides=[4, 4]),
+        node("Relu", "x", "y"),
+        node("Conv", "y last", "out"),
+    ]
+    first = rng.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    last = rng.normal(size=(21, 8, 1, 1)).astype(np.float32)
+    onnx.save(make(nodes, {"image": [1, 3, 360, 640]}, "out", first=first, last=last), path)
+
+
+def test_python_examples_run(
     small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cv2
-    import numpy as np
-
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-    (tmp_path / "net.onnx").write_bytes(small_onnx.read_bytes())
-    cv2.imwrite(str(tmp_path / "street.png"), np.zeros((70, 90, 3), np.uint8))
+    first, second = python_examples()
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    exec(code, names)  # the README's own text
-    assert names["labels"].shape == (70, 90)  # type: ignore[attr-defined]
-    assert names["scores"].shape == (11, 64, 96)  # type: ignore[attr-defined]
+    names: dict[str, Any] = {}
+
+    (tmp_path / "net.onnx").write_bytes(small_onnx.read_bytes())
+    cv2.imwrite("street.png", np.zeros((70, 90, 3), np.uint8))
+    exec(first, names)  # the README's own text
+    assert names["labels"].shape == (70, 90)
+    assert names["logits"].shape == (11, 64, 96)
+
+    save_foreign_net(tmp_path / "foreign.onnx")
+    drive = open_dataset("synthetic://?length=4&size=640x360", "train")
+    writer = cv2.VideoWriter("drive.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10, (640, 360))
+    for index in range(len(drive)):
+        writer.write(drive[index].image)
+    writer.release()
+    exec(second, names)
+    assert names["path"].name == "foreign.int8.cpu.engine"

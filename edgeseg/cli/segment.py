@@ -206,7 +206,7 @@ def _open_sinks(
     reporter: "Reporter",
 ) -> "list[Sink]":
     """Open the outputs; if one fails, remove those opened before it."""
-    from edgeseg.video import ImageFolderSink, PictureSink, VideoSink, WindowSink
+    from edgeseg.video import ImageFolderSink, PictureSink, WindowSink
 
     sinks: list[Sink] = []
     try:
@@ -215,6 +215,8 @@ def _open_sinks(
             if source.info.frames == 1 and not is_video:
                 sinks.append(PictureSink(outputs.out))
             else:
+                from edgeseg.video import VideoSink
+
                 video = VideoSink(
                     outputs.out,
                     source.info,

@@ -30,14 +30,27 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeseg.errors import DataError
+from edgeseg.metrics.common import (
+    Flags,
+    LabelMap,
+    known_pixels,
+    known_predictions,
+    mean_of_present,
+    ratio,
+)
 from edgeseg.types import Vector
 
 TOLERANCE = 0.0075  # of the image diagonal: the paper's
 
-LabelMap = npt.NDArray[np.uint8]
-Flags = npt.NDArray[np.bool_]
 Bits = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
+
+# The columns of boundary counts.
+_PREDICTED = 0
+_PREDICTED_MATCHED = 1
+_TRUE = 2
+_TRUE_MATCHED = 3
+_COLUMNS = 4
 
 _WORD = 64  # classes handled at once: one bit each
 _UNSIGNED = ((np.uint8, 8), (np.uint16, 16), (np.uint32, 32), (np.uint64, 64))  # dtype, its bits
@@ -68,14 +81,15 @@ class BoundaryTruth:
 
         # Squared distances between pixels are whole numbers; 1e-9 is for rounding errors.
         self._reach2 = math.floor((tolerance * math.hypot(*truth.shape)) ** 2 + 1e-9)
-        self._known = (truth < classes) & (truth != ignore_id)
+        self._known = known_pixels(truth, classes, ignore_id)
         self._edges = _edges(truth, self._known)
 
         # Boundary pixels close to void are not counted.
         void = (~self._known).astype(np.uint8)
-        self._judged = ~_within(void, self._reach2).astype(np.bool_)
+        self._far_from_void = ~_within(void, self._reach2).astype(np.bool_)
 
-        self._near = [_within(bits, self._reach2) for bits in self._bits(truth, self._edges)]
+        true_sets = self._bits(truth, self._edges)
+        self._within_reach_of_truth = [_within(true_set, self._reach2) for true_set in true_sets]
 
     def counts(self, prediction: LabelMap) -> Counts:
         """Count the boundary pixels of a prediction; add the counts of all frames before scoring.
@@ -93,42 +107,44 @@ class BoundaryTruth:
         ------
         DataError : shapes differ, or a predicted id is not below ``classes``.
         """
-        if prediction.shape != self._truth.shape:
-            raise DataError(
-                "prediction and truth differ in size",
-                got=prediction.shape,
-                expected=self._truth.shape,
-            )
-        known_ids = prediction[self._known]
-        if known_ids.size and (worst := int(known_ids.max())) >= self._classes:
-            raise DataError(
-                "a predicted label id is out of range", got=worst, expected=f"below {self._classes}"
-            )
+        known_predictions(prediction, self._known, self._classes)  # for its checks
 
         # Match boundary pixels of the same class, 64 classes at once.
         edges = _edges(prediction, self._known)
-        predicted_found = np.zeros(edges.shape, np.bool_)
-        true_found = np.zeros(edges.shape, np.bool_)
-        predicted_bits = self._bits(prediction, edges)
-        true_bits = self._bits(self._truth, self._edges)
-        for ours, theirs, near in zip(predicted_bits, true_bits, self._near, strict=True):
-            predicted_found |= (ours & near) != 0
-            true_found |= (theirs & _within(ours, self._reach2)) != 0
+        predicted_matched = np.zeros(edges.shape, np.bool_)
+        true_matched = np.zeros(edges.shape, np.bool_)
+        sets = zip(
+            self._bits(prediction, edges),
+            self._bits(self._truth, self._edges),
+            self._within_reach_of_truth,
+            strict=True,
+        )
+        for predicted_set, true_set, within_reach_of_truth in sets:
+            within_reach = _within(predicted_set, self._reach2)
+            predicted_matched |= (predicted_set & within_reach_of_truth) != 0
+            true_matched |= (true_set & within_reach) != 0
 
         # Count per class the pixels that are far enough from void.
-        predicted = edges & self._judged
-        true = self._edges & self._judged
-        columns = (
-            prediction[predicted],
-            prediction[predicted & predicted_found],
-            self._truth[true],
-            self._truth[true & true_found],
-        )
-        counts = [np.bincount(ids, minlength=self._classes) for ids in columns]
-        return np.stack(counts, axis=1).astype(np.int64)
+        predicted = edges & self._far_from_void
+        true = self._edges & self._far_from_void
+        counts = np.zeros((self._classes, _COLUMNS), np.int64)
+        counts[:, _PREDICTED] = self._per_class(prediction[predicted])
+        counts[:, _PREDICTED_MATCHED] = self._per_class(prediction[predicted & predicted_matched])
+        counts[:, _TRUE] = self._per_class(self._truth[true])
+        counts[:, _TRUE_MATCHED] = self._per_class(self._truth[true & true_matched])
+        return counts
+
+    def _per_class(self, ids: LabelMap) -> Counts:
+        """Return the number of pixels of each class."""
+        return np.bincount(ids, minlength=self._classes)
 
     def _bits(self, labels: LabelMap, edges: Flags) -> Iterator[Bits]:
-        """Yield the boundary pixels as sets of classes, one bit per class, 64 classes at a time."""
+        """Yield the boundary pixels as sets of classes, one bit per class, 64 classes at a time.
+
+        In a map of two classes, a boundary pixel of class 0 is 1, one of class 1 is 2, and any
+        other pixel is 0. The dtype is the narrowest with a bit for every class: time goes to memory
+        traffic, and one byte per pixel is an eighth of eight.
+        """
         for first in range(0, self._classes, _WORD):
             count = min(_WORD, self._classes - first)
             dtype = next(dtype for dtype, bits in _UNSIGNED if count <= bits)
@@ -158,6 +174,14 @@ def _within(bits: Bits, reach2: int) -> Bits:
     A disc is a stack of rows; a row is longer if it is nearer to the middle. So rows are widened
     one pixel at a time, and each width is added at its distance from the middle. That is exact, and
     takes about four passes per pixel of radius for all classes together.
+
+    Examples
+    --------
+    A row of 1x5 pixels and a radius of 1: class 0 (bit 1) is at the second pixel, class 1 (bit 2)
+    at the fourth. The pixel between them has both within reach, 1 | 2 = 3.
+
+    >>> _within(np.array([[0, 1, 0, 2, 0]], np.uint8), reach2=1).tolist()
+    [[1, 1, 3, 2, 2]]
     """
     height, width = bits.shape
     row: Bits = bits.copy()
@@ -169,7 +193,7 @@ def _within(bits: Bits, reach2: int) -> Bits:
         for dx in range(half + 1, wanted + 1):
             row[:, dx:] |= bits[:, :-dx]
             row[:, :-dx] |= bits[:, dx:]
-        half = max(half, wanted)
+        half = wanted
 
         # Add them above and below.
         out[dy:] |= row[: height - dy]
@@ -195,12 +219,12 @@ class BoundaryScores:
     @property
     def precision(self) -> Vector:
         """Return the precision per class; NaN for a class whose boundary was never predicted."""
-        return _ratio(self.counts[:, 1], self.counts[:, 0])
+        return ratio(self.counts[:, _PREDICTED_MATCHED], self.counts[:, _PREDICTED])
 
     @property
     def recall(self) -> Vector:
         """Return the recall per class; NaN for a class without true boundary."""
-        return _ratio(self.counts[:, 3], self.counts[:, 2])
+        return ratio(self.counts[:, _TRUE_MATCHED], self.counts[:, _TRUE])
 
     @property
     def f_score(self) -> Vector:
@@ -210,15 +234,14 @@ class BoundaryScores:
         tiny = np.finfo(np.float64).tiny  # instead of a division by 0
         score = 2 * precision * recall / np.maximum(precision + recall, tiny)
 
-        present = self.counts[:, 0] + self.counts[:, 2] > 0
+        present = self.counts[:, _PREDICTED] + self.counts[:, _TRUE] > 0
         out: Vector = np.where(present, score, np.nan)
         return out
 
     @property
     def mean_f_score(self) -> float:
         """Return the mean of the F-score over classes that have a boundary."""
-        present = self.f_score[~np.isnan(self.f_score)]
-        return float(present.mean()) if present.size else float("nan")
+        return mean_of_present(self.f_score)
 
 
 def boundary_scores(names: Sequence[str], counts: Counts) -> BoundaryScores:
@@ -238,15 +261,9 @@ def boundary_scores(names: Sequence[str], counts: Counts) -> BoundaryScores:
     >>> boundary_scores(["road"], np.array([[4, 2, 4, 2]])).mean_f_score
     0.5
     """
-    if counts.shape != (len(names), 4):
+    expected = (len(names), _COLUMNS)
+    if counts.shape != expected:
         raise DataError(
-            "boundary counts and class names disagree", got=counts.shape, expected=(len(names), 4)
+            "boundary counts and class names disagree", got=counts.shape, expected=expected
         )
     return BoundaryScores(tuple(names), counts)
-
-
-def _ratio(part: Counts, whole: Counts) -> Vector:
-    """Divide in float64; NaN where both are 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        out: Vector = part.astype(np.float64) / whole
-    return out

@@ -18,6 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeseg.errors import DataError
+from edgeseg.metrics.common import (
+    json_number,
+    known_pixels,
+    known_predictions,
+    mean_of_present,
+    ratio,
+)
 from edgeseg.types import Vector
 
 Matrix = npt.NDArray[np.int64]
@@ -54,39 +61,15 @@ def confusion_matrix(
     >>> confusion_matrix(truth, prediction, classes=2).tolist()
     [[1, 1], [0, 1]]
     """
-    if truth.shape != prediction.shape:
-        raise DataError(
-            "prediction and truth differ in size", got=prediction.shape, expected=truth.shape
-        )
-
     # Drop void pixels.
-    valid = (truth < classes) & (truth != ignore_id)
-    true = truth[valid]
-    predicted = prediction[valid]
-    if predicted.size and int(predicted.max()) >= classes:
-        raise DataError(
-            "a predicted label id is out of range",
-            got=int(predicted.max()),
-            expected=f"below {classes}",
-        )
+    known = known_pixels(truth, classes, ignore_id)
+    predicted = known_predictions(prediction, known, classes)
+    true = truth[known]
 
     # Count pairs as numbers of one cell each.
     cell = true.astype(np.int64) * classes + predicted
     flat = np.bincount(cell, minlength=classes * classes)
     return flat.reshape(classes, classes).astype(np.int64, copy=False)
-
-
-def _ratio(numerator: Vector, denominator: Vector) -> Vector:
-    """Divide; NaN where both are 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        out: Vector = numerator / denominator
-    return out
-
-
-def _mean(values: Vector) -> float:
-    """Return the mean of the values that are not NaN; NaN if there are none."""
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float("nan")
 
 
 @dataclass(frozen=True)
@@ -130,22 +113,22 @@ class Scores:
     @property
     def iou(self) -> Vector:
         """Return the intersection over union per class."""
-        return _ratio(self._true_positive, self._truth + self._predicted - self._true_positive)
+        return ratio(self._true_positive, self._truth + self._predicted - self._true_positive)
 
     @property
     def dice(self) -> Vector:
         """Return the Dice coefficient per class; it equals F1."""
-        return _ratio(2 * self._true_positive, self._truth + self._predicted)
+        return ratio(2 * self._true_positive, self._truth + self._predicted)
 
     @property
     def sensitivity(self) -> Vector:
         """Return the recall per class; NaN for a class that the truth does not contain."""
-        return _ratio(self._true_positive, self._truth)
+        return ratio(self._true_positive, self._truth)
 
     @property
     def precision(self) -> Vector:
         """Return the precision per class; NaN for a class that was never predicted."""
-        return _ratio(self._true_positive, self._predicted)
+        return ratio(self._true_positive, self._predicted)
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -161,19 +144,19 @@ class Scores:
     @property
     def pixel_accuracy(self) -> float:
         """Return the share of right pixels."""
-        right = self._true_positive.sum(keepdims=True)
-        total = self._truth.sum(keepdims=True)
-        return float(_ratio(right, total)[0])
+        if not self.pixels:
+            return float("nan")
+        return float(self._true_positive.sum() / self._truth.sum())
 
     @property
     def mean_pixel_accuracy(self) -> float:
         """Return the mean of the sensitivity over classes."""
-        return _mean(self.sensitivity)
+        return mean_of_present(self.sensitivity)
 
     @property
     def mean_iou(self) -> float:
         """Return the mean of the IoU over classes."""
-        return _mean(self.iou)
+        return mean_of_present(self.iou)
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -185,39 +168,43 @@ class Scores:
     @property
     def mean_dice(self) -> float:
         """Return the mean of the Dice coefficient over classes."""
-        return _mean(self.dice)
+        return mean_of_present(self.dice)
 
     @property
     def mean_f1(self) -> float:
         """Return the mean of F1 over classes; it equals ``mean_dice``, since F1 is Dice."""
-        return _mean(self.dice)
+        return mean_of_present(self.dice)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain numbers for JSON; a score that does not exist is ``None``."""
-
-        def number(value: float) -> float | None:
-            """Return a plain float; ``None`` instead of NaN, which JSON does not have."""
-            return None if np.isnan(value) else float(value)
+        # Every property computes its whole vector, so each is read once, before the loop.
+        iou = self.iou
+        dice = self.dice
+        sensitivity = self.sensitivity
+        precision = self.precision
+        truth = self._truth
 
         per_class: dict[str, dict[str, float | None]] = {}
         for i, name in enumerate(self.names):
             per_class[name] = {
-                "iou": number(self.iou[i]),
-                "dice": number(self.dice[i]),
-                "f1": number(self.dice[i]),
-                "sensitivity": number(self.sensitivity[i]),
-                "precision": number(self.precision[i]),
-                "pixels": int(self._truth[i]),
+                "iou": json_number(iou[i]),
+                "dice": json_number(dice[i]),
+                "f1": json_number(dice[i]),
+                "sensitivity": json_number(sensitivity[i]),
+                "precision": json_number(precision[i]),
+                "pixels": int(truth[i]),
             }
 
+        # Two numbers have two names each, since papers use both: "mean_f1" is "mean_dice", and
+        # "mean_sensitivity" is "mean_pixel_accuracy".
         return {
-            "miou": number(self.mean_iou),
-            "pixel_accuracy": number(self.pixel_accuracy),
-            "mean_pixel_accuracy": number(self.mean_pixel_accuracy),
-            "frequency_weighted_iou": number(self.frequency_weighted_iou),
-            "mean_dice": number(self.mean_dice),
-            "mean_f1": number(self.mean_f1),
-            "mean_sensitivity": number(self.mean_pixel_accuracy),
+            "miou": json_number(self.mean_iou),
+            "pixel_accuracy": json_number(self.pixel_accuracy),
+            "mean_pixel_accuracy": json_number(self.mean_pixel_accuracy),
+            "frequency_weighted_iou": json_number(self.frequency_weighted_iou),
+            "mean_dice": json_number(self.mean_dice),
+            "mean_f1": json_number(self.mean_f1),
+            "mean_sensitivity": json_number(self.mean_pixel_accuracy),
             "pixels": self.pixels,
             "classes_absent": list(self.absent),
             "per_class": per_class,

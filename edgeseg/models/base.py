@@ -16,21 +16,28 @@ from edgeseg.errors import InputError
 class SegmentationModel(nn.Module):
     """Map (N, 3, H, W) float32 images to (N, classes, H / k, W / k) logits.
 
-    k is ``output_stride``, usually 1. If an argument of the model decides ``pretrained`` or
-    ``unpools``, ``__init__`` sets it on the instance; the class holds the value of the default
-    arguments.
+    k is ``output_stride``, usually 1.
 
     Attributes
     ----------
+    Set on the class:
+
     stride : H and W must be multiples of this.
     min_side : H and W are at least this.
     output_stride : the logits have the input's height and width divided by this.
-    unpools : True if the model remembers the positions of maxima and puts values back there.
     auxiliary_weight : weight of the auxiliary logits in the loss. None if the model has no
         auxiliary logits. Otherwise ``forward`` returns (logits, auxiliary logits) in training mode,
         and logits alone in evaluation mode.
+
+    Set on the class for the default arguments, and by ``__init__`` on the instance if an argument
+    of the model decides it:
+
+    unpools : True if the model remembers the positions of maxima and puts values back there.
     pretrained : the torchvision model whose ImageNet weights fit ``encoder``. None if there is
         none, and then the model may have no ``encoder``.
+
+    Layers, which ``__init__`` makes:
+
     encoder : the part whose weights come pretrained and that training can freeze.
     classifier : the last layer; its bias shifts the logits of the classes.
 
@@ -76,18 +83,15 @@ class SegmentationModel(nn.Module):
         ------
         InputError : H or W does not fit the model; the error names the size to use.
         """
-        # A traced graph holds no check: sizes are checked once, where they are given.
+        # The graphs of torch.compile and torch.export hold no check: sizes are checked once, where
+        # they are given.
         if not torch.compiler.is_compiling():
             self.check_size(x.shape[-2], x.shape[-1])
         return self.compute(x)
 
-    @abstractmethod
+    @abstractmethod  # for the type checker: nn.Module is no ABC, so Python does not enforce it
     def compute(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return what ``forward`` returns, for images of a size that fits."""
-
-    def encoder_convolutions(self) -> list[nn.Conv2d]:
-        """Return the convolutions of the encoder, in the order in which an image passes them."""
-        return [module for module in self.encoder.modules() if isinstance(module, nn.Conv2d)]
 
     @classmethod
     def check_size(cls, height: int, width: int) -> None:
@@ -121,4 +125,4 @@ class SegmentationModel(nn.Module):
     def _next_side(cls, side: int) -> int:
         """Return the smallest side that fits and is at least ``side``."""
         least = max(side, cls.min_side, 1)
-        return -(-least // cls.stride) * cls.stride
+        return -(-least // cls.stride) * cls.stride  # rounded up

@@ -33,9 +33,26 @@ def load_encoder(net: SegmentationModel, source: str | Path) -> None:
             got=repr(str(source)),
         )
     if name == "vgg16":
-        load_vgg16(net.encoder_convolutions(), source)
+        load_vgg16(encoder_convolutions(net), source)
     else:
         load_resnet(net.encoder, name, source)
+
+
+def encoder_convolutions(net: SegmentationModel) -> list[nn.Conv2d]:
+    """Return the convolutions of a model's encoder, in the order in which an image passes them.
+
+    Parameters
+    ----------
+    net : a model with an encoder.
+
+    Examples
+    --------
+    >>> from edgeseg.models import create
+    >>> with torch.device("meta"):  # shapes alone: no memory
+    ...     len(encoder_convolutions(create("segnet", 11)))
+    13
+    """
+    return [module for module in net.encoder.modules() if isinstance(module, nn.Conv2d)]
 
 
 def load_resnet(encoder: nn.Module, name: str, source: str | Path) -> None:

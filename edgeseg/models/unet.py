@@ -18,57 +18,15 @@ from edgeseg.models.blocks import conv_bn_relu, double_conv
 _WIDTHS = (64, 128, 256, 512, 1024)
 
 
-class _UShape(SegmentationModel):
-    """Go down through five widths by max-pooling, and up again.
+class _Enlarge(nn.Module):
+    """Enlarge a map to a given size. The subclasses are the ways to do so."""
 
-    On the way up, the map of each level is joined.
-
-    Parameters
-    ----------
-    classes : number of classes.
-    block : ``block(cin, cout)`` makes the module of a level.
-    up : ``up(cin, cout)`` makes a module that enlarges a map to a given (height, width).
-    """
-
-    min_side = 16
-
-    encoder: nn.ModuleList
-
-    def __init__(
-        self,
-        classes: int,
-        block: Callable[[int, int], nn.Module],
-        up: Callable[[int, int], nn.Module],
-    ) -> None:
-        super().__init__()
-        self.encoder = nn.ModuleList(block(cin, cout) for cin, cout in pairwise((3, *_WIDTHS)))
-
-        # The map of a level joins in front of its block, which therefore reads twice the width.
-        steps = list(pairwise(_WIDTHS[::-1]))
-        self.up = nn.ModuleList(up(cin, cout) for cin, cout in steps)
-        self.decoder = nn.ModuleList(block(2 * cout, cout) for _, cout in steps)
-
-        self.classifier = nn.Conv2d(_WIDTHS[0], classes, 1)
-
-    def compute(self, x: Tensor) -> Tensor:
-        """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
-        # Down: pool in front of each block but the first.
-        skips: list[Tensor] = []
-        for block in self.encoder:
-            x = block(F.max_pool2d(x, 2) if skips else x)
-            skips.append(x)
-
-        # Up: join the map of each level.
-        x = skips.pop()
-        for up, block in zip(self.up, self.decoder, strict=True):
-            skip = skips.pop()
-            x = block(torch.cat([skip, up(x, skip.shape[2:])], 1))
-
-        out: Tensor = self.classifier(x)
-        return out
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Map (N, cin, h, w) to (N, cout, *size)."""
+        raise NotImplementedError
 
 
-class Transposed(nn.Module):
+class Transposed(_Enlarge):
     """Enlarge a map to a given size by a 2x2 transposed convolution.
 
     If a side of the size is odd, the last row or column is the bias.
@@ -93,7 +51,7 @@ class Transposed(nn.Module):
         return out
 
 
-class Nearest(nn.Module):
+class Nearest(_Enlarge):
     """Enlarge a map to a given size by nearest upsampling and a 3x3 convolution.
 
     Batch normalisation and ReLU follow the convolution.
@@ -116,24 +74,6 @@ class Nearest(nn.Module):
         """Map (N, cin, h, w) to (N, cout, *size)."""
         out: Tensor = self.conv(F.interpolate(x, list(size)))
         return out
-
-
-class UNet(_UShape):
-    """Map (N, 3, H, W) float images to (N, classes, H, W) logits; H and W are at least 16.
-
-    Parameters
-    ----------
-    classes : number of classes.
-
-    Examples
-    --------
-    >>> with torch.device("meta"):  # shapes alone: no memory, no computation
-    ...     UNet(classes=11).eval()(torch.empty(1, 3, 32, 49)).shape
-    torch.Size([1, 11, 32, 49])
-    """
-
-    def __init__(self, classes: int) -> None:
-        super().__init__(classes, double_conv, Transposed)
 
 
 class Recurrent(nn.Module):
@@ -189,6 +129,76 @@ class RecurrentResidual(nn.Module):
         x = self.widen(x)
         out: Tensor = x + self.body(x)
         return out
+
+
+class _UShape(SegmentationModel):
+    """Go down through five widths by max-pooling, and up again.
+
+    On the way up, the map of each level is joined.
+
+    Parameters
+    ----------
+    classes : number of classes.
+    block : ``block(cin, cout)`` makes the module of a level.
+    up : ``up(cin, cout)`` makes the module that enlarges a map to the size of the level above it.
+    """
+
+    min_side = 2 ** (len(_WIDTHS) - 1)  # 16: four poolings halve each side, to 1 at least
+
+    encoder: nn.ModuleList
+
+    def __init__(
+        self,
+        classes: int,
+        block: Callable[[int, int], nn.Module],
+        up: Callable[[int, int], _Enlarge],
+    ) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList(block(cin, cout) for cin, cout in pairwise((3, *_WIDTHS)))
+
+        # The map of a level joins in front of its block, which therefore reads twice the width.
+        steps = list(pairwise(_WIDTHS[::-1]))
+        self.up = nn.ModuleList(up(cin, cout) for cin, cout in steps)
+        self.decoder = nn.ModuleList(block(2 * cout, cout) for _, cout in steps)
+
+        self.classifier = nn.Conv2d(_WIDTHS[0], classes, 1)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """Return (N, classes, H, W) logits for (N, 3, H, W) float images."""
+        # Down: pool in front of each block but the first.
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            if level > 0:
+                x = F.max_pool2d(x, 2)
+            x = block(x)
+            skips.append(x)
+
+        # Up: join the map of each level.
+        x = skips.pop()
+        for up, block in zip(self.up, self.decoder, strict=True):
+            skip = skips.pop()
+            x = block(torch.cat([skip, up(x, skip.shape[2:])], 1))
+
+        out: Tensor = self.classifier(x)
+        return out
+
+
+class UNet(_UShape):
+    """Map (N, 3, H, W) float images to (N, classes, H, W) logits; H and W are at least 16.
+
+    Parameters
+    ----------
+    classes : number of classes.
+
+    Examples
+    --------
+    >>> with torch.device("meta"):  # shapes alone: no memory, no computation
+    ...     UNet(classes=11).eval()(torch.empty(1, 3, 32, 49)).shape
+    torch.Size([1, 11, 32, 49])
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, double_conv, Transposed)
 
 
 class R2UNet(_UShape):

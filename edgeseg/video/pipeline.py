@@ -132,10 +132,11 @@ def segment(
 class _Run:
     """Hold the threads, channels and clocks of one run.
 
-    Each counter has one writer. The network thread counts ``_frames_in``; the caller's thread
-    counts ``_frames_out`` and sets ``_start_s`` and ``_end_s``. Of ``_samples``, the network thread
-    fills ``read`` and ``network``, the draw thread ``draw``, and the caller's thread ``write``. The
-    summary reads all of them after the threads have ended.
+    Each counter has one writer, so no lock is needed. The network thread counts ``_frames_in``; the
+    caller's thread counts ``_frames_out`` and sets ``_start_s`` and ``_end_s``. Of ``_samples``,
+    the network thread fills ``read`` and ``network``, the draw thread ``draw``, and the caller's
+    thread ``write``. The caller's thread reads all of them for the summary, after it has waited for
+    the other threads.
     """
 
     def __init__(

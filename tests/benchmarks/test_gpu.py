@@ -2,8 +2,10 @@
 GPU of NumPy.
 """
 
+import json
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,13 @@ from rich.console import Console
 
 from benchmarks import gpu
 from edgeseg.backends.base import PlanOptions
+from edgeseg.backends.tensorrt import cuda
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
 from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.profiles import profile_for
-from edgeseg.errors import MissingDependencyError
+from edgeseg.errors import EngineError, MissingDependencyError
 from edgeseg.graph.network import load_network
+from edgeseg.passport import Passport
 from edgeseg.reporter import SILENT
 
 SAID = """\
@@ -99,11 +103,9 @@ def test_every_feature_is_asked_for(
         )
         return engine, folder / "graph.onnx"
 
-    def no_tensorrt(*args: object, **options: object) -> Path:
-        raise MissingDependencyError("the target tensorrt needs the Python package tensorrt")
-
     monkeypatch.setattr(gpu, "open_plan", open_plan)
-    monkeypatch.setattr(gpu, "build_engine", no_tensorrt)  # where it is, this would be a real build
+    # Where TensorRT is, this would be a real build.
+    monkeypatch.setattr(gpu, "_BUILD_LATER", "raise SystemExit('no TensorRT')")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     rows = gpu.features_on_device(
         "enet-camvid", "synthetic://?length=3&size=96x64", Console(quiet=True)
@@ -115,8 +117,59 @@ def test_every_feature_is_asked_for(
         assert found[feature]["same"] >= 0.999
     assert found["kernels"]["picture_off_by"] <= 1
     assert found["arrays"]["left_out"] == "PyTorch sees no device"
-    assert "needs the Python package tensorrt" in found["later versions"]["error"]
+    assert "does not build" in found["later versions"]["error"]
     assert not found["later versions"]["holds"]
+
+
+def test_without_headers_the_plugin_is_left_out_and_the_rest_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a PC with TensorRT from PyPI, from the first line to the JSON."""
+    asked = list[str]()
+
+    def no_headers(given: Path | None) -> Path:
+        raise MissingDependencyError("TensorRT's headers were not found", hint="apt install them")
+
+    def one_engine(path: Path, source: Path, precision: str, unpool: str, frames: Any) -> Any:
+        asked.append(unpool)
+        return {"holds": True}
+
+    def beside_alone(feature: Any, name: str, frames: Any, folder: Path) -> dict[str, Any]:
+        asked.append(feature.__name__)
+        return {"holds": True}
+
+    monkeypatch.setattr(gpu, "find_nvcc", lambda: tmp_path / "nvcc")
+    monkeypatch.setattr(gpu, "find_tensorrt_include", no_headers)
+    monkeypatch.setattr(gpu, "one_engine", one_engine)
+    monkeypatch.setattr(gpu, "_beside_alone", beside_alone)
+    monkeypatch.setattr(gpu, "is_installed", lambda target: True)
+    monkeypatch.setattr(gpu, "library", lambda target: SimpleNamespace(version="11.4.0"))
+    monkeypatch.setattr(cuda, "has_gpu", lambda: True)
+    monkeypatch.setattr(cuda, "device", lambda: ("NVIDIA GeForce RTX 4090", 89))
+    assert gpu.main(["--out", str(tmp_path), "--data", "synthetic://?length=3&size=96x64"]) == 0
+
+    result = json.loads((tmp_path / "gpu-nvidia-geforce-rtx-4090.json").read_text())
+    assert "headers were not found" in result["plugin"]["left_out"]
+    assert set(asked) == {"native", "batches", "sizes", "scores", "arrays"}
+    left_out = [row for row in result["engines"] if "left_out" in row]
+    assert {row["unpool"] for row in left_out} == {"plugin"}
+    assert [row["feature"] for row in result["features"] if "left_out" in row] == [
+        "later versions",
+        "kernels",
+    ]
+
+
+def test_later_versions_need_the_plugin_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "_BUILD_LATER", "print('built')")
+    facts = SimpleNamespace(tensorrt=SimpleNamespace(plugin=""))
+    monkeypatch.setattr(Passport, "read", lambda path: facts)
+    with pytest.raises(EngineError, match="was built without the plugin: got built"):
+        gpu.later_versions("enet-camvid", None, [], tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setattr(gpu, "_BUILD_LATER", "raise SystemExit('no room')")
+    with pytest.raises(EngineError, match="does not build: got no room"):
+        gpu.later_versions("enet-camvid", None, [], tmp_path)  # type: ignore[arg-type]
 
 
 def test_labels_that_differ_do_not_hold() -> None:

@@ -99,8 +99,7 @@ def halves(column: int, shape: tuple[int, int] = (300, 400)) -> np.ndarray:
 
 
 def test_tolerance_is_a_share_of_the_diagonal() -> None:
-    """300x400 has a diagonal of 500, so 3.75 pixels: 3 pixels off is right, 4 pixels off is wrong.
-    """
+    """300x400 has a diagonal of 500, so 3.75 pixels: 3 pixels off is right, 4 pixels are wrong."""
     truth = BoundaryTruth(halves(200), 2)
     assert TOLERANCE * 500 == 3.75
     for shift, score in ((0, 1.0), (3, 1.0), (4, 0.0), (-3, 1.0), (-4, 0.0)):

@@ -81,6 +81,7 @@ def test_void_inside_the_class_range_is_not_counted() -> None:
 def test_nothing_to_score_is_not_a_number() -> None:
     result = scores(NAMES, np.zeros((5, 5), np.int64))
     assert np.isnan(result.mean_iou)
+    assert np.isnan(result.pixel_accuracy)
     assert result.to_dict()["miou"] is None
     assert result.absent == NAMES
 

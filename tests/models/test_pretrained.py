@@ -8,12 +8,12 @@ torch = pytest.importorskip("torch")
 
 from edgeseg.errors import InputError  # noqa: E402
 from edgeseg.models import create  # noqa: E402
-from edgeseg.models.pretrained import load_encoder, load_vgg16  # noqa: E402
+from edgeseg.models.pretrained import encoder_convolutions, load_encoder, load_vgg16  # noqa: E402
 
 
 def test_vgg16_weights_land_in_the_encoder(tmp_path: Path) -> None:
     net = create("segnet", 3)
-    convolutions = net.encoder_convolutions()
+    convolutions = encoder_convolutions(net)
     numbers = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
     state = {}
     for number, conv in zip(numbers, convolutions, strict=True):
@@ -36,7 +36,7 @@ def test_wrong_encoder_weights_are_refused(tmp_path: Path, content: str) -> None
     else:
         torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
     with pytest.raises(InputError, match=r"state dict|convolutions"):
-        load_vgg16(create("segnet", 3).encoder_convolutions(), path)
+        load_vgg16(encoder_convolutions(create("segnet", 3)), path)
     with pytest.raises(InputError, match="no such"):
         load_vgg16([], tmp_path / "absent.pth")
 

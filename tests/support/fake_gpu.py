@@ -223,10 +223,37 @@ class FakeEngine:
         return next(str(e.type) for e in self.ends if e.name == name)
 
     def create_runtime_config(self) -> SimpleNamespace:
-        return SimpleNamespace()
+        config = SimpleNamespace(create_runtime_cache=FakeRuntimeCache, cache=None)
+        config.set_runtime_cache = lambda cache: setattr(config, "cache", cache)
+        return config
 
     def create_execution_context(self, config: SimpleNamespace | None = None) -> FakeContext:
+        if config is not None and config.cache is not None:
+            config.cache.compile()
         return FakeContext(self.session, config)
+
+
+class FakeRuntimeCache:
+    """Counts what contexts compile: nothing if the cache has it already."""
+
+    compiled = 0  # by all of them
+
+    def __init__(self) -> None:
+        self.kernels = b""
+
+    def compile(self) -> None:
+        if not self.kernels:
+            self.kernels = b"kernels of this GPU"
+            FakeRuntimeCache.compiled += 1
+
+    def serialize(self) -> bytes:
+        return self.kernels
+
+    def deserialize(self, blob: bytes) -> bool:
+        if blob != b"kernels of this GPU":
+            return False
+        self.kernels = blob
+        return True
 
 
 class FakeRuntime:
@@ -251,6 +278,7 @@ def fake_library(target: str = "tensorrt-rtx") -> Library:
     trt = SimpleNamespace(Runtime=FakeRuntime, DataType=SimpleNamespace(HALF=HALF))
     if target == "tensorrt-rtx":
         trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
+        trt.IRuntimeCache = FakeRuntimeCache
     return Library(target, trt, "0.0", log)
 
 

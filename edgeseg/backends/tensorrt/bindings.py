@@ -43,7 +43,7 @@ _SEVERITIES = {
 # What stands before the reason in an error: places in sources, the function, the kind. Behind it
 # may stand the place once more.
 _BEFORE_REASON = re.compile(r"^(\[[^\]]*\]\s*|[\w:~]+:\s+(?=Error Code \d)|Error Code \d+:\s*)+")
-_BEHIND_REASON = re.compile(r"\s*\(?\bIn \S+ at \S+:\d+(?=\)?$)")
+_BEHIND_REASON = re.compile(r"\s+\(In \S+ at \S+:\d+\)$|\s+In \S+ at \S+:\d+(?=\)?$)")
 _CUDA_ERROR = re.compile(r"CUDA initialization failure with error: (\d+)")
 
 # What TensorRT constructed although CUDA did not start. Its destructor ends the process, too, so it

@@ -155,6 +155,8 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
         super().__init__(passport)
         self._streaming = False
         self._gpu_ms = float("nan")
+        # Contexts are to end before what they were made with: Python ends attributes in this order.
+        self._slots: list[AnySlot] = []
         self._config: Any = None
         self._runtime_cache: RuntimeCache | None = None
         self._cuda = device or cuda.binding()
@@ -174,7 +176,6 @@ class PipelinedEngine(Engine, Generic[AnySlot]):
         # An engine that nobody closes gives its memory back when nothing refers to it any more.
         self._memory = Memory(self._cuda)
         self._give_back = weakref.finalize(self, self._memory.release)
-        self._slots: list[AnySlot] = []
 
     @property
     def gpu_milliseconds(self) -> float:

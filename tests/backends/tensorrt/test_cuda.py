@@ -2,9 +2,13 @@
 that do not stay.
 """
 
+import os
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -74,6 +78,46 @@ def test_cuda_refuses_a_call_and_python_does_not(name: str) -> None:
     refused._api = runtime
     with pytest.raises(EngineError, match=r"CUDA failed: got .*driver"):
         CALLS[name](refused)
+
+
+# A driver that refuses to start. cuda-python 12.6 raises if there is none at all.
+REFUSING_DRIVER = """
+static const char* text = "the driver refuses";
+int cuInit(unsigned flags) { return 999; }
+int cuDriverGetVersion(int* version) { *version = 12060; return 0; }
+int cuGetErrorString(int error, const char** found) { *found = text; return 0; }
+int cuGetErrorName(int error, const char** found) { *found = text; return 0; }
+"""
+
+
+def older_bindings() -> list[Any]:
+    """Folders with cuda-python 12.6, JetPack 6's, as ``EDGESEG_TENSORRT_WHEELS`` names them."""
+    folders = filter(None, os.environ.get("EDGESEG_TENSORRT_WHEELS", "").split(os.pathsep))
+    found = [folder for folder in folders if (Path(folder) / "cuda" / "bindings").is_dir()]
+    reason = "cuda-python 12.6 is not in $EDGESEG_TENSORRT_WHEELS"
+    return found or [pytest.param("", marks=pytest.mark.skip(reason))]
+
+
+@pytest.mark.parametrize("folder", older_bindings())
+def test_an_older_cuda_python_takes_the_same_calls(folder: str, tmp_path: Path) -> None:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source = tmp_path / "driver.c"
+    source.write_text(REFUSING_DRIVER)
+    library = str(tmp_path / "libcuda.so.1")
+    subprocess.run([compiler, "-shared", "-fPIC", str(source), "-o", library], check=True)
+
+    calls = f"{__file__}::{test_cuda_refuses_a_call_and_python_does_not.__name__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", calls],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": folder, "LD_LIBRARY_PATH": str(tmp_path)},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(CALLS)} passed" in done.stdout
 
 
 def test_every_call_of_the_protocol_is_among_them() -> None:

@@ -3,16 +3,19 @@
 import gc
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from fake_gpu import DeviceArray, FakeCuda, fake_library
+from fake_gpu import DeviceArray, FakeContext, FakeCuda, FakeRuntimeCache, fake_library
 from lowered import deploy
 from onnx_tools import make, node, run_ort
 
+from edgeseg.backends.tensorrt import cuda
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
-from edgeseg.backends.tensorrt.pipelined import SLOTS, Memory
+from edgeseg.backends.tensorrt.pipelined import SLOTS, SLOTS_INTEGRATED, Memory
 from edgeseg.backends.tensorrt.profiles import Profile
 from edgeseg.capabilities import BATCH, DEVICE_ARRAYS, LOGITS, SIZES, STREAMS
 from edgeseg.errors import EngineError
@@ -34,7 +37,13 @@ def network() -> Network:
     return Network("net", model, spec, "", (), "image", "out", "nchw", False)
 
 
-def opened(gpu: FakeCuda, profile: Profile | None = None, *, scores: bool = True) -> TensorRTEngine:
+def opened(
+    gpu: FakeCuda,
+    profile: Profile | None = None,
+    *,
+    scores: bool = True,
+    path: Path | None = None,
+) -> TensorRTEngine:
     profile = profile or Profile()
     net = network()
     dynamic = None
@@ -57,7 +66,7 @@ def opened(gpu: FakeCuda, profile: Profile | None = None, *, scores: bool = True
         built_at="",
     )
     return TensorRTEngine(
-        passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False
+        passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False, path=path
     )
 
 
@@ -91,6 +100,104 @@ def test_capabilities_are_those_of_the_plan(profile: Profile, scores: bool, able
     with opened(FakeCuda(), profile, scores=scores) as engine:
         assert engine.capabilities == able
         assert engine(frame()).shape == SIZE
+
+
+@pytest.mark.parametrize(("integrated", "slots"), [(True, SLOTS_INTEGRATED), (False, SLOTS)])
+def test_an_integrated_gpu_has_fewer_slots(
+    monkeypatch: pytest.MonkeyPatch, integrated: bool, slots: int
+) -> None:
+    """Each slot has a context, and its memory there is the processor's."""
+    monkeypatch.setattr(cuda, "has_gpu", lambda: True)
+    monkeypatch.setattr(cuda, "is_integrated", lambda: integrated)
+    gpu = FakeCuda()
+    with opened(gpu, Profile((1, 2, 2))) as engine:
+        assert gpu.streams == len(engine._slots) == slots
+        for seed, labels in enumerate(engine.stream(map(frame, range(5)))):
+            np.testing.assert_array_equal(labels, wanted(seed))
+        batch = engine(np.stack([frame(seed) for seed in range(9)]))
+    for seed, labels in enumerate(batch):
+        np.testing.assert_array_equal(labels, wanted(seed))
+
+
+# -- captures --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_collected_in_a_capture() -> None:
+    class Watched(FakeCuda):
+        enabled: ClassVar[list[bool]] = []
+
+        def begin_capture(self, stream: Any) -> None:
+            super().begin_capture(stream)
+            self.enabled.append(gc.isenabled())
+
+        def end_capture(self, stream: Any) -> Any:
+            self.enabled.append(gc.isenabled())
+            return super().end_capture(stream)
+
+    gpu = Watched()
+    with opened(gpu):
+        assert gpu.enabled == [False] * 2 * SLOTS
+        assert gc.isenabled()
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_tensorrt_is_asked_before_a_capture(
+    monkeypatch: pytest.MonkeyPatch, capturable: bool
+) -> None:
+    asked = list[int]()
+
+    def is_stream_capturable(self: FakeContext, handle: int) -> bool:
+        asked.append(handle)
+        return capturable
+
+    monkeypatch.setattr(FakeContext, "is_stream_capturable", is_stream_capturable, raising=False)
+    with opened(FakeCuda()) as engine:
+        for seed in range(5):
+            np.testing.assert_array_equal(engine(frame(seed)), wanted(seed))
+        assert len(asked) == SLOTS
+        assert all((slot.graph is not None) == capturable for slot in engine._slots)
+
+
+# -- what TensorRT-RTX compiles --------------------------------------------------------------------
+
+
+def test_kernels_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeRuntimeCache, "compiled", 0)
+    path = tmp_path / "net.fp16.tensorrt-rtx.engine"
+    kept = tmp_path / "net.fp16.tensorrt-rtx.runtime_cache"
+    for _ in range(2):
+        with opened(FakeCuda(), path=path) as engine:
+            np.testing.assert_array_equal(engine(frame(1)), wanted(1))
+            assert kept.read_bytes() == b"kernels of this GPU"
+        assert FakeRuntimeCache.compiled == 1
+
+    # Another GPU's are replaced.
+    kept.write_bytes(b"kernels of another GPU")
+    with opened(FakeCuda(), path=path):
+        assert FakeRuntimeCache.compiled == 2
+    assert kept.read_bytes() == b"kernels of this GPU"
+
+
+def test_kernels_that_cannot_be_kept_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with opened(FakeCuda(), path=tmp_path / "file" / "net.engine") as engine:
+        np.testing.assert_array_equal(engine(frame(1)), wanted(1))
+    with opened(FakeCuda()) as engine:
+        np.testing.assert_array_equal(engine(frame(1)), wanted(1))
+
+
+def test_the_real_library_has_these_names(tensorrt_rtx: ModuleType) -> None:
+    assert hasattr(tensorrt_rtx.BuilderFlag, "REQUIRE_USER_ALLOCATION")
+    assert hasattr(tensorrt_rtx.BuilderFlag, "TF32")
+    assert hasattr(tensorrt_rtx.IExecutionContext, "is_stream_capturable")
+    for name in ("create_runtime_cache", "set_runtime_cache"):
+        assert hasattr(tensorrt_rtx.IRuntimeConfig, name)
+    for name in ("serialize", "deserialize"):
+        assert hasattr(tensorrt_rtx.IRuntimeCache, name)
+        assert hasattr(FakeRuntimeCache, name)
+    for name in ("get_creator", "load_library", "error_recorder"):
+        assert hasattr(tensorrt_rtx.IPluginRegistry, name)
+    assert hasattr(tensorrt_rtx.ErrorCodeTRT, "UNSPECIFIED_ERROR")
 
 
 # -- the end ---------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.pipelined import SLOTS
 from edgeseg.backends.tensorrt.plugin import build as plugin_build
 from edgeseg.build.engine_from_onnx import build_engine
-from edgeseg.errors import EngineError, GraphError
+from edgeseg.errors import EngineError, GraphError, MissingDependencyError
 from edgeseg.graph.network import Network, load_network
 from edgeseg.graph.passes.unpool.plugin import is_plugin
 from edgeseg.passport import Passport, TensorRTFacts
@@ -421,6 +421,52 @@ def test_the_plan_has_the_plugin_inside(
     assert facts.trtexec_run.endswith("--noDataTransfers --versionCompatible")
 
 
+def test_the_fingerprint_names_the_plugin(
+    trt: FakeTensorRT, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cached plan with standard operators is built again once the plugin is there."""
+    target = backend.TensorRTBackend()
+    before = target.fingerprint()
+    plugin.write_bytes(b"built again")
+    after = target.fingerprint()
+    assert before != after
+
+    def not_built(path: Path | None = None, *, tensorrt: str | None = None) -> Path:
+        raise MissingDependencyError("the TensorRT plugin is not built")
+
+    monkeypatch.setattr(plugin_build, "plugin_library", not_built)
+    assert target.fingerprint() == (*after[:-1], "no plugin")
+
+
+def test_a_missing_cuda_binding_is_told_before_the_build(
+    trt: FakeTensorRT,
+    plugin: Path,
+    small_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing() -> FakeCuda:
+        raise MissingDependencyError("a TensorRT engine needs cuda-python to run")
+
+    def too_late(*arguments: object, **options: object) -> None:
+        raise AssertionError("the plan is built first")
+
+    monkeypatch.setattr(cuda, "binding", missing)
+    monkeypatch.setattr(backend, "build_plan", too_late)
+    with pytest.raises(MissingDependencyError, match="needs cuda-python to run"):
+        build_engine(small_onnx, precision="fp32", target="tensorrt", out=tmp_path / "e.engine")
+
+
+def test_a_plan_for_another_gpu_needs_no_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "has_gpu", lambda: True)
+    monkeypatch.setattr(cuda, "device", lambda: ("RTX 4090", 89))
+    target = backend.TensorRTRTXBackend()
+    assert target._runs_here(PlanOptions())
+    assert target._runs_here(PlanOptions(sm=(86, 89)))
+    assert not target._runs_here(PlanOptions(sm=(86,)))
+    assert not target._runs_here(PlanOptions(prove=False))
+
+
 def test_a_plan_that_does_not_build_with_the_plugin_is_built_without(
     trt: FakeTensorRT, plugin: Path, small_onnx: Path, tmp_path: Path
 ) -> None:
@@ -518,7 +564,7 @@ def test_the_plugin_need_not_be_there(
 
     build(small_onnx, tmp_path)
     monkeypatch.setattr(plugin_build, "plugin_library", missing)
-    monkeypatch.setattr(engine, "TensorRTEngine", lambda passport, data, found: "an engine")
+    monkeypatch.setattr(engine, "TensorRTEngine", lambda passport, data, found, path: "an engine")
     assert cast(object, load_engine(tmp_path / "e.engine")) == "an engine"
     (tmp_path / "e.engine").write_bytes(b"another plan")
     with pytest.raises(EngineError, match="is not the engine its passport describes"):
