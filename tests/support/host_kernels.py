@@ -11,34 +11,21 @@ from typing import Any
 
 import pytest
 from fake_gpu import CAPTURING, STREAMS, FakeCuda, fake_library
+from passports import plan_passport
 
 from edgeseg.backends.tensorrt.frame_engine import FrameEngine
 from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.kernels import open_library
 from edgeseg.backends.tensorrt.plugin.build import SOURCES
 from edgeseg.graph.network import Network, load_network
-from edgeseg.passport import SCORES, Passport, TensorRTFacts
+from edgeseg.passport import SCORES, Passport
 from edgeseg.reporter import SILENT
 
 RTX = "tensorrt-rtx"
 
 
 def passport_of(network: Network, **facts: Any) -> Passport:
-    return Passport(
-        name=network.name,
-        target=RTX,
-        precision="fp32",
-        spec=network.spec,
-        onnx_sha256=network.sha256,
-        engine_sha256="",
-        edgeseg="0",
-        library=RTX,
-        library_version="10.7.0",
-        device="fake",
-        facts=TensorRTFacts(**{"outputs": SCORES, **facts}),
-        build_seconds=0,
-        built_at="",
-    )
+    return plan_passport(network, **{"outputs": SCORES, **facts})
 
 
 def build_library(folder: Path) -> Any:

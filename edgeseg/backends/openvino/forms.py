@@ -238,8 +238,8 @@ def _repaired(
 
     # Accept small differences that no layer explains.
     if wrong.verdict.agreement >= SPREAD_AGREEMENT and known.lost_class(wrong.compiled) is None:
-        reporter.info(
-            f"warning: {100 * (1 - wrong.verdict.agreement):.2f} % of the labels are not the "
+        reporter.warning(
+            f"{100 * (1 - wrong.verdict.agreement):.2f} % of the labels are not the "
             f"file's, by rounding in many layers; no class is lost ({runtimes})"
         )
         return wrong

@@ -15,13 +15,13 @@ import pytest
 from fake_gpu import STREAMS, FakeCuda, bytes_at, fake_library
 from lowered import deploy
 from onnx_tools import make, node, run_ort
+from passports import plan_passport
 
 from edgeseg.backends.tensorrt import cuda, dlpack
 from edgeseg.backends.tensorrt.device_array import DeviceLabels
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
 from edgeseg.errors import EngineError, InputError
 from edgeseg.graph.network import Network
-from edgeseg.passport import Passport, TensorRTFacts
 from edgeseg.spec import ModelSpec, generic_space
 
 HOST = ((dlpack.CPU, 0),)
@@ -200,21 +200,7 @@ def engine(network: Network, gpu: FakeCuda) -> TensorRTEngine:
 
 
 def opened(network: Network, gpu: FakeCuda) -> TensorRTEngine:
-    passport = Passport(
-        name="test",
-        target="tensorrt-rtx",
-        precision="fp32",
-        spec=network.spec,
-        onnx_sha256="",
-        engine_sha256="",
-        edgeseg="0",
-        library="tensorrt-rtx",
-        library_version="0.0",
-        device="fake",
-        facts=TensorRTFacts(outputs="labels, scores"),
-        build_seconds=0,
-        built_at="",
-    )
+    passport = plan_passport(network, outputs="labels, scores")
     model = deploy(network, both=True, for_openvino=False)
     return TensorRTEngine(
         passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False

@@ -12,6 +12,7 @@ import pytest
 from fake_gpu import DeviceArray, FakeContext, FakeCuda, FakeRuntimeCache, fake_library
 from lowered import deploy
 from onnx_tools import make, node, run_ort
+from passports import plan_passport
 
 from edgeseg.backends.tensorrt import cuda
 from edgeseg.backends.tensorrt.engine import TensorRTEngine
@@ -21,7 +22,7 @@ from edgeseg.capabilities import BATCH, DEVICE_ARRAYS, LOGITS, SIZES, STREAMS
 from edgeseg.errors import EngineError
 from edgeseg.graph.network import Network
 from edgeseg.graph.passes.dynamic_shapes import resolve_dynamic_shapes
-from edgeseg.passport import LABELS, LABELS_AND_SCORES, Passport, TensorRTFacts
+from edgeseg.passport import LABELS, LABELS_AND_SCORES
 from edgeseg.spec import ModelSpec, generic_space
 
 SIZE = (8, 12)
@@ -50,21 +51,8 @@ def opened(
     if profile.any:
         dynamic = resolve_dynamic_shapes(net, profile.batch != (1, 1, 1), profile.sizes)
     model = deploy(net, both=scores, for_openvino=False, dynamic=dynamic)
-    passport = Passport(
-        name="net",
-        target="tensorrt-rtx",
-        precision="fp32",
-        spec=net.spec,
-        onnx_sha256="",
-        engine_sha256="",
-        edgeseg="0",
-        library="tensorrt-rtx",
-        library_version="0.0",
-        device="fake",
-        facts=TensorRTFacts(outputs=LABELS_AND_SCORES if scores else LABELS, **profile.facts()),
-        build_seconds=0,
-        built_at="",
-    )
+    outputs = LABELS_AND_SCORES if scores else LABELS
+    passport = plan_passport(net, outputs=outputs, **profile.facts())
     return TensorRTEngine(
         passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=False, path=path
     )

@@ -19,6 +19,7 @@ from fake_gpu import DeviceArray as GivenArray
 from fake_gpu import FakeCuda, fake_library
 from lowered import deploy
 from onnx_tools import make, node, run_ort
+from passports import plan_passport
 from reporting import Heard
 
 from edgeseg.backends.base import PlanOptions
@@ -35,7 +36,7 @@ from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.errors import EngineError, GraphError, MissingDependencyError
 from edgeseg.graph.network import Network, load_network
 from edgeseg.graph.passes.unpool.plugin import is_plugin
-from edgeseg.passport import Passport, TensorRTFacts
+from edgeseg.passport import Passport
 from edgeseg.reporter import SILENT
 from edgeseg.serving.triton import config_text
 from edgeseg.spec import ModelSpec, generic_space
@@ -48,24 +49,6 @@ CLASSES = 11
 
 def picture(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8)
-
-
-def passport_of(network: Network, target: str = RTX, **facts: Any) -> Passport:
-    return Passport(
-        name=network.name,
-        target=target,
-        precision="fp32",
-        spec=network.spec,
-        onnx_sha256=network.sha256,
-        engine_sha256="",
-        edgeseg="0",
-        library=target,
-        library_version="10.7.0",
-        device="fake",
-        facts=TensorRTFacts(**facts),
-        build_seconds=0,
-        built_at="",
-    )
 
 
 # -- both outputs from one graph -------------------------------------------------------------------
@@ -189,7 +172,7 @@ def opened(
 ) -> TensorRTEngine:
     network = load_network(small_onnx)
     model, _ = graph_for(network, "fp32", None, SILENT, scores=scores)
-    passport = passport_of(network, outputs="labels, scores" if scores else "labels")
+    passport = plan_passport(network, outputs="labels, scores" if scores else "labels")
     return TensorRTEngine(
         passport, model.SerializeToString(), fake_library(), device=gpu, zero_copy=zero_copy
     )
@@ -297,7 +280,7 @@ def test_a_plan_must_give_what_its_passport_says(small_onnx: Path) -> None:
         model, _ = graph_for(network, "fp32", None, SILENT, scores=scores)
         with pytest.raises(EngineError, match="is no edgeseg plan"):
             TensorRTEngine(
-                passport_of(network, outputs=says),
+                plan_passport(network, outputs=says),
                 model.SerializeToString(),
                 fake_library(),
                 device=FakeCuda(),
