@@ -61,6 +61,11 @@ class Frame:
     timestamp_s : seconds since the start of the source.
     read_ms : milliseconds that reading and decoding took. For a live source this includes the wait
         for the camera.
+    captured_s : when the camera took the frame, on the clock of ``time.perf_counter``: the camera's
+        own stamp if it has one, else the time of reading. None for recordings.
+    lost_s : None for a frame of the source. If a live source gives no frames any more, it repeats
+        its last one, with the seconds since then.
+    source : number of the source, from 0, if several are read together.
 
     Examples
     --------
@@ -75,6 +80,9 @@ class Frame:
     name: str
     timestamp_s: float
     read_ms: float = 0.0
+    captured_s: float | None = None
+    lost_s: float | None = None
+    source: int = 0
 
     @property
     def size(self) -> tuple[int, int]:

@@ -10,7 +10,8 @@ import os
 import socket
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
@@ -22,7 +23,8 @@ from edgeseg.files import require_writable, write_bytes
 from edgeseg.imaging.postprocess import LabelMap, Picture, indexed_png
 from edgeseg.spec import LabelSpace
 from edgeseg.video.frames import Frame
-from edgeseg.video.sources import quiet
+from edgeseg.video.sources.opencv import quiet
+from edgeseg.video.status import Status
 
 _ESCAPE = 27  # key code
 
@@ -37,11 +39,15 @@ class Output:
     labels : (H, W) uint8 label ids.
     picture : (H, W, 3) uint8 BGR, the frame with the colours of its labels; None if no sink uses
         it.
+    others : label maps of further engines on the same frame, by the engine's name.
+    status : facts about the run at this moment, such as the frame's age.
     """
 
     frame: Frame
     labels: LabelMap
     picture: Picture | None
+    others: Mapping[str, LabelMap] = field(default_factory=dict)
+    status: Status = field(default_factory=Status)
 
 
 class Sink(ABC):
@@ -54,6 +60,8 @@ class Sink(ABC):
     ----------
     needs_picture : True if ``write`` needs ``Output.picture``.
     closed : True once the user closed the sink; the pipeline then stops.
+    wanted_engines : names of the further engines whose labels the sink needs now. The pipeline
+        looks at it before each frame, from another thread.
     path : the file or folder that the sink writes to, if there is one.
 
     Examples
@@ -71,6 +79,7 @@ class Sink(ABC):
 
     needs_picture: ClassVar[bool] = True
     closed: bool = False
+    wanted_engines: frozenset[str] = frozenset()
     path: Path | None = None
 
     @abstractmethod

@@ -44,10 +44,10 @@ from edgeseg.video import (
     open_source,
     segment,
     sinks,
-    sources,
 )
 from edgeseg.video.containers import Container, early_end, inspect
 from edgeseg.video.frames import Channel
+from edgeseg.video.sources import live, opencv
 from edgeseg.video.summary import Samples
 
 CLIPS = SHARED / "data" / "clips"
@@ -508,7 +508,7 @@ def test_a_camera_that_is_not_there(uri: str, capfd: pytest.CaptureFixture[str])
 def test_a_device_that_is_no_camera(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("edgeseg.video.sources._require_device", lambda device: None)
+    monkeypatch.setattr("edgeseg.video.sources.live._require_device", lambda device: None)
     with pytest.raises(InputError, match="camera 97: gives no frames"):
         open_source("97")
     assert capfd.readouterr() == ("", "")
@@ -589,7 +589,7 @@ def test_a_cameras_nv12_reaches_the_engine_that_takes_it_unconverted(paints: boo
 
         capture = cast(cv2.VideoCapture, Slow([one.copy() for one in laid]))
         pipeline = "nvarguscamerasrc ! nvvidconv ! video/x-raw,format=NV12 ! appsink"
-        source = sources._live(capture, InputError("none"), pipeline)
+        source = live._live(capture, InputError("none"), pipeline)
         source._channel._keep_newest = False  # none is dropped, so that two runs can be compared
         plain_hand_on = source.hand_on_nv12
 
@@ -616,12 +616,12 @@ def test_a_cameras_nv12_reaches_the_engine_that_takes_it_unconverted(paints: boo
 
 
 def test_opencvs_log_level_comes_back_when_the_last_is_out() -> None:
-    before = sources._set_log_level(3)
-    with sources.quiet():
-        with sources.quiet():
+    before = opencv._set_log_level(3)
+    with opencv.quiet():
+        with opencv.quiet():
             pass
-        assert sources._set_log_level(0) == 0
-    assert sources._set_log_level(before) == 3
+        assert opencv._set_log_level(0) == 0
+    assert opencv._set_log_level(before) == 3
 
 
 def test_a_live_source_gives_the_newest_frame_and_counts_the_dropped() -> None:
