@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from edgeseg.cli.spelling import as_options
 from edgeseg.errors import MissingDependencyError
 
 _results_to_stderr = False
+
+_LINE_EVERY_S = 10.0  # progress where no bar can be drawn, such as in a service's log
 
 
 def print_to_stderr(wanted: bool) -> None:
@@ -118,7 +121,8 @@ def waiting(what: str) -> Iterator[None]:
 class ConsoleReporter:
     """Print messages, and draw one progress bar on standard error for each task that runs.
 
-    Use it as a context manager: leaving the block removes the bars.
+    Use it as a context manager: leaving the block removes the bars. If standard error is no
+    terminal, such as in the log of a service, a task prints a line every ten seconds instead.
 
     Parameters
     ----------
@@ -138,6 +142,7 @@ class ConsoleReporter:
         self._waiting = waiting
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
+        self._lines: dict[str, _Lines] = {}
 
     def __enter__(self) -> "ConsoleReporter":
         if self._waiting:
@@ -160,6 +165,9 @@ class ConsoleReporter:
         """Draw how far a task is; remove its bar when it is done."""
         if self._bars is None:
             self._start()
+        if self._bars.disable:
+            self._print_line(task, done, total)
+            return
 
         if task not in self._tasks:
             self._tasks[task] = self._bars.add_task(escape(task), total=total, count="")
@@ -168,6 +176,15 @@ class ConsoleReporter:
 
         if done == total:
             self._bars.remove_task(self._tasks.pop(task))
+
+    def _print_line(self, task: str, done: int, total: int | None) -> None:
+        """Print how far a task is, if the line before is ten seconds old."""
+        lines = self._lines.setdefault(task, _Lines())
+        text = lines.next(task, done, total, time.monotonic())
+        if text:
+            stderr().print(escape(text), soft_wrap=True, highlight=False)
+        if done == total:
+            del self._lines[task]
 
     def _start(self) -> None:
         """Start to draw bars."""
@@ -200,6 +217,30 @@ class ConsoleReporter:
         self._bars.start()
         if self._waiting:
             self._bars.add_task(escape(self._waiting), total=None, count="")
+
+
+class _Lines:
+    """Write the lines about one task, ten seconds apart."""
+
+    def __init__(self) -> None:
+        self._last_s: float | None = None
+        self._last_done = 0
+
+    def next(self, task: str, done: int, total: int | None, now_s: float) -> str:
+        """Return the line that is due now, with the rate since the line before, or nothing."""
+        if self._last_s is None:
+            self._last_s = now_s
+            self._last_done = done
+            return ""
+
+        passed_s = now_s - self._last_s
+        if passed_s < _LINE_EVERY_S:
+            return ""
+        rate = (done - self._last_done) / passed_s
+        self._last_s = now_s
+        self._last_done = done
+        count = f"{done}" if total is None else f"{done} of {total}"
+        return f"{task}: {count}, {rate:.1f} per second"
 
 
 @contextlib.contextmanager

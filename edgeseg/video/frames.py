@@ -212,6 +212,15 @@ class Source:
         delivers that format. Call it for a consumer that takes ``Nv12``: the reader then converts
         nothing.
 
+    Attributes
+    ----------
+    info : facts that are known before reading.
+    path : the file or folder that is read, if there is one.
+    name : short name for files and pages, such as ``camera0``; empty if nobody gave one.
+    count : number of sources that are read together.
+    lost : True if a live source ended because its camera stayed away too long.
+    reconnects : how often a live source was lost and came back.
+
     Examples
     --------
     >>> import numpy as np
@@ -244,6 +253,11 @@ class Source:
         self._lock = threading.Lock()
         self._closed = False
         self._dropped_before: int | None = None
+
+        self.name = ""
+        self.count = 1
+        self.lost = False
+        self.reconnects = 0
 
         if info.live:
             # While the engine loads, a camera's buffers must not fill with old frames.

@@ -5,6 +5,7 @@ import cv2
 from edgeseg.imaging.postprocess import LabelMap, Picture, legend, overlay
 from edgeseg.spec import LabelSpace
 from edgeseg.video.frames import Frame
+from edgeseg.video.status import Status
 
 _ROW_SHARE = 26  # a row of the legend is the frame's height divided by this
 _LEAST_ROW = 14  # pixels; smaller names cannot be read
@@ -33,7 +34,7 @@ class Painter:
     >>> painter = Painter(CAMVID_11, alpha=0.5, show_legend=False)
     >>> frame = Frame(0, np.zeros((48, 64, 3), np.uint8), "000000", 0.0)
     >>> picture = painter.paint(frame, np.zeros((48, 64), np.uint8))
-    >>> painter.finish(picture).shape
+    >>> painter.finish(picture, np.zeros((48, 64), np.uint8), Status()).shape
     (48, 64, 3)
     """
 
@@ -57,12 +58,14 @@ class Painter:
         """
         return overlay(frame.image, labels, self._labels, self.alpha)
 
-    def finish(self, picture: Picture) -> Picture:
+    def finish(self, picture: Picture, labels: LabelMap, status: Status) -> Picture:
         """Draw the legend into a painted picture, in place, and return the picture.
 
         Parameters
         ----------
         picture : (H, W, 3) uint8 BGR, painted by ``paint`` or by the engine.
+        labels : the frame's label map.
+        status : facts about the run.
         """
         height, width = picture.shape[:2]
         panel = self._panel(height, width) if self._show_legend else None

@@ -5,24 +5,18 @@ have one each. The writing stays in the caller's thread, where windows must live
 arrives. OpenCV and the engines release the GIL, so the stages run at the same time.
 """
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from edgeseg.capabilities import NV12, PAINT
-from edgeseg.errors import EngineError, OutputError
-from edgeseg.imaging.postprocess import LabelMap, Picture
+from edgeseg.errors import OutputError
 from edgeseg.reporter import SILENT, Reporter
-from edgeseg.spec import ModelSpec
 from edgeseg.video.frames import Channel, Frame, Source
+from edgeseg.video.gauges import Gauges
+from edgeseg.video.interrupts import Terminated, held_back
+from edgeseg.video.labelling import Clock, Extras, Labelled, Labeller, Segmenter
 from edgeseg.video.painter import Painter
 from edgeseg.video.sinks import Output, Sink
 from edgeseg.video.summary import Percentiles, Samples, Summary
@@ -36,30 +30,6 @@ _QUEUE = 2  # frames between two stages: enough to overlap, too few to add lag
 # Nothing can interrupt a call of the engine; one that never returns must not hang the caller.
 _JOIN_TIMEOUT_S = 10.0
 
-Clock = Callable[[], float]  # -> seconds
-
-# What the network stage passes on; the picture is None if the engine does not paint.
-_Labelled = tuple[Frame, LabelMap, Picture | None]
-
-
-class Segmenter(Protocol):
-    """Describe what ``segment`` runs: an engine, or any callable with a spec.
-
-    One more attribute is optional: ``capabilities``, a set of names of ``edgeseg.capabilities``.
-    With ``PAINT`` the engine has ``paint(frame, alpha) -> (labels, picture)`` and paints the
-    pictures, too. With ``NV12`` it receives a camera's ``Nv12`` without conversion. Engines built
-    with ``PlanOptions(kernels=True)`` have both.
-    """
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Return the contract of the engine's model."""
-        ...
-
-    def __call__(self, frame: npt.NDArray[np.uint8], /) -> npt.NDArray[np.uint8]:
-        """Return the (H, W) uint8 label map of an (H, W, 3) uint8 BGR frame."""
-        ...
-
 
 def segment(
     engine: Segmenter,
@@ -69,6 +39,7 @@ def segment(
     alpha: float = 0.5,
     show_legend: bool = True,
     max_frames: int | None = None,
+    extras: Extras | None = None,
     reporter: Reporter = SILENT,
     clock: Clock = time.perf_counter,
 ) -> Summary:
@@ -84,6 +55,7 @@ def segment(
     show_legend : draw the names of the classes into the pictures. The legend is left out if it
         would hide half of the frame.
     max_frames : number of frames after which to stop.
+    extras : further engines, a filter over time, meters; nothing of that unless given.
     reporter : receives the progress after each frame, in your thread.
     clock : returns seconds; tests pass their own.
 
@@ -116,8 +88,15 @@ def segment(
         if any(sink.needs_picture for sink in sinks):
             painter = Painter(engine.spec.labels, alpha, show_legend)
 
-        run = _Run(engine, source, sinks, painter, max_frames=max_frames, clock=clock)
-        summary = run.execute(reporter)
+        labeller = Labeller(
+            engine,
+            extras or Extras(),
+            alpha=None if painter is None else painter.alpha,
+            wanted=lambda: frozenset().union(*(sink.wanted_engines for sink in sinks)),
+            clock=clock,
+        )
+        run = _Run(labeller, source, sinks, painter, max_frames=max_frames, clock=clock)
+        summary = run.execute(reporter, Gauges(engine, extras or Extras()))
         for sink in sinks:
             sink.finish()
         return summary
@@ -135,13 +114,13 @@ class _Run:
     Each counter has one writer, so no lock is needed. The network thread counts ``_frames_in``; the
     caller's thread counts ``_frames_out`` and sets ``_start_s`` and ``_end_s``. Of ``_samples``,
     the network thread fills ``read`` and ``network``, the draw thread ``draw``, and the caller's
-    thread ``write``. The caller's thread reads all of them for the summary, after it has waited for
-    the other threads.
+    thread ``write`` and ``_ages``. The caller's thread reads all of them for the summary, after it
+    has waited for the other threads.
     """
 
     def __init__(
         self,
-        engine: Segmenter,
+        labeller: Labeller,
         source: Source,
         sinks: Sequence[Sink],
         painter: Painter | None,
@@ -149,32 +128,31 @@ class _Run:
         max_frames: int | None,
         clock: Clock,
     ) -> None:
-        self._engine = engine
+        self._labeller = labeller
         self._source = source
         self._sinks = sinks
         self._painter = painter  # None if no sink needs pictures
         self._max_frames = max_frames
         self._clock = clock
 
-        # What the engine can do beyond a ``Segmenter``.
-        capabilities: frozenset[str] = getattr(engine, "capabilities", frozenset())
-        self._takes_nv12 = NV12 in capabilities
-        self._paints = PAINT in capabilities
-
-        self._labelled: Channel[_Labelled] = Channel(_QUEUE)
-        self._drawn: Channel[Output] = Channel(_QUEUE)
+        # Drawing and writing never slow the network of a live source down: they skip frames.
+        live = source.info.live
+        capacity = source.count if live else _QUEUE
+        self._labelled: Channel[Labelled] = Channel(capacity, keep_newest=live)
+        self._drawn: Channel[Output] = Channel(capacity, keep_newest=live)
 
         self._samples = {stage: Samples() for stage in STAGES}
+        self._ages = Samples()
         self._frames_in = 0
         self._frames_out = 0
         self._start_s = 0.0
         self._end_s = 0.0
 
-    def execute(self, reporter: Reporter) -> Summary:
+    def execute(self, reporter: Reporter, gauges: Gauges) -> Summary:
         """Start the stages, write in this thread until the end, and stop them again."""
         stages = (
             _thread("network", self._network_stage, self._labelled),
-            _thread("draw", self._draw_stage, self._drawn),
+            _thread("draw", lambda: self._draw_stage(gauges), self._drawn),
         )
 
         self._start_s = self._clock()
@@ -184,28 +162,24 @@ class _Run:
 
         try:
             stopped = self._write_stage(reporter)
+        except Terminated:
+            stopped = "terminated"
         except KeyboardInterrupt:
             stopped = "interrupted"
         finally:
             self._stop(stages)
         return self._summary(stopped)
 
-    def _network_stage(self) -> Iterator[_Labelled]:
-        """Yield frames, labels, and pictures if the engine paints them: stages read and network."""
-        if self._takes_nv12:
+    def _network_stage(self) -> Iterator[Labelled]:
+        """Yield labelled frames: stages read and network."""
+        if self._labeller.takes_nv12:
             self._source.hand_on_nv12()
 
-        while True:
-            frame = self._read()
-            if frame is None:
-                return
-
-            start = self._clock()
-            labels, picture = self._label(frame)
-            self._samples["network"].add(self._clock() - start)
-
-            _require_label_map(frame, labels)
-            yield frame, labels, picture
+        while (frame := self._read()) is not None:
+            labelled = self._labeller(frame)
+            if labelled.network_ms is not None:
+                self._samples["network"].add(labelled.network_ms / 1e3)
+            yield labelled
 
     def _read(self) -> Frame | None:
         """Return the next frame; None after the last one, or after ``max_frames``."""
@@ -213,38 +187,27 @@ class _Run:
             return None
 
         frame = next(self._source, None)
-        if frame is not None:
+        if frame is not None and frame.lost_s is None:
             self._frames_in += 1
             self._samples["read"].add(frame.read_ms / 1e3)
         return frame
 
-    def _label(self, frame: Frame) -> tuple[LabelMap, Picture | None]:
-        """Run the engine on a frame; return the labels, and the picture if the engine paints it.
-
-        The conversion of a frame to BGR happens here, so it counts as time of the network.
-        """
-        engine: Any = self._engine  # NV12 and PAINT are more than ``Segmenter`` describes
-        pixels: Any = frame.pixels if self._takes_nv12 else frame.image
-
-        if self._painter is not None and self._paints:
-            labels, picture = engine.paint(pixels, self._painter.alpha)
-            return labels, picture
-        return engine(pixels), None
-
-    def _draw_stage(self) -> Iterator[Output]:
+    def _draw_stage(self, gauges: Gauges) -> Iterator[Output]:
         """Yield results with pictures, if a sink needs them: stage draw."""
-        for frame, labels, painted in self._labelled:
-            if self._painter is None:
-                yield Output(frame, labels, None)
-                continue
+        for labelled in self._labelled:
+            frame = labelled.frame
+            labels = labelled.labels
+            status = gauges.status(labelled, self._source.dropped)
+            picture = labelled.picture
 
-            start = self._clock()
-            if painted is None:
-                painted = self._painter.paint(frame, labels)
-            picture = self._painter.finish(painted)
-            self._samples["draw"].add(self._clock() - start)
+            if self._painter is not None:
+                start = self._clock()
+                if picture is None:
+                    picture = self._painter.paint(frame, labels)
+                picture = self._painter.finish(picture, labels, status)
+                self._samples["draw"].add(self._clock() - start)
 
-            yield Output(frame, labels, picture)
+            yield Output(frame, labels, picture, labelled.others, status)
 
     def _write_stage(self, reporter: Reporter) -> str:
         """Write all results in the caller's thread, and return why the run ended: stage write."""
@@ -253,13 +216,15 @@ class _Run:
             total = self._max_frames if total is None else min(total, self._max_frames)
 
         for output in self._drawn:
-            with _ctrl_c_held_back():
+            with held_back():
                 self._write(output)
             reporter.progress("segment", self._frames_out, total)
             if any(sink.closed for sink in self._sinks):
                 return "window closed"
 
-        return "max_frames" if self._frames_out == self._max_frames else "end of source"
+        if self._frames_in == self._max_frames:
+            return "max_frames"
+        return "camera lost" if self._source.lost else "end of source"
 
     def _write(self, output: Output) -> None:
         """Write one result to every sink."""
@@ -268,8 +233,13 @@ class _Run:
             sink.write(output)
 
         self._end_s = self._clock()
+        if output.frame.lost_s is not None:
+            return
+
         self._samples["write"].add(self._end_s - start)
         self._frames_out += 1
+        if output.frame.captured_s is not None:
+            self._ages.add(time.perf_counter() - output.frame.captured_s)
 
     def _stop(self, stages: Iterable[threading.Thread]) -> None:
         """Wake every thread, on whichever side it waits, and wait for its end."""
@@ -297,29 +267,10 @@ class _Run:
             fps=self._frames_out / wall_s if wall_s > 0 else 0.0,
             latency_ms=latency_ms,
             stopped=stopped,
+            skipped=self._labelled.dropped + self._drawn.dropped,
+            reconnects=self._source.reconnects,
+            age_ms=self._ages.percentiles_ms() if len(self._ages) else None,
         )
-
-
-@contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Hold Ctrl-C back until the end of the block.
-
-    Otherwise it would interrupt the writing of a frame, and leave one sink a frame ahead of the
-    others.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-
-    pending: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, where: pending.append((number, where)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if pending:
-        handler(*pending[-1])
 
 
 def _thread(name: str, items: Callable[[], Iterator[T]], channel: Channel[T]) -> threading.Thread:
@@ -339,16 +290,6 @@ def _work(items: Callable[[], Iterator[T]], channel: Channel[T]) -> None:
     except BaseException as caught:  # any exception belongs to the caller of ``segment``
         error = caught
     channel.finish(error)
-
-
-def _require_label_map(frame: Frame, labels: LabelMap) -> None:
-    """Raise ``EngineError`` unless ``labels`` is (H, W) uint8 of the frame's size."""
-    if labels.shape != frame.size or labels.dtype != np.uint8:
-        raise EngineError(
-            f"the engine's labels for frame {frame.name} are not a label map",
-            got=f"{labels.shape} {labels.dtype}",
-            expected=f"{frame.size} uint8",
-        )
 
 
 def _refuse_overwriting(source: Source, sinks: Sequence[Sink]) -> None:

@@ -143,7 +143,9 @@ class ImageFolderSink(Sink):
         require_writable(self.path / "mask.png")
 
     def write(self, output: Output) -> None:
-        """Write the mask of one frame."""
+        """Write the mask of one frame; a frame that a lost camera repeats has none."""
+        if output.frame.lost_s is not None:
+            return
         path = self.path / f"{output.frame.name}.png"
         write_bytes(path, indexed_png(output.labels, self._labels))
 

@@ -33,7 +33,12 @@ class Summary:
     fps : ``frames_out / wall_s``.
     latency_ms : latency per stage that ran: ``read``, ``network``, ``draw``, ``write``. The stages
         overlap, so do not add them up.
-    stopped : ``end of source``, ``max_frames``, ``interrupted`` (Ctrl-C) or ``window closed``.
+    stopped : ``end of source``, ``camera lost`` (for longer than the source was to wait),
+        ``max_frames``, ``interrupted`` (Ctrl-C), ``terminated`` (SIGTERM) or ``window closed``.
+    skipped : frames of a live source that were labelled and not written, because drawing or writing
+        was slower than the network.
+    reconnects : how often a live source was lost and came back.
+    age_ms : milliseconds from the camera's shot to the end of writing; None for recordings.
     """
 
     frames_in: int
@@ -43,6 +48,9 @@ class Summary:
     fps: float
     latency_ms: dict[str, Percentiles]
     stopped: str
+    skipped: int = 0
+    reconnects: int = 0
+    age_ms: Percentiles | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
