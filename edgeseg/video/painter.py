@@ -1,89 +1,221 @@
-"""Paint the pictures of a run: the colours of the labels over each frame, and the legend."""
+"""Paint the pictures of a run: the colours of the labels, the legend, the state of the run."""
 
 import cv2
+import numpy as np
 
-from edgeseg.imaging.postprocess import LabelMap, Picture, legend, overlay
+from edgeseg.imaging.enlarge import smooth_boundaries
+from edgeseg.imaging.postprocess import LabelMap, Picture, colourise, hidden_ids, overlay
 from edgeseg.spec import LabelSpace
+from edgeseg.video.buffers import Buffers
 from edgeseg.video.frames import Frame
+from edgeseg.video.hud import draw_no_signal, draw_status
+from edgeseg.video.legends import CornerLegend, SideLegend
 from edgeseg.video.status import Status
+from edgeseg.video.view import View
 
-_ROW_SHARE = 26  # a row of the legend is the frame's height divided by this
-_LEAST_ROW = 14  # pixels; smaller names cannot be read
-_MAX_WIDTH_SHARE = 0.5  # a legend wider than this share of the frame hides more than it tells
-_OPACITY = 0.75  # of the legend over the picture
+_OUTLINE_ROWS = 360  # rows of the frame for each pixel of an outline's width
+_NO_LABEL = 255
 
 
 class Painter:
-    """Paint overlays and legends; a legend is drawn once for each frame size.
+    """Paint pictures as a view describes them.
+
+    Memory of pictures that nobody holds any more is used again.
 
     Parameters
     ----------
-    labels : classes, with their names and colours.
-    alpha : weight of the colours in the pictures, 0 to 1.
-    show_legend : draw the names of the classes into the pictures. The legend is left out if it
-        would hide half of the frame.
+    labels : classes, with their names and official colours.
+    view : how the pictures look.
+    network_size : (H, W) of the labels as the network returns them, before they are enlarged to the
+        frame's size. If None, boundaries are not smoothed.
 
     Attributes
     ----------
     alpha : weight of the colours in the pictures, 0 to 1.
+    takes_engine_pictures : True if ``finish`` may get an overlay that the engine painted, in the
+        official colours, instead of one of ``paint``.
+
+    Raises
+    ------
+    InputError : the view names a class that does not exist.
 
     Examples
     --------
-    >>> import numpy as np
     >>> from edgeseg.spec import CAMVID_11
-    >>> painter = Painter(CAMVID_11, alpha=0.5, show_legend=False)
+    >>> painter = Painter(CAMVID_11, View(legend="right"))
     >>> frame = Frame(0, np.zeros((48, 64, 3), np.uint8), "000000", 0.0)
-    >>> picture = painter.paint(frame, np.zeros((48, 64), np.uint8))
-    >>> painter.finish(picture, np.zeros((48, 64), np.uint8), Status()).shape
-    (48, 64, 3)
+    >>> labels = np.zeros((48, 64), np.uint8)
+    >>> picture = painter.finish(painter.paint(frame, labels), labels, Status(fps=25.0))
+    >>> picture.shape[:2] == painter.picture_size((48, 64))
+    True
     """
 
-    def __init__(self, labels: LabelSpace, alpha: float, show_legend: bool) -> None:
-        self.alpha = alpha
-        self._labels = labels
-        self._show_legend = show_legend
-        self._panels: dict[tuple[int, int], Picture | None] = {}
+    def __init__(
+        self,
+        labels: LabelSpace,
+        view: View | None = None,
+        network_size: tuple[int, int] | None = None,
+    ) -> None:
+        self._view = view or View()
+        self._labels = self._view.coloured(labels)
+        self._shown = self._view.shown_ids(labels)
+        self._network_size = network_size
+        self._buffers = Buffers()
+        self._corner = CornerLegend(self._labels, self._shown)
+        self._side = SideLegend(self._labels, self._shown)
 
-    def paint(self, frame: Frame, labels: LabelMap) -> Picture:
-        """Return the frame with the colours of its labels over it.
+        # Outlines between two classes that are not shown must not be drawn.
+        self._hidden = hidden_ids(self._labels, self._shown)
+        self._visible = np.arange(256, dtype=np.uint8)
+        self._visible[self._hidden > 0] = _NO_LABEL
+
+    @property
+    def alpha(self) -> float:
+        """Return the weight of the colours in the pictures."""
+        return self._view.alpha
+
+    @property
+    def takes_engine_pictures(self) -> bool:
+        """Return whether the view is what an engine paints: an overlay in the official colours."""
+        view = self._view
+        return view.mode == "overlay" and view.classes is None and view.palette == "official"
+
+    def picture_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of the pictures, for frames of a size.
+
+        Parameters
+        ----------
+        size : (H, W) of the frames.
+
+        Returns
+        -------
+        (H, W) of what ``finish`` returns. ``side-by-side`` doubles the width, and the legend
+        ``right`` adds to it.
+        """
+        height, width = size
+        body = 2 * width if self._view.mode == "side-by-side" else width
+        panel = self._side.width(height) if self._view.legend == "right" else 0
+        return height, body + panel
+
+    def paint(self, frame: Frame, labels: LabelMap | None) -> Picture:
+        """Return a picture of a frame and its labels, without legend and text.
 
         Parameters
         ----------
         frame : a frame of H x W pixels.
-        labels : its (H, W) uint8 label map.
+        labels : its (H, W) uint8 label map; not changed. None for a frame that was not labelled,
+            because it is a lost camera's last one.
 
         Returns
         -------
-        (H, W, 3) uint8 BGR.
+        (H, W, 3) uint8 BGR; (H, 2 W, 3) if the mode is ``side-by-side``.
         """
-        return overlay(frame.image, labels, self._labels, self.alpha)
+        image = frame.image
+        if labels is None:
+            return self._unlabelled(image)
+        if self._view.smooth and self._network_size is not None:
+            labels = smooth_boundaries(labels, self._network_size)
 
-    def finish(self, picture: Picture, labels: LabelMap, status: Status) -> Picture:
-        """Draw the legend into a painted picture, in place, and return the picture.
+        if self._view.mode == "mask":
+            return colourise(labels, self._labels, self._shown, self._buffers.take(image.shape))
+        if self._view.mode == "side-by-side":
+            return self._side_by_side(image, labels)
+        if self._view.mode == "edges":
+            return self._outlined(image, labels)
+        if self._view.mode == "blend":
+            return self._over(_in_grey(image, self._buffers.take(image.shape)), labels)
+        return self._over(image, labels)
+
+    def finish(
+        self,
+        picture: Picture,
+        labels: LabelMap | None = None,
+        status: Status | None = None,
+        name: str = "",
+    ) -> Picture:
+        """Draw the legend and the state of the run into a picture.
 
         Parameters
         ----------
-        picture : (H, W, 3) uint8 BGR, painted by ``paint`` or by the engine.
-        labels : the frame's label map.
-        status : facts about the run.
-        """
-        height, width = picture.shape[:2]
-        panel = self._panel(height, width) if self._show_legend else None
-        if panel is None:
-            return picture
+        picture : what ``paint`` or the engine painted; it is drawn into.
+        labels : (H, W) uint8 label map of the frame; None if it was not labelled.
+        status : facts about the run at this moment. If it is lost, the picture is dimmed, and says
+            for how long.
+        name : name of the frame's source, written into the picture; empty if there is one source.
 
-        panel_height, panel_width = panel.shape[:2]
-        corner = picture[:panel_height, :panel_width]
-        corner[:] = cv2.addWeighted(corner, 1 - _OPACITY, panel, _OPACITY, 0.0)
+        Returns
+        -------
+        ``picture``, or a wider one if the legend is beside it.
+        """
+        status = status or Status()
+        body = self._coloured_part(picture)
+        exact = self._view.mode in ("edges", "mask")
+
+        # The legends take their colours from the picture, so they come before everything else.
+        side: Picture | None = None
+        if self._view.legend == "right":
+            side = self._side.draw(body, labels, exact)
+        elif self._view.legend == "auto" and labels is not None and status.lost_s is None:
+            self._corner.draw(body, labels, exact, name)
+
+        if status.lost_s is not None:
+            draw_no_signal(picture, status.lost_s, name)
+        elif self._view.hud:
+            draw_status(picture, status, name)
+        return picture if side is None else self._beside(picture, side)
+
+    def _over(self, image: Picture, labels: LabelMap) -> Picture:
+        """Return an image with the colours over it."""
+        out = self._buffers.take(image.shape)
+        return overlay(image, labels, self._labels, self.alpha, self._shown, out)
+
+    def _side_by_side(self, image: Picture, labels: LabelMap) -> Picture:
+        """Return the frame, and its overlay at its right."""
+        height, width = labels.shape
+        picture = self._buffers.take((height, 2 * width, 3))
+        picture[:, :width] = image
+        picture[:, width:] = self._over(image, labels)
         return picture
 
-    def _panel(self, height: int, width: int) -> Picture | None:
-        """Return the legend for frames of a size, or None if it would be too wide for them."""
-        size = height, width
-        if size not in self._panels:
-            row = max(_LEAST_ROW, height // _ROW_SHARE)
-            panel_height = max(1, min(row * len(self._labels), height))
-            panel = legend(self._labels, panel_height)
-            fits = panel.shape[1] <= width * _MAX_WIDTH_SHARE
-            self._panels[size] = panel if fits else None
-        return self._panels[size]
+    def _outlined(self, image: Picture, labels: LabelMap) -> Picture:
+        """Return the frame with outlines, each side in the colour of its class."""
+        side = 2 + image.shape[0] // _OUTLINE_ROWS
+        kernel = np.ones((side, side), np.uint8)
+        visible = cv2.LUT(labels, self._visible)
+        outline = cv2.compare(cv2.dilate(visible, kernel), cv2.erode(visible, kernel), cv2.CMP_NE)
+        outline[visible == _NO_LABEL] = 0
+
+        picture = self._buffers.take(image.shape)
+        picture[:] = image
+        colours = colourise(labels, self._labels, self._shown, self._buffers.take(image.shape))
+        cv2.copyTo(colours, outline, picture)
+        return picture
+
+    def _unlabelled(self, image: Picture) -> Picture:
+        """Return a copy of a frame without labels, of the size of the other pictures."""
+        height, width = image.shape[:2]
+        copies = 2 if self._view.mode == "side-by-side" else 1
+        picture = self._buffers.take((height, copies * width, 3))
+        for copy in range(copies):
+            picture[:, copy * width : (copy + 1) * width] = image
+        return picture
+
+    def _coloured_part(self, picture: Picture) -> Picture:
+        """Return the part of a picture that shows the labels."""
+        if self._view.mode != "side-by-side":
+            return picture
+        return picture[:, picture.shape[1] // 2 :]
+
+    def _beside(self, picture: Picture, panel: Picture) -> Picture:
+        """Return a picture with a panel at its right."""
+        height, width = picture.shape[:2]
+        wide = self._buffers.take((height, width + panel.shape[1], 3))
+        wide[:, :width] = picture
+        wide[:, width:] = panel
+        return wide
+
+
+def _in_grey(image: Picture, out: Picture) -> Picture:
+    """Return an image without its colours, in ``out``."""
+    cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR, dst=out)
+    return out

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from edgeseg.imaging.postprocess import (
-    annotate,
     colourise,
+    hidden_ids,
     indexed_png,
-    legend,
     overlay,
     palette_lut,
 )
@@ -91,49 +90,38 @@ def test_a_label_map_is_checked(bad: np.ndarray) -> None:
             paint(bad, CAMVID_11)
 
 
-@pytest.mark.parametrize("height", [1, 14, 32, 60, 100, 154, 360, 720])
-@pytest.mark.parametrize("space", SPACES, ids=lambda s: s.name)
-def test_a_legend_has_the_height_asked_for_and_every_colour(space: LabelSpace, height: int) -> None:
-    strip = legend(space, height)
-    assert strip.shape[0] == height
-    assert strip.dtype == np.uint8
-    if height >= 14:
-        colours = {tuple(c) for c in strip.reshape(-1, 3).tolist()}
-        shown = [rgb for i, rgb in enumerate(space.palette) if i != space.ignore_id]
-        assert all(rgb[::-1] in colours for rgb in shown)
+def test_only_the_classes_that_are_shown_are_painted() -> None:
+    ids = label_map()
+    frame = frame_like(ids)
+    shown = {3, 8}
+    painted = np.isin(ids, list(shown))
+    everything = overlay(frame, ids, CAMVID_11)
+
+    picture = overlay(frame, ids, CAMVID_11, 0.5, shown)
+    np.testing.assert_array_equal(picture[painted], everything[painted])
+    np.testing.assert_array_equal(picture[~painted], frame[~painted])
+    assert not colourise(ids, CAMVID_11, shown)[~painted].any()
+    np.testing.assert_array_equal(
+        colourise(ids, CAMVID_11, shown)[painted], colourise(ids, CAMVID_11)[painted]
+    )
 
 
-def test_a_legend_shows_what_is_present_alone() -> None:
-    colours = {tuple(c) for c in legend(CAMVID_11, 100, {3, 8, 11, 200}).reshape(-1, 3).tolist()}
-    assert {rgb[::-1] in colours for rgb in (CAMVID_11.palette[3], CAMVID_11.palette[8])} == {True}
-    assert CAMVID_11.palette[1][::-1] not in colours
-    assert legend(CAMVID_11, 100, ()).shape[0] == 100
+def test_an_ignored_class_is_hidden_even_if_it_is_asked_for() -> None:
+    ids = np.full((4, 4), CAMVID_32.ignore_id, np.uint8)
+    assert not colourise(ids, CAMVID_32, {CAMVID_32.ignore_id}).any()
+    assert hidden_ids(CAMVID_32, {CAMVID_32.ignore_id}).all()
 
 
-def test_a_legend_has_letters_that_grow_with_it() -> None:
-    def ink(height: int) -> int:
-        return int((legend(CAMVID_11, height, {3}).min(axis=2) > 200).sum())
+@pytest.mark.parametrize("shown", [None, {1, 3}])
+def test_pictures_are_painted_into_an_array_that_is_given(shown: set[int] | None) -> None:
+    ids = label_map()
+    frame = frame_like(ids)
+    whole = np.empty_like(frame)
+    assert overlay(frame, ids, CAMVID_11, 0.4, shown, whole) is whole
+    np.testing.assert_array_equal(whole, overlay(frame, ids, CAMVID_11, 0.4, shown))
 
-    assert 10 < ink(14) < ink(20) < ink(30)
-
-
-def test_annotate_writes_into_the_bottom_left_of_a_copy() -> None:
-    frame = np.full((240, 320, 3), 128, np.uint8)
-    picture = annotate(frame, ["41.2 FPS", "p95 27 ms"])
-    assert (frame == 128).all()
-    changed = (picture != 128).any(axis=2)
-    assert changed[-1, 0]
-    assert not changed[:120].any()
-    assert not changed[:, 200:].any()
-    assert (picture.min(axis=2) > 200).sum() > 20  # letters
-    assert picture[-1, 0].max() < 100  # backing
-    np.testing.assert_array_equal(annotate(frame, []), frame)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (10, 20), (64, 48)])
-def test_annotate_survives_frames_smaller_than_the_text(size: tuple[int, int]) -> None:
-    frame = np.zeros((*size, 3), np.uint8)
-    assert annotate(frame, ["a long line of text"] * 3).shape == frame.shape
+    assert colourise(ids, CAMVID_11, shown, whole) is whole
+    np.testing.assert_array_equal(whole, colourise(ids, CAMVID_11, shown))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (37, 53), (360, 480)])
