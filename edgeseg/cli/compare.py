@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgeseg.graph.network import Overrides
-    from edgeseg.profiling.compare import Comparison, EngineResult
+    from edgeseg.profiling.comparison import Comparison, EngineResult
     from edgeseg.profiling.entry import Entry
 
 MAX_DROP = 0.5  # points of mIoU
@@ -144,7 +144,7 @@ def compare(
     """Compare engines on the same frames: scores, boundaries, equal labels, latency, file size.
 
     Without labels (a video, a folder), the labels of the first engine are the truth: the table
-    shows what each other engine changes.
+    shows what each other engine changes. Flicker is measured if the frames are consecutive.
     """
     passports = [Path(f"{engine}.json") for engine in engines]
     inputs = [Path(engine) for engine in engines]
@@ -230,6 +230,7 @@ def print_comparison(result: "Comparison") -> None:
     legend += [
         f"same labels: share of pixels labelled as by {result.reference.id}",
         "p50, p95: latency from a decoded frame to its label map; 2x: twice as fast as the first",
+        _about_flicker(result),
         "sizes are HxW",
     ]
     console.print(escape("; ".join(legend) + "."), style="dim", highlight=False)
@@ -240,6 +241,16 @@ def print_comparison(result: "Comparison") -> None:
     where = f"{machine['cpu']}, {machine['cores']} cores, {load}"
     frames = f"{result.data.name}: {result.data.frames} frames"
     console.print(escape(f"{frames}. {where}."), style="dim", highlight=False)
+
+
+def _about_flicker(result: "Comparison") -> str:
+    """Return what the flicker means, and that of the ground truth; or why it is not measured."""
+    if result.data.flicker_unmeasured:
+        return f"flicker is not measured: {result.data.flicker_unmeasured}"
+    text = "flicker: share of labels that change where the picture does not"
+    if result.data.flicker is not None:
+        text += f"; the ground truth's is {_percent(result.data.flicker.overall)}"
+    return text
 
 
 def _points(change: float) -> str:
@@ -262,10 +273,14 @@ def _engines_table(result: "Comparison") -> "Table":
     from rich.table import Table
 
     # The columns.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    has_flicker = not result.data.flicker_unmeasured
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=has_flicker)
     table.add_column("engine", overflow="fold")
     iou = "mIoU" if result.data.labelled else "mean\nIoU"
-    headings = (iou, "boundary\nF", "worst\nclass", "same\nlabels", "p50\nms", "p95\nms", "MB")
+    headings = [iou, "boundary\nF", "worst\nclass", "same\nlabels"]
+    if has_flicker:
+        headings.append("flicker")
+    headings += ["p50\nms", "p95\nms", "MB"]
     for heading in headings:
         table.add_column(heading, justify="right")
 
@@ -279,11 +294,22 @@ def _engines_table(result: "Comparison") -> "Table":
             f"{escape(name)}\n[bold]{escape(precision)}[/] {size}",
             *_score_cells(result, row),
             _percent(row.agreement),
+            *([_flicker_cell(row, first)] if has_flicker else []),
             _latency_cell(row, first),
             f"{row.latency.ms_p95:.2f}",
             "-" if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}",
         )
     return table
+
+
+def _flicker_cell(row: "EngineResult", first: "EngineResult") -> str:
+    """Return the flicker, and below it its change against the first engine."""
+    if row.flicker is None:
+        return "-"
+    percent = _percent(row.flicker.overall)
+    if row is first or first.flicker is None:
+        return percent
+    return _two_lines(percent, _points(row.flicker.overall - first.flicker.overall))
 
 
 def _latency_cell(row: "EngineResult", first: "EngineResult") -> str:

@@ -13,8 +13,15 @@ from edgeseg.cli.json_report import require_json, write_report
 from edgeseg.cli.options import EngineArgument, EngineOptions, Json, SpecOptions
 
 if TYPE_CHECKING:
+    from edgeseg.data.base import Sample
+    from edgeseg.graph.network import Overrides
     from edgeseg.metrics.confusion import Scores
+    from edgeseg.metrics.flicker import ClipFlicker
     from edgeseg.passport import Passport
+    from edgeseg.types import Image
+
+# The share of all still pixels that a class needs to be named among those that flicker most.
+_LEAST_STILL_SHARE = 0.01
 
 
 @command()
@@ -24,7 +31,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="Labelled data: camvid:PATH, cityscapes:PATH, synthetic://, ..."
+            metavar="DATA",
+            help="Labelled data: camvid:PATH, cityscapes:PATH, synthetic://, ...; or a video file, "
+            "which has no labels, for the flicker alone.",
         ),
     ],
     engine_options: EngineOptions,
@@ -32,22 +41,113 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split of DATA.")] = "val",
     json_file: Json = None,
 ) -> None:
-    """Score an engine on labelled data: mIoU, pixel accuracy, and scores per class."""
+    """Score an engine on labelled data: mIoU, pixel accuracy, and scores per class.
+
+    Flicker, the share of labels that change where the picture does not, is measured if the frames
+    are consecutive, or if DATA is a video file.
+    """
+    require_json(json_file, Path(engine), Path(f"{engine}.json"), Path(data))
+    overrides = spec.overrides()
+    if Path(data).is_file():
+        facts = _evaluate_video(engine, data, engine_options, overrides)
+    else:
+        facts = _evaluate_dataset(engine, data, split, engine_options, overrides)
+    if json_file:
+        write_report(json_file, facts)
+
+
+def _evaluate_dataset(
+    name: str, address: str, split: str, options: EngineOptions, overrides: "Overrides"
+) -> dict[str, Any]:
+    """Score an engine on labelled data, and print the scores; return the facts for JSON."""
     from edgeseg.data import open_dataset
     from edgeseg.metrics.evaluate import evaluate as score
+    from edgeseg.metrics.flicker import ClipFlicker
 
-    require_json(json_file, Path(engine), Path(f"{engine}.json"))
-    dataset = open_dataset(data, split)
-    opened = open_engine(engine, engine_options, spec.overrides())
+    dataset = open_dataset(address, split)
+    opened = open_engine(name, options, overrides)
+    clip = ClipFlicker(dataset.labels)
+    truth = ClipFlicker(dataset.labels)
+
+    def observe(sample: "Sample", found: "Image") -> None:
+        clip.add(sample.name, sample.image, found)
+        truth.add(sample.name, sample.image, sample.mask)
 
     with opened, ConsoleReporter() as reporter:
-        result = score(opened, dataset, reporter=reporter)
+        result = score(opened, dataset, observer=observe, reporter=reporter)
     passport = opened.passport
     where = f"{dataset.name}, {len(dataset)} frames"
     print_scores(result, f"{passport.name} ({passport.precision}) on {where}")
-    if json_file:
-        facts = {**_engine_facts(passport), "data": data, "split": split, "frames": len(dataset)}
-        write_report(json_file, {**facts, **result.to_dict()})
+    print_flicker(clip, truth)
+
+    about = {"data": address, "split": split, "frames": len(dataset)}
+    facts = {**_engine_facts(passport), **about, **result.to_dict(), **_flicker_facts(clip)}
+    facts["flicker_of_truth"] = truth.result.to_dict() if truth.result else None
+    return facts
+
+
+def _evaluate_video(
+    name: str, address: str, options: EngineOptions, overrides: "Overrides"
+) -> dict[str, Any]:
+    """Measure the flicker of an engine on a video, and print it; return the facts for JSON."""
+    from edgeseg.metrics.flicker import measure_flicker
+    from edgeseg.video import open_source
+
+    with open_source(address) as source:
+        opened = open_engine(name, options, overrides)
+        frames = ((frame.name, frame.image) for frame in source)
+        labels = opened.spec.labels
+        count = source.info.frames
+        with opened, ConsoleReporter() as reporter:
+            clip = measure_flicker(opened, frames, labels, count=count, reporter=reporter)
+
+    passport = opened.passport
+    console = stdout()
+    title = f"{passport.name} ({passport.precision}) on {address}, {clip.frames} frames"
+    console.print(escape(title), soft_wrap=True, highlight=False)
+    print_flicker(clip)
+    hint = "A video has no labels: give labelled data, such as camvid:PATH, for mIoU."
+    console.print(hint, style="dim", highlight=False)
+    about = {"data": address, "frames": clip.frames}
+    return {**_engine_facts(passport), **about, **_flicker_facts(clip)}
+
+
+def _flicker_facts(clip: "ClipFlicker") -> dict[str, Any]:
+    """Return the flicker for JSON, or why there is none."""
+    flicker = clip.result
+    return {
+        "flicker": None if flicker is None else flicker.to_dict(),
+        "flicker_unmeasured": clip.reason or None,
+    }
+
+
+def print_flicker(clip: "ClipFlicker", truth: "ClipFlicker | None" = None) -> None:
+    """Print the flicker, and the classes that flicker most; or why it is not measured.
+
+    Parameters
+    ----------
+    clip : the flicker of the engine.
+    truth : the flicker of the ground truth, which is what a perfect engine would have.
+    """
+    import numpy as np
+
+    console = stdout()
+    flicker = clip.result
+    if flicker is None:
+        console.print(escape(f"flicker is not measured: {clip.reason}"), soft_wrap=True)
+        return
+
+    line = f"flicker {_percent(flicker.overall)} %"
+    if truth is not None and truth.result is not None:
+        line += f" (the ground truth's own: {_percent(truth.result.overall)} %)"
+    line += f", measured on the still pixels, {_percent(flicker.still_share)} % of all"
+
+    # The classes that flicker most, of those with enough still pixels for a share.
+    enough = flicker.still >= _LEAST_STILL_SHARE * flicker.still.sum()
+    shares = np.where(enough, flicker.by_class, 0.0)
+    order = [index for index in np.argsort(-shares)[:3] if enough[index]]
+    worst = [f"{flicker.names[index]} {_percent(shares[index])} %" for index in order]
+    console.print(escape(f"{line}; most: {', '.join(worst)}"), soft_wrap=True)
 
 
 def _engine_facts(passport: "Passport") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgeseg.data import Dataset
+from edgeseg.data.base import Sample
 from edgeseg.errors import DataError
 from edgeseg.metrics.confusion import Scores, confusion_matrix, scores
 from edgeseg.reporter import SILENT, Reporter, track
@@ -51,6 +52,7 @@ def evaluate(
     *,
     labels: LabelSpace | None = None,
     indices: Sequence[int] | None = None,
+    observer: Callable[[Sample, Image], None] | None = None,
     reporter: Reporter = SILENT,
 ) -> Scores:
     """Label every frame at its own size and score it, void excluded, over the whole data set.
@@ -63,6 +65,7 @@ def evaluate(
     labels : the engine's label space. If ``None``: ``engine.spec.labels``, or the data's for a
         function without spec.
     indices : the frames to score, all if ``None``.
+    observer : receives each frame and the labels that were found in it.
     reporter : receives the progress over the frames.
 
     Returns
@@ -85,4 +88,6 @@ def evaluate(
         sample = dataset[index]
         prediction = engine(sample.image)
         matrix += confusion_matrix(sample.mask, prediction, classes, dataset.labels.ignore_id)
+        if observer is not None:
+            observer(sample, prediction)
     return scores(dataset.labels.names, matrix)

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeseg.profiling.compare import Comparison, compare
+    from edgeseg.profiling.compare import compare
+    from edgeseg.profiling.comparison import Comparison
     from edgeseg.profiling.latency import Latency, measure_latency
     from edgeseg.profiling.machine import describe_machine
     from edgeseg.profiling.regression import check_against, read_baseline
@@ -25,7 +26,7 @@ __all__ = [
 # PEP 562: the first use of a name loads its module and the engines' libraries. Importing this
 # package loads neither.
 _HOME = {
-    "Comparison": "compare",
+    "Comparison": "comparison",
     "Latency": "latency",
     "check_against": "regression",
     "compare": "compare",

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeseg.errors import InputError
-from edgeseg.profiling.compare import FORMAT, KIND, Comparison
+from edgeseg.profiling.comparison import FORMAT, KIND, Comparison
 from edgeseg.spec import first_problem
 
 CLASS_FACTOR = 4

@@ -23,13 +23,16 @@ from reporting import Heard
 from edgeseg.backends.engine import Engine
 from edgeseg.backends.load import load_engine
 from edgeseg.build.engine_from_onnx import build_engine
+from edgeseg.cli.compare import print_comparison
 from edgeseg.data import open_dataset
 from edgeseg.data.sampling import spread
 from edgeseg.errors import DataError, EngineError, InputError
 from edgeseg.graph.network import Overrides, load_network
 from edgeseg.metrics.boundary import BoundaryTruth, boundary_scores
 from edgeseg.metrics.evaluate import evaluate
-from edgeseg.profiling.compare import Comparison, compare
+from edgeseg.metrics.flicker import FlickerMeter
+from edgeseg.profiling.compare import compare
+from edgeseg.profiling.comparison import Comparison
 from edgeseg.profiling.entry import Entry, check_alike, identify, open_entry, split_precision
 from edgeseg.profiling.frames import Sample, frames_of
 from edgeseg.profiling.latency import Latency, measure_latency
@@ -662,3 +665,39 @@ def test_every_public_name_resolves() -> None:
     assert all(getattr(profiling, name) is not None for name in profiling.__all__)
     with pytest.raises(AttributeError, match="no attribute"):
         profiling.nonsense  # noqa: B018
+
+
+def test_flicker_is_that_of_a_meter_and_shown(
+    folder: Path, comparison: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Noise of random nets on a drive: each engine's own, in JSON and in the table."""
+    with open_source("synthetic://?length=5&size=96x64") as source:
+        frames = [frame.image for frame in source]
+    with open_source("synthetic://?length=5&size=96x64") as source:
+        names = [folder / "a.engine", folder / "b.engine"]
+        result = compare(names, source, rounds=1, clock=ticking(0.001))
+
+    facts = result.to_dict()
+    for name, row, saved in zip("ab", result.results, facts["engines"], strict=True):
+        meter = FlickerMeter(CAMVID_11)
+        with load_engine(folder / f"{name}.engine") as engine:
+            for image in frames:
+                meter.add(image, engine(image))
+        assert row.flicker is not None
+        assert row.flicker.overall == meter.overall
+        assert saved["flicker"]["per_class"] == meter.by_class
+    assert facts["data"]["flicker_unmeasured"] is None
+
+    print_comparison(result)
+    shown = capsys.readouterr().out
+    assert "flicker" in shown.splitlines()[2] + shown.splitlines()[1]
+    assert "boundary" in shown, "no heading is cut"
+    assert max(map(len, shown.splitlines())) <= 80
+
+    # Frames that do not follow each other: no column, and the reason.
+    assert comparison.results[0].flicker is None
+    assert "not consecutive" in comparison.to_dict()["data"]["flicker_unmeasured"]
+    print_comparison(comparison)
+    assert "flicker is not measured: the frames are not" in " ".join(
+        capsys.readouterr().out.split()
+    )
