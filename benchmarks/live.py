@@ -27,12 +27,22 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.viewer import Viewer
 from edgeseg.backends.engine import Engine
 from edgeseg.build.engine_cache import resolve_engine
 from edgeseg.files import write_json
 from edgeseg.profiling.machine import describe_machine
 from edgeseg.types import Image
-from edgeseg.video import Frame, ImageFolderSink, Sink, Source, VideoInfo, VideoSink, segment
+from edgeseg.video import (
+    Frame,
+    ImageFolderSink,
+    Output,
+    Sink,
+    Source,
+    VideoInfo,
+    VideoSink,
+    segment,
+)
 
 SIZES = ((360, 480), (720, 1280))  # H, W
 DRAWN = 24  # frames of the drive; the file repeats them
@@ -89,7 +99,8 @@ def measure(
 
     Returns
     -------
-    Rows with ``size``, ``output``, ``fps``, ``share`` of the engine's own frame rate, and ``spare``.
+    Rows with ``size``, ``output``, ``fps``, ``share`` of the engine's own frame rate, and
+    ``extra_ms``.
     """
     images = drive(size)
     video = folder / f"drive-{size[1]}x{size[0]}.mp4"
@@ -182,35 +193,11 @@ def through(
 
 def through_page(engine: Engine, video: Path, seconds: float) -> tuple[float, float]:
     """Return the same as ``through`` with the live page and one viewer."""
-    import asyncio
-    import threading
-
-    from websockets.asyncio.client import connect
-
     from edgeseg.video import PageSink
 
     page = PageSink(engine.spec.labels, port=0)
-    stopping = threading.Event()
-
-    async def view() -> None:
-        async with connect(page.socket_url, max_size=None) as viewer:
-            while not stopping.is_set():
-                await asyncio.wait_for(viewer.recv(), 5)
-                await viewer.send("{}")
-
-    def run_viewer() -> None:
-        try:
-            asyncio.run(view())
-        except (OSError, TimeoutError, ConnectionError):
-            return  # the page ended first
-
-    viewer = threading.Thread(target=run_viewer)
-    viewer.start()
-    try:
+    with Viewer(page):
         return through(engine, video, seconds, lambda info: [page])
-    finally:
-        stopping.set()
-        viewer.join()
 
 
 def repeated(video: Path, seconds: float) -> Source:
@@ -229,17 +216,15 @@ def repeated(video: Path, seconds: float) -> Source:
             if not got:
                 capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
                 continue
-            yield Frame(index, image, f"{index % 500:06d}", index / FPS)
+            yield Frame(index, np.asarray(image, np.uint8), f"{index % 500:06d}", index / FPS)
             index += 1
 
     info = VideoInfo(width, height, FPS, None, live=False)
     return Source(info, frames(), release=capture.release)
 
 
-def _output(frame: Frame, image: Image) -> Any:
+def _output(frame: Frame, image: Image) -> Output:
     """Return an output with a picture and no labels."""
-    from edgeseg.video import Output
-
     return Output(frame, np.zeros(frame.size, np.uint8), image)
 
 

@@ -2,8 +2,8 @@
 
 Every run cools down, warms up, and takes the medians of ``edgeseg compare`` (engines in turns, on
 the same frames). ``compare`` mixes engines, and decoding and scoring with them, so power per frame
-is measured apart from it: each engine runs alone on decoded frames for some seconds, while
-``tegrastats`` reports the power of the rails.
+is measured apart from it: each engine runs alone on decoded frames for some seconds, while the
+board's power sensors are read (``edgeseg.profiling.power``).
 """
 
 import argparse
@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
@@ -25,16 +24,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from board import Board, Sampler, cool_down, full_clocks, power_mode, power_of, sudo_kept
+from board import Board, cool_down, full_clocks, power_mode, sudo_kept
 
 from edgeseg.cli.spelling import as_options
 from edgeseg.errors import EdgesegError, InputError, MissingDependencyError
 from edgeseg.files import require_writable, write_json
+from edgeseg.profiling.power import Found, PowerSampler, find_meters
+from edgeseg.profiling.power.sampling import INTERVAL_S
 
 KIND = "edgeseg jetson measurement"
-FORMAT = 1
+FORMAT = 2
 RESULTS = Path(__file__).resolve().parent / "results"
-INTERVAL_MS = 100  # between samples of tegrastats
 LOOP_FRAMES = 8
 
 
@@ -55,8 +55,8 @@ def loop(engine: str, source: str, seconds: float) -> dict[str, float]:
     for image in frames:
         call(image)
     count = 0
-    start = time.monotonic()
-    while (now := time.monotonic()) - start < seconds or not count:
+    start = time.perf_counter()
+    while (now := time.perf_counter()) - start < seconds or not count:
         call(frames[count % len(frames)])
         count += 1
     return {"start_s": start, "end_s": now, "frames": count}
@@ -124,14 +124,14 @@ class Plan:
 
 
 def measure(
-    plan: Plan, board: Board, sampler: Sampler | None, say: Callable[[str], None]
+    plan: Plan, board: Board, sampler: PowerSampler | None, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Return the results of all runs, in order."""
     return [_run(plan, board, sampler, number, say) for number in range(1, plan.runs + 1)]
 
 
 def _run(
-    plan: Plan, board: Board, sampler: Sampler | None, number: int, say: Callable[[str], None]
+    plan: Plan, board: Board, sampler: PowerSampler | None, number: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return the results of one run."""
     say(f"run {number} of {plan.runs}: cooling to {plan.cool_to_c:g} C")
@@ -141,9 +141,9 @@ def _run(
     say(f"run {number} of {plan.runs}: warming up")
     _loop_apart(plan.engines[0], plan.data, plan.warm_up_s)
     say(f"run {number} of {plan.runs}: comparing")
-    start = time.monotonic()
+    start = time.perf_counter()
     compared = _compare(plan)
-    power = power_of(sampler.samples, start, time.monotonic()) if sampler else None
+    power = power_of(sampler, start, time.perf_counter()) if sampler else None
     engines = []
     for given, result in zip(plan.engines, compared["engines"], strict=True):
         say(f"run {number} of {plan.runs}: {result['id']} alone for {plan.seconds:g} s")
@@ -173,13 +173,13 @@ def _run(
     }
 
 
-def _idle(sampler: Sampler | None, seconds: float = 3.0) -> dict[str, Any] | None:
+def _idle(sampler: PowerSampler | None, seconds: float = 3.0) -> dict[str, Any] | None:
     """Return the power before the work."""
     if sampler is None:
         return None
-    start = time.monotonic()
+    start = time.perf_counter()
     time.sleep(seconds)
-    return power_of(sampler.samples, start, time.monotonic())
+    return power_of(sampler, start, time.perf_counter())
 
 
 def _compare(plan: Plan) -> dict[str, Any]:
@@ -194,12 +194,12 @@ def _compare(plan: Plan) -> dict[str, Any]:
         return found
 
 
-def _alone(engine: str, plan: Plan, sampler: Sampler | None) -> dict[str, Any]:
+def _alone(engine: str, plan: Plan, sampler: PowerSampler | None) -> dict[str, Any]:
     """Run one engine without a pause; return frames per second, and the energy per frame."""
     done = _loop_apart(engine, plan.data, plan.seconds)
     seconds = done["end_s"] - done["start_s"]
     frames = int(done["frames"])
-    power = power_of(sampler.samples, done["start_s"], done["end_s"]) if sampler else None
+    power = power_of(sampler, done["start_s"], done["end_s"]) if sampler else None
     energy = round(power["power_w_mean"] * seconds / frames * 1e3, 4) if power else None
     return {
         "frames": frames,
@@ -208,6 +208,49 @@ def _alone(engine: str, plan: Plan, sampler: Sampler | None) -> dict[str, Any]:
         "power": power,
         "energy_mj_per_frame": energy,
     }
+
+
+def power_of(sampler: PowerSampler, start_s: float, end_s: float) -> dict[str, Any] | None:
+    """Return the mean watts between two moments, of the whole and per rail; None if unknown."""
+    total = sampler.total()
+    power = None if total is None else total[0].between(start_s, end_s)
+    if total is None or power is None:
+        return None
+    rails: dict[str, float] = {}
+    for name, trace in sampler.rails().items():
+        rail = trace.between(start_s, end_s)
+        if rail is not None:
+            rails[name.partition(":")[2]] = round(rail.watts_mean, 4)
+    error = power.sampling_error_percent
+    return {
+        "power_w_mean": round(power.watts_mean, 4),
+        "power_of": " + ".join(name.partition(":")[2] for name in total[1]),
+        "rails_w_mean": rails,
+        "samples": power.samples,
+        "sampling_error_percent": None if error is None else round(error, 3),
+    }
+
+
+def _meters(board: Board) -> Found:
+    """Return the power meters of a Jetson; none off a Jetson."""
+    if not board.jetson:
+        return Found((), {})
+    found = find_meters(board.root)
+    if not found.meters:
+        reasons = "; ".join(f"{name}: {why}" for name, why in found.missing.items())
+        raise MissingDependencyError(
+            "this Jetson has no power sensor that can be read",
+            got=reasons,
+            expected="an INA3221 in /sys/bus/i2c/drivers",
+        )
+    return found
+
+
+def _power_facts(found: Found) -> list[dict[str, Any]] | str:
+    """Return how power was measured, or why it was not."""
+    if not found.meters:
+        return "absent: not a Jetson (--anywhere)"
+    return PowerSampler(found.whole()).describe()
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -288,11 +331,7 @@ def bench(given: argparse.Namespace, say: Callable[[str], None] = print) -> Path
     """
     board = Board()
     _require_measurable(given, board)
-    tegrastats = shutil.which("tegrastats") if board.jetson else None
-    if board.jetson and tegrastats is None:
-        raise MissingDependencyError(
-            "no tegrastats", hint="It comes with JetPack: sudo apt install nvidia-l4t-tools."
-        )
+    found = _meters(board)
     plan = Plan(
         tuple(given.engines),
         given.data,
@@ -317,15 +356,11 @@ def bench(given: argparse.Namespace, say: Callable[[str], None] = print) -> Path
             "machine": {**board.describe(), **_edgeseg_facts()},
             "power_mode": mode,
             "clocks": {"jetson_clocks": clocks, "shown": board.clocks()},
-            "power": "tegrastats" if tegrastats else "absent: not a Jetson (--anywhere)",
+            "power": _power_facts(found),
             "protocol": _protocol(plan),
         }
-        sampler = Sampler([tegrastats, "--interval", str(INTERVAL_MS)]) if tegrastats else None
-        try:
-            runs = measure(plan, board, sampler, say)
-        finally:
-            if sampler:
-                sampler.stop()
+        with PowerSampler(found.whole()) as sampler:
+            runs = measure(plan, board, sampler if found.meters else None, say)
 
     write_json(path, {**facts, "runs": runs, "summary": summarise(runs)})
     return path
@@ -361,7 +396,7 @@ def _protocol(plan: Plan) -> dict[str, Any]:
         "rounds": plan.rounds,
         "alone_s": plan.seconds,
         "warm_up_s": plan.warm_up_s,
-        "tegrastats_interval_ms": INTERVAL_MS,
+        "power_interval_s": INTERVAL_S,
     }
 
 

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from edgeseg.cli.app import app
-from edgeseg.cli.console import say_error, stderr
+from edgeseg.cli.console import print_to_stderr, say_error, stderr
 from edgeseg.cli.parsing import joined_channels
 from edgeseg.cli.usage import usage_error
 from edgeseg.errors import EdgesegError
@@ -33,6 +33,8 @@ from edgeseg.cli import segment as segment
 from edgeseg.cli import demo as demo
 from edgeseg.cli import evaluate as evaluate
 from edgeseg.cli import compare as compare
+from edgeseg.cli import profile as profile
+from edgeseg.cli import latency_test as latency_test
 from edgeseg.cli import doctor as doctor
 # isort: on
 
@@ -76,10 +78,14 @@ def main() -> None:
 
 
 def _prepare_streams_and_signals() -> None:
-    """Print names that the terminal cannot encode, and let SIGTERM end a run as Ctrl-C does."""
+    """Print names that the terminal cannot encode, and let SIGTERM end a run as Ctrl-C does.
+
+    Results go to standard output again, wherever a command before in this process sent them.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    print_to_stderr(False)
 
     # Outside the main thread this fails: a program that embeds edgeseg handles its own signals.
     with contextlib.suppress(ValueError):

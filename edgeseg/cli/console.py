@@ -1,8 +1,10 @@
 """Print to the terminal: results, errors, warnings, and progress."""
 
 import contextlib
+import functools
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,16 +33,28 @@ def stdout() -> Any:
 
     A new one is made each time, so that it is as wide as the terminal is now.
     """
-    from rich.console import Console
-
-    return Console(stderr=_results_to_stderr)
+    return _console_kind()(stderr=_results_to_stderr)
 
 
 def stderr() -> Any:
     """Return a console on standard error, for progress and warnings."""
-    from rich.console import Console
+    return _console_kind()(stderr=True)
 
-    return Console(stderr=True)
+
+@functools.cache
+def _console_kind() -> Any:
+    """Return rich's console with every text made ``printable``: titles and cells of tables, too."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class PrintableConsole(Console):
+        """Print texts that may come from files."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            """Return a text as rich shows it, without what a terminal would obey."""
+            return super().render_str(printable(text), **options)
+
+    return PrintableConsole
 
 
 def escape(text: str) -> str:
@@ -54,10 +68,36 @@ def escape(text: str) -> str:
     --------
     >>> escape("leave\n`size` out")
     'leave --size out'
+    >>> escape("a\x1b[31m.onnx")
+    'a\\x1b[31m.onnx'
     """
     from rich import markup
 
-    return markup.escape(as_options(" ".join(text.splitlines())))
+    return markup.escape(as_options(printable(" ".join(text.splitlines()))))
+
+
+def printable(text: str) -> str:
+    r"""Return text with what a terminal would obey, or cannot show, written as its escape.
+
+    Names in files reach the screen. Control characters in them could change colours, titles or
+    the clipboard, and marks of direction could reorder a line.
+
+    Parameters
+    ----------
+    text : any text.
+
+    Examples
+    --------
+    >>> printable("caf\u00e9\x1b]0;x\x07") == "caf\u00e9\\x1b]0;x\\x07"
+    True
+    """
+    if text.isprintable():
+        return text
+    shown = []
+    for letter in text:
+        is_shown = letter.isprintable() or letter in "\n\t" or unicodedata.category(letter) == "Zs"
+        shown.append(letter if is_shown else letter.encode("unicode_escape").decode("ascii"))
+    return "".join(shown)
 
 
 def say_error(text: str) -> None:

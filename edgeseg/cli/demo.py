@@ -9,10 +9,11 @@ from edgeseg.cli.app import command
 from edgeseg.cli.console import ConsoleReporter, escape, stdout
 from edgeseg.cli.inputs import open_engine
 from edgeseg.cli.options import EngineOptions, Precision, PrecisionOption
-from edgeseg.cli.segment import OutputOptions, segment_source
+from edgeseg.cli.segment import SegmentOptions, segment_source
+from edgeseg.cli.video_options import OutputOptions
 
 if TYPE_CHECKING:
-    from edgeseg.profiling.compare import Comparison
+    from edgeseg.profiling.comparison import Comparison
 
 DEMO_NET = "enet-camvid"
 DEMO_SOURCE = "synthetic://?length=225&size=640x480&seed=4&fps=15"
@@ -44,7 +45,8 @@ def demo(
     Needs no camera, no download and no GPU.
     """
     options = EngineOptions(precision)
-    segment_source(lambda: open_engine(DEMO_NET, options), source, OutputOptions(out))
+    outputs = SegmentOptions(OutputOptions(out))
+    segment_source(lambda: {DEMO_NET: open_engine(DEMO_NET, options)}, [source], outputs)
     _print_precisions(_compare_precisions(data, split))
 
 

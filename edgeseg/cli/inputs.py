@@ -8,10 +8,14 @@ from edgeseg.cli.options import DataOptions, EngineOptions
 from edgeseg.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeseg.backends.engine import Engine
+    from edgeseg.cli.video_options import SourceOptions
     from edgeseg.data import Dataset
     from edgeseg.graph.network import Network, Overrides
     from edgeseg.quantize.ptq import FoldedNetwork
+    from edgeseg.reporter import Reporter
     from edgeseg.training.recipe import Recipe
     from edgeseg.video import Source
 
@@ -152,18 +156,41 @@ def open_labelled(options: DataOptions, network: "Network") -> "Dataset | None":
     return dataset
 
 
-def open_source(uri: str) -> "Source":
-    """Open a source of frames, and show that while it takes.
+def open_sources(
+    words: "Sequence[str]", options: "SourceOptions", reporter: "Reporter"
+) -> "Source":
+    """Open the sources of a run, and show that while it takes.
 
     Parameters
     ----------
-    uri : a video, a picture, a folder, a camera number, a stream or ``synthetic://``.
+    words : videos, pictures, folders, globs, camera numbers, streams or ``synthetic://``.
+    options : which frames are read, and what happens when a camera stops.
+    reporter : receives notes about the sources.
+
+    Returns
+    -------
+    The source, or all of them as one.
 
     Raises
     ------
     InputError : there is no such source, or it cannot be read.
     """
     from edgeseg import video
+    from edgeseg.video.redact import redacted
 
-    with waiting(f"opening {uri}"):
-        return video.open_source(uri)
+    live = options.as_live()
+    playback = options.as_playback()
+    opened: list[Source] = []
+    try:
+        for address in video.expand_sources(words):
+            with waiting(f"opening {redacted(address)}"):
+                opened.append(video.open_source(address, live=live, playback=playback))
+    except BaseException:
+        for source in opened:
+            source.close()
+        raise
+
+    for source in opened:
+        for note in source.notes:
+            reporter.info(note)
+    return opened[0] if len(opened) == 1 else video.merge(opened)

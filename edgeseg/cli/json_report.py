@@ -16,7 +16,8 @@ def json_target(path: Path | None) -> Path | None:
     ----------
     path : the file; None if the option was not used, ``STDOUT`` for standard output.
     """
-    console.print_to_stderr(path == STDOUT)
+    if path == STDOUT:
+        console.print_to_stderr(True)
     return path
 
 

@@ -11,7 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeseg.video.by_source import BySource
     from edgeseg.video.frames import Frame, Source, VideoInfo
+    from edgeseg.video.frames_json import FramesJsonSink
+    from edgeseg.video.labelling import Extras
+    from edgeseg.video.page import PageSink
+    from edgeseg.video.painter import Painter
     from edgeseg.video.pipeline import segment
     from edgeseg.video.sinks import (
         ImageFolderSink,
@@ -20,21 +25,39 @@ if TYPE_CHECKING:
         Sink,
         WindowSink,
     )
-    from edgeseg.video.sources import open_source
+    from edgeseg.video.smooth import LabelSmoother
+    from edgeseg.video.sources import expand_sources, open_source
+    from edgeseg.video.sources.live import LiveOptions
+    from edgeseg.video.sources.merged import merge
+    from edgeseg.video.sources.playback import Playback
+    from edgeseg.video.status import Status
     from edgeseg.video.summary import Summary
     from edgeseg.video.video_sink import VideoSink
+    from edgeseg.video.view import View
 
 __all__ = [
+    "BySource",
+    "Extras",
     "Frame",
+    "FramesJsonSink",
     "ImageFolderSink",
+    "LabelSmoother",
+    "LiveOptions",
     "Output",
+    "PageSink",
+    "Painter",
     "PictureSink",
+    "Playback",
     "Sink",
     "Source",
+    "Status",
     "Summary",
     "VideoInfo",
     "VideoSink",
+    "View",
     "WindowSink",
+    "expand_sources",
+    "merge",
     "open_source",
     "segment",
 ]
@@ -42,16 +65,28 @@ __all__ = [
 # Name -> module that defines it. The first use of a name imports its module (PEP 562), so importing
 # this package does not load OpenCV.
 _HOME = {
+    "BySource": "by_source",
+    "Extras": "labelling",
     "Frame": "frames",
+    "FramesJsonSink": "frames_json",
     "ImageFolderSink": "sinks",
+    "LabelSmoother": "smooth",
+    "LiveOptions": "sources.live",
     "Output": "sinks",
+    "PageSink": "page",
+    "Painter": "painter",
     "PictureSink": "sinks",
+    "Playback": "sources.playback",
     "Sink": "sinks",
     "Source": "frames",
+    "Status": "status",
     "Summary": "summary",
     "VideoInfo": "frames",
     "VideoSink": "video_sink",
+    "View": "view",
     "WindowSink": "sinks",
+    "expand_sources": "sources",
+    "merge": "sources.merged",
     "open_source": "sources",
     "segment": "pipeline",
 }

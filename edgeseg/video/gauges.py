@@ -57,4 +57,5 @@ def _describe(engine: Any) -> str:
     passport = getattr(engine, "passport", None)
     if passport is None:
         return ""
-    return f"{passport.name} {passport.precision} {passport.target}"
+    name = passport.name.removesuffix(f".{passport.precision}")
+    return f"{name} {passport.precision} {passport.target}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from edgeseg.capabilities import SIZES
 from edgeseg.errors import OutputError
 from edgeseg.reporter import SILENT, Reporter
 from edgeseg.video.frames import Channel, Frame, Source
@@ -18,8 +19,10 @@ from edgeseg.video.gauges import Gauges
 from edgeseg.video.interrupts import Terminated, held_back
 from edgeseg.video.labelling import Clock, Extras, Labelled, Labeller, Segmenter
 from edgeseg.video.painter import Painter
+from edgeseg.video.parts import source_names, source_paths
 from edgeseg.video.sinks import Output, Sink
 from edgeseg.video.summary import Percentiles, Samples, Summary
+from edgeseg.video.view import View
 
 T = TypeVar("T")
 
@@ -36,8 +39,7 @@ def segment(
     source: Source,
     sinks: Sequence[Sink],
     *,
-    alpha: float = 0.5,
-    show_legend: bool = True,
+    view: View | None = None,
     max_frames: int | None = None,
     extras: Extras | None = None,
     reporter: Reporter = SILENT,
@@ -51,9 +53,7 @@ def segment(
         One thread calls it, not yours.
     source : from ``open_source``. It is closed here.
     sinks : objects of the sink classes. They are finished, or aborted after an error.
-    alpha : weight of the colours in the pictures, 0 to 1.
-    show_legend : draw the names of the classes into the pictures. The legend is left out if it
-        would hide half of the frame.
+    view : how the pictures look; ``View()`` unless given.
     max_frames : number of frames after which to stop.
     extras : further engines, a filter over time, meters; nothing of that unless given.
     reporter : receives the progress after each frame, in your thread.
@@ -86,12 +86,12 @@ def segment(
         _refuse_overwriting(source, sinks)
         painter = None
         if any(sink.needs_picture for sink in sinks):
-            painter = Painter(engine.spec.labels, alpha, show_legend)
+            painter = Painter(engine.spec.labels, view, _network_size(engine))
 
         labeller = Labeller(
             engine,
             extras or Extras(),
-            alpha=None if painter is None else painter.alpha,
+            alpha=painter.alpha if painter and painter.takes_engine_pictures else None,
             wanted=lambda: frozenset().union(*(sink.wanted_engines for sink in sinks)),
             clock=clock,
         )
@@ -130,6 +130,7 @@ class _Run:
     ) -> None:
         self._labeller = labeller
         self._source = source
+        self._names = source_names(source)
         self._sinks = sinks
         self._painter = painter  # None if no sink needs pictures
         self._max_frames = max_frames
@@ -204,7 +205,8 @@ class _Run:
                 start = self._clock()
                 if picture is None:
                     picture = self._painter.paint(frame, labels)
-                picture = self._painter.finish(picture, labels, status)
+                name = self._names[frame.source] if len(self._names) > 1 else ""
+                picture = self._painter.finish(picture, labels, status, name)
                 self._samples["draw"].add(self._clock() - start)
 
             yield Output(frame, labels, picture, labelled.others, status)
@@ -292,17 +294,26 @@ def _work(items: Callable[[], Iterator[T]], channel: Channel[T]) -> None:
     channel.finish(error)
 
 
+def _network_size(engine: Segmenter) -> tuple[int, int] | None:
+    """Return the (H, W) of the labels that the network gives; None if frames run as they are."""
+    capabilities: frozenset[str] = getattr(engine, "capabilities", frozenset())
+    return None if SIZES in capabilities else engine.spec.input_size
+
+
 def _refuse_overwriting(source: Source, sinks: Sequence[Sink]) -> None:
     """Raise ``OutputError`` if a sink would overwrite what the source reads."""
     for sink in sinks:
-        if source.path is None or sink.path is None:
-            continue
-        if source.path.resolve() == sink.path.resolve():
-            raise OutputError(f"{sink.path}: is what is being read", hint="Give another output.")
-        if _masks_beside(source.path, sink.path):
-            raise OutputError(
-                f"{sink.path}: a mask would replace {source.path}", hint="Give another folder."
-            )
+        for read in source_paths(source):
+            if read is None or sink.path is None:
+                continue
+            if read.resolve() == sink.path.resolve():
+                raise OutputError(
+                    f"{sink.path}: is what is being read", hint="Give another output."
+                )
+            if _masks_beside(read, sink.path):
+                raise OutputError(
+                    f"{sink.path}: a mask would replace {read}", hint="Give another folder."
+                )
 
 
 def _masks_beside(source: Path, folder: Path) -> bool:

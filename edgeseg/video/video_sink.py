@@ -4,7 +4,11 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from edgeseg.errors import OutputError
+from edgeseg.imaging.postprocess import Picture
 from edgeseg.reporter import SILENT, Reporter
 from edgeseg.video.frames import Frame, VideoInfo
 from edgeseg.video.segments import Segments
@@ -23,7 +27,8 @@ class VideoSink(Sink):
     ``.mp4`` and ``.mkv`` are H.264 in ``yuv420p``, which browsers, phones and chats play; they are
     MPEG-4, with a warning, if FFmpeg has no encoder for H.264. ``.webm`` is VP9 or VP8, ``.avi`` is
     Motion JPEG. A video of variable rate keeps its times, and so does a camera whose frames were
-    dropped. Sources without a frame rate, such as folders of pictures, get 15 frames per second.
+    dropped. Frames of another size than the first are fitted into it. Sources without a frame rate,
+    such as folders of pictures, get 15 frames per second.
 
     While it is written, the file is called ``NAME.recording-XXXX.SUFFIX``. A killed process leaves
     it under that name: it can be played, and misses at most the last second. A full disk keeps what
@@ -43,7 +48,8 @@ class VideoSink(Sink):
     Raises
     ------
     OutputError : at once for an unknown suffix, a folder that cannot be written, or values that
-        make no sense; by ``write`` and ``finish`` for a picture of another size or a full disk.
+        make no sense; by ``write`` and ``finish`` for a full disk, and for pictures of a folder
+        that differ in size.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class VideoSink(Sink):
         self._last_s = 0.0
         self._segment_start_s = 0.0
         self._written = 0
+        self._told_sizes: set[str] = set()
 
         self._file = self._open_file(0.0)
         self._tell()
@@ -113,12 +120,7 @@ class VideoSink(Sink):
         if picture is None:
             raise ValueError("VideoSink: needs a picture")
         if picture.shape[1::-1] != self._size:
-            raise OutputError(
-                f"{self.path}: a video has one size, and frame {frame.name} has another",
-                got="{}x{}".format(*picture.shape[1::-1]),
-                expected="{}x{}".format(*self._size),
-                hint="Write masks to a folder instead, or bring the pictures to one size.",
-            )
+            picture = self._fitted(picture, frame)
 
         at_s = self._time_of(frame)
         self._split(at_s)
@@ -126,6 +128,28 @@ class VideoSink(Sink):
         self._written += 1
         if self._written % _ROOM_CHECK_EVERY == 0:
             self._segments.delete_oldest(self._file.size_bytes)
+
+    def _fitted(self, picture: Picture, frame: Frame) -> Picture:
+        """Return a picture of another size as large as fits, in the middle of a black one.
+
+        A camera may come back with another size, and a video may change its size. Pictures of a
+        folder have no common size to start with.
+        """
+        size = "{}x{}".format(*picture.shape[1::-1])
+        if not self._keeps_times:
+            raise OutputError(
+                f"{self.path}: a video has one size, and frame {frame.name} has another",
+                got=size,
+                expected="{}x{}".format(*self._size),
+                hint="Write masks to a folder instead, or bring the pictures to one size.",
+            )
+        if size not in self._told_sizes:
+            self._told_sizes.add(size)
+            self._reporter.warning(
+                f"{self.path}: from frame {frame.name} on the source is {size}; it is fitted into "
+                "{}x{}".format(*self._size)
+            )
+        return letterbox(picture, self._size)
 
     def _time_of(self, frame: Frame) -> float:
         """Return the frame's time, which is later than that of the frame before."""
@@ -161,6 +185,33 @@ class VideoSink(Sink):
     def abort(self) -> None:
         """Remove the unfinished video; finished segments stay."""
         self._file.drop()
+
+
+def letterbox(picture: Picture, size: tuple[int, int]) -> Picture:
+    """Enlarge or shrink a picture until it fits, and centre it on black.
+
+    Parameters
+    ----------
+    picture : (H, W, 3) uint8 BGR.
+    size : width and height of the result, pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> letterbox(np.full((10, 10, 3), 255, np.uint8), (40, 20))[:, :, 0].any(axis=0).sum()
+    20
+    """
+    width, height = size
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    inner_width = max(1, round(picture.shape[1] * scale))
+    inner_height = max(1, round(picture.shape[0] * scale))
+    inner = cv2.resize(picture, (inner_width, inner_height), interpolation=cv2.INTER_AREA)
+
+    result = np.zeros((height, width, 3), np.uint8)
+    top = (height - inner_height) // 2
+    left = (width - inner_width) // 2
+    result[top : top + inner_height, left : left + inner_width] = inner
+    return result
 
 
 def _require_sense(split_every_s: float | None, keep_bytes: float | None) -> None:

@@ -21,36 +21,6 @@ from paths import ROOT
 
 JETSON = ROOT / "jetson"
 
-# Lines of tegrastats as it prints them on these boards.
-AGX_ORIN = (
-    "05-09-2026 18:42:06 RAM 18207/62841MB (lfb 466x4MB) SWAP 86/31420MB (cached 0MB) CPU "
-    "[14%@2188,5%@2112,off,off] "
-    "EMC_FREQ 3%@2133 GR3D_FREQ 0%@[0,0] NVENC off VIC 36%@115 APE 174 cpu@52.562C soc2@48.437C "
-    "tj@52.562C CV0@-256C "
-    "VDD_GPU_SOC 2412mW/2400mW VDD_CPU_CV 1607mW/1600mW VIN_SYS_5V0 4707mW/4700mW NC 0mW/0mW"
-)
-ORIN_NANO = (
-    "07-14-2025 10:29:36 RAM 2147/7620MB (lfb 2x4MB) SWAP 1476/3810MB (cached 1MB) CPU "
-    "[0%@729,0%@729] GR3D_FREQ 0% "
-    "cpu@47.687C soc2@46.718C gpu@48.625C tj@48.625C VDD_IN 4556mW/4556mW VDD_CPU_GPU_CV "
-    "483mW/483mW "
-    "VDD_SOC 1451mW/1451mW"
-)
-THOR = (
-    "07-02-2026 13:45:44 RAM 36529/125749MB (lfb 12x4MB) SWAP 11/4096MB (cached 9MB) CPU "
-    "[2%@972,1%@972] "
-    "cpu@60.406C tj@63.281C soc012@58.468C gpu@62.906C VDD_GPU 37528mW/37528mW/37528mW "
-    "VDD_CPU_SOC_MSS 18961mW/18961mW/18961mW VIN_SYS_5V0 18331mW/18331mW/18331mW VIN "
-    "87426mW/43713mW/87426mW"
-)
-THOR_NO_VIN = (
-    "07-23-2026 15:29:26 RAM 9101/125811MB (lfb 19x4MB) CPU [39%@2160] EMC_FREQ 7%@3200 GR3D_FREQ "
-    "@[314,314,314] "
-    "cpu@34.843C/34.843C tj@35.906C/35.906C VDD_GPU -392mW/4925mW/4925mW VDD_CPU_SOC_MSS "
-    "8710mW/8710mW/8710mW "
-    "VIN_SYS_5V0 6767mW/6767mW/6767mW"
-)
-
 
 @pytest.fixture(scope="module")
 def board() -> ModuleType:
@@ -136,7 +106,7 @@ def test_the_units_options_are_edgesegs() -> None:
         .invoke(app, ["segment", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
         .output
     )
-    assert options == ["-o", "--max-frames"]
+    assert options == ["-o", "--split-every", "--keep", "--wait"]
     assert all(option in shown for option in options)
 
 
@@ -423,52 +393,7 @@ def test_the_offline_line_takes_current_wheels(
     assert found["onnxruntime"] >= (1, 23)
 
 
-# -- tegrastats ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("line", "total_mw", "of", "hottest"),
-    [
-        (AGX_ORIN, 2412 + 1607 + 4707, "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0", 52.562),
-        (ORIN_NANO, 4556, "VDD_IN", 48.625),
-        (THOR, 87426, "VIN", 63.281),
-        (THOR_NO_VIN, -392 + 8710 + 6767, "VDD_GPU + VDD_CPU_SOC_MSS + VIN_SYS_5V0", 35.906),
-    ],
-    ids=["AGX Orin", "Orin Nano", "Thor", "Thor without VIN"],
-)
-def test_tegrastats_lines(
-    board: ModuleType, line: str, total_mw: float, of: str, hottest: float
-) -> None:
-    sample = board.parse_tegrastats(line, 1.5)
-    assert sample.at_s == 1.5
-    assert "NC" not in sample.rails_mw
-    assert board.total_of(sample.rails_mw) == (total_mw, of)
-    assert sample.temperatures_c["tj"] == max(sample.temperatures_c.values()) == hottest
-    assert "cv0" not in sample.temperatures_c  # -256 is a sensor that is off
-
-
-@pytest.mark.parametrize(
-    "line", ["", "tegrastats: permission denied", "RAM 1/2MB GR3D_FREQ 0%", AGX_ORIN[:-90]]
-)
-def test_lines_without_a_total_have_no_power(board: ModuleType, line: str) -> None:
-    sample = board.parse_tegrastats(line, 1.0)
-    assert board.total_of(sample.rails_mw) is None
-    assert board.power_of([sample], 0, 2) is None
-
-
-def test_power_is_the_mean_between_two_moments(board: ModuleType) -> None:
-    samples = [
-        board.parse_tegrastats(f"VDD_IN {mw}mW/1mW VDD_SOC 1000mW/1mW", t)
-        for t, mw in enumerate((9, 4000, 6000))
-    ]
-    power = board.power_of(samples, 0.5, 2.5)
-    assert power == {
-        "power_w_mean": 5.0,
-        "power_of": "VDD_IN",
-        "rails_w_mean": {"VDD_IN": 5.0, "VDD_SOC": 1.0},
-        "samples": 2,
-    }
-    assert board.power_of(samples, 3, 4) is None
+# -- the board -------------------------------------------------------------------------------------
 
 
 def test_cooling_waits_and_gives_up(board: ModuleType) -> None:
@@ -560,10 +485,11 @@ def test_bench_anywhere_measures_without_power(tiny_engine: Path, tmp_path: Path
     assert str(tmp_path / "here.json") in done.stdout
 
 
-def made_up_board(folder: Path, *, line: str = ORIN_NANO) -> dict[str, str]:
-    """An Orin Nano of files and shell scripts: a release, a temperature, tegrastats, nvpmodel and
+def made_up_board(folder: Path) -> dict[str, str]:
+    """An Orin Nano of files and shell scripts: a release, a temperature, power rails, nvpmodel and
     jetson_clocks.
     """
+    sensor = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1"
     root, programs = folder / "root", folder / "bin"
     system(root, "R36 (release), REVISION: 4.3")
     for path, text in {
@@ -572,13 +498,19 @@ def made_up_board(folder: Path, *, line: str = ORIN_NANO) -> dict[str, str]:
         "sys/class/thermal/thermal_zone0/temp": "41500\n",
         "sys/class/thermal/thermal_zone1/type": "cv0-thermal\n",
         "sys/class/thermal/thermal_zone1/temp": "-256000\n",
+        f"{sensor}/name": "ina3221\n",
+        f"{sensor}/in1_label": "VDD_IN\n",
+        f"{sensor}/in1_input": "5000\n",
+        f"{sensor}/curr1_input": "900\n",
+        f"{sensor}/in2_label": "VDD_SOC\n",
+        f"{sensor}/in2_input": "5000\n",
+        f"{sensor}/curr2_input": "300\n",
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
     mode = folder / "mode"
     mode.write_text("1")
     scripts = {
-        "tegrastats": f"while :; do echo '{line}'; sleep 0.05; done",
         "nvpmodel": f'echo "$*" >>{folder}/log\n[ "$1" = -m ] && echo "$2" >{mode}\n'
         f'printf \'NV Power Mode: M%s\\n%s\\n\' "$(cat {mode})" "$(cat {mode})"',
         "jetson_clocks": f'echo "clocks $1" >>{folder}/log\n'
@@ -610,13 +542,15 @@ def test_bench_on_a_made_up_board(tiny_engine: Path, tmp_path: Path) -> None:
     for run in result["runs"]:
         assert run["temperatures_c_before"] == run["temperatures_c_after"] == {"tj-thermal": 41.5}
         assert run["cool_down"]["reached"] is True
-        assert run["idle"]["power_w_mean"] == run["compare"]["power"]["power_w_mean"] == 4.556
+        assert run["idle"]["power_w_mean"] == run["compare"]["power"]["power_w_mean"] == 4.5
         alone = run["engines"][0]["alone"]
         assert alone["power"]["power_of"] == "VDD_IN"
+        assert alone["power"]["rails_w_mean"] == {"VDD_IN": 4.5, "VDD_SOC": 1.5}
         assert alone["energy_mj_per_frame"] == pytest.approx(
-            4556 * alone["seconds"] / alone["frames"], rel=1e-3
+            4500 * alone["seconds"] / alone["frames"], rel=1e-3
         )
-    assert result["summary"][0]["power_w_mean"] == 4.556
+    assert result["summary"][0]["power_w_mean"] == 4.5
+    assert result["power"][0]["meter"] == "ina3221"
     assert (tmp_path / "mode").read_text().strip() == "1"  # put back
     log = (tmp_path / "log").read_text()
     assert re.search(r"-m 0\n.*clocks --store\nclocks \n.*clocks --restore\n.*-m 1\n", log, re.S)

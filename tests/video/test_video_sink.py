@@ -519,3 +519,31 @@ def test_writing_is_fast_enough(tmp_path: Path) -> None:
         for index in range(1, 61):
             sink.write(output(images[index % 2], index / 30, index))
         assert (time.process_time() - start) / 60 < 0.03
+
+
+def test_a_source_that_changes_its_size_is_fitted_into_the_video(tmp_path: Path) -> None:
+    heard = Heard()
+    path = tmp_path / "changed.mp4"
+    with VideoSink(path, info(64, 48), reporter=heard) as sink:
+        sink.write(output(corners((64, 48)), 0.0, 0))
+        sink.write(output(corners((96, 48)), 1 / 15, 1))
+        sink.write(output(corners((96, 48)), 2 / 15, 2))
+    frames = read(path).frames
+    assert [(frame.width, frame.height) for frame in frames] == [(64, 48)] * 3
+
+    # 96x48 fits as 64x32, with eight black rows above and below.
+    last = frames[-1].to_ndarray(format="bgr24")
+    assert last[:6].max() < 40
+    assert last[-6:].max() < 40
+    assert last[12, 4, 0] > 120
+    assert [line for line in heard.lines if "the source is 96x48" in line] == heard.lines
+    assert len(heard.lines) == 1
+
+
+def test_pictures_of_a_folder_must_have_one_size(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="another"),
+        VideoSink(tmp_path / "a.mp4", info(fps=None)) as sink,
+    ):
+        sink.write(output(corners((96, 48)), 0.0))
+    assert list(tmp_path.iterdir()) == []
