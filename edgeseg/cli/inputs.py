@@ -177,13 +177,14 @@ def open_sources(
     """
     from edgeseg import video
     from edgeseg.video.redact import redacted
+    from edgeseg.video.sources import described
 
     live = options.as_live()
     playback = options.as_playback()
     opened: list[Source] = []
     try:
         for address in video.expand_sources(words):
-            with waiting(f"opening {redacted(address)}"):
+            with waiting(f"opening {redacted(described(address))}"):
                 opened.append(video.open_source(address, live=live, playback=playback))
     except BaseException:
         for source in opened:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edgeseg.reporter import Reporter
     from edgeseg.spec import LabelSpace
-    from edgeseg.video import Sink, Source, View
+    from edgeseg.video import Painter, Sink, Source, View
 
 PLACEHOLDER = "{source}"
 
@@ -49,6 +49,8 @@ def open_sinks(
         if options.out is not None:
             sizes = Painter(labels, view).picture_size
             sinks.append(_picture_or_video(options, source, sizes, reporter))
+        if options.stream is not None:
+            sinks.append(_stream(options.stream, source, Painter(labels, view), reporter))
         if options.masks is not None:
             sinks.append(ImageFolderSink(options.masks, labels))
         if options.frames_json is not None:
@@ -146,6 +148,19 @@ def _free(path: Path) -> Path:
         highlight=False,
     )
     return free
+
+
+def _stream(address: str, source: "Source", painter: "Painter", reporter: "Reporter") -> "Sink":
+    """Connect the live stream; only one source has a place in it."""
+    from edgeseg.video.stream_sink import StreamSink
+
+    if source.count > 1:
+        raise InputError(
+            f"--stream sends one source, and there are {source.count}",
+            hint="Start one edgeseg per source, or use --page, which shows all.",
+        )
+    height, width = painter.picture_size((source.info.height, source.info.width))
+    return StreamSink(address, replace(source.info, width=width, height=height), reporter)
 
 
 def _windows(source: "Source") -> "Sink":

@@ -249,7 +249,8 @@ def _print_summary(summary: "Summary", engine: "Engine") -> None:
     if summary.skipped:
         counts += f", {summary.skipped} labelled but not written"
     if summary.reconnects:
-        counts += f"; reconnected {summary.reconnects} times"
+        often = "once" if summary.reconnects == 1 else f"{summary.reconnects} times"
+        counts += f"; lost and back {often}"
     speed = f"{summary.wall_s:.1f} s, {summary.fps:.1f} FPS"
     console = stdout()
     console.print(table)

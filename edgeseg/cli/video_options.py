@@ -57,6 +57,7 @@ class OutputOptions:
     Attributes
     ----------
     out : video or picture to write.
+    stream : address to send a live stream to.
     masks : folder for the label maps.
     frames_json : file for a line of JSON per frame.
     show : show a window.
@@ -76,6 +77,14 @@ class OutputOptions:
             help="Write the frames painted with class colours: .mp4 or .mkv (H.264), .webm or "
             ".avi; a picture such as .png if the source is one picture. With several sources: "
             "out-{source}.mp4.",
+        ),
+    ] = None
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send the painted frames as live H.264: rtsp:// to a server that takes streams, "
+            "udp://HOST:PORT, srt:// or rtmp://.",
         ),
     ] = None
     masks: Annotated[
@@ -130,7 +139,8 @@ class OutputOptions:
 
     def require_any(self, json_file: Path | None) -> None:
         """Raise ``InputError`` if nothing would come of the run."""
-        if not (self.out or self.masks or self.frames_json or self.show or self.page or json_file):
+        live = self.show or self.page or self.stream
+        if not (self.out or self.masks or self.frames_json or live or json_file):
             raise InputError(
                 "nothing to do with the result",
                 hint="Give -o VIDEO, --masks FOLDER, --show, --page PORT or --json FILE.",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgeseg.video.sources.merged import merge
     from edgeseg.video.sources.playback import Playback
     from edgeseg.video.status import Status
+    from edgeseg.video.stream_sink import StreamSink
     from edgeseg.video.summary import Summary
     from edgeseg.video.video_sink import VideoSink
     from edgeseg.video.view import View
@@ -51,6 +52,7 @@ __all__ = [
     "Sink",
     "Source",
     "Status",
+    "StreamSink",
     "Summary",
     "VideoInfo",
     "VideoSink",
@@ -80,6 +82,7 @@ _HOME = {
     "Sink": "sinks",
     "Source": "frames",
     "Status": "status",
+    "StreamSink": "stream_sink",
     "Summary": "summary",
     "VideoInfo": "frames",
     "VideoSink": "video_sink",

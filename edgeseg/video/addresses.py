@@ -1,7 +1,9 @@
 """Ask a server why a network address gives no video: FFmpeg keeps the reason to itself."""
 
 import base64
+import hashlib
 import http.client
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -16,7 +18,8 @@ def failure_reason(uri: str) -> str | None:
 
     Parameters
     ----------
-    uri : the address. Its user and password go to an HTTP server, and are never part of the reason.
+    uri : the address. Its user and password go to its server only, and are never part of the
+        reason.
 
     Returns
     -------
@@ -65,18 +68,69 @@ def _rtsp_reason(parts: SplitResult) -> str | None:
     """Return the status of an RTSP server if it is an error."""
     place = (parts.hostname or "", parts.port or _RTSP_PORT)
     with socket.create_connection(place, timeout=_TIMEOUT_S) as connection:
-        lines = (f"DESCRIBE {_without_user(parts)} RTSP/1.0", "CSeq: 1", "Accept: application/sdp")
-        connection.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
-        answer = connection.recv(1024).decode(errors="replace")
+        answer = _describe(connection, parts, number=1)
+        is_refused = _status(answer).startswith("401")
+        if is_refused and parts.username is not None:
+            # The address has a password. If it cannot be tried, it may be right all the same.
+            permit = _authorization(parts, answer)
+            if permit is None:
+                return None
+            answer = _describe(connection, parts, number=2, permit=permit)
 
-    protocol, _, status = answer.partition("\r\n")[0].partition(" ")
-    if not protocol.startswith("RTSP/") or status.startswith("200"):
+    status = _status(answer)
+    if not status or status.startswith("200"):
         return None
-
-    # The request has no password. If the address has one, it may be right all the same.
     if status.startswith("401") and parts.username is not None:
-        return None
+        return f"RTSP {status}: wrong user or password"
     return f"RTSP {status}"
+
+
+def _describe(
+    connection: socket.socket, parts: SplitResult, number: int, permit: str | None = None
+) -> str:
+    """Ask an RTSP server what an address has; return the beginning of its answer."""
+    lines = [f"DESCRIBE {_without_user(parts)} RTSP/1.0", f"CSeq: {number}"]
+    lines.append("Accept: application/sdp")
+    if permit is not None:
+        lines.append(f"Authorization: {permit}")
+    connection.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+    return connection.recv(4096).decode(errors="replace")
+
+
+def _status(answer: str) -> str:
+    """Return the status of an RTSP answer, such as ``404 Not Found``; empty if it is none."""
+    protocol, _, status = answer.partition("\r\n")[0].partition(" ")
+    return status if protocol.startswith("RTSP/") else ""
+
+
+def _authorization(parts: SplitResult, answer: str) -> str | None:
+    """Return the header with user and password in the form that a server asked for.
+
+    The forms are Basic and Digest (RFC 2617, without ``qop``, as RTSP servers use it). Return None
+    if it asked for neither.
+    """
+    user = unquote(parts.username or "")
+    password = unquote(parts.password or "")
+    asked = re.search(r"(?im)^WWW-Authenticate:\s*(Digest|Basic)\b(.*)$", answer)
+    if asked is None:
+        return None
+    if asked[1].lower() == "basic":
+        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', asked[2]))
+    realm = fields.get("realm", "")
+    nonce = fields.get("nonce", "")
+    uri = _without_user(parts)
+    response = _md5(f"{_md5(f'{user}:{realm}:{password}')}:{nonce}:{_md5(f'DESCRIBE:{uri}')}")
+    return (
+        f'Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="{uri}", '
+        f'response="{response}"'
+    )
+
+
+def _md5(text: str) -> str:
+    """Return a digest as RTSP uses it: not for safety, but because the server asks for it."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _in_words(error: OSError) -> str:

@@ -1,12 +1,12 @@
 """Read what a video file's container promises, to tell a whole file from one that breaks half-way.
 
-OpenCV reports the end of a broken file exactly as it reports the end of a whole one. So this module
+FFmpeg reports the end of a broken file exactly as it reports the end of a whole one. So this module
 reads the container's own headers:
 
 - Is the file as long as its headers say? (ISO base media = mp4, mov; RIFF = avi.)
-- How many frames does it hold? For mp4, OpenCV's count comes from the sample table. For other
+- How many frames does it hold? For mp4, FFmpeg's count comes from the sample table. For other
   containers it is an estimate (duration times mean rate). An edit list (a clip that was trimmed on
-  a phone) hides samples that OpenCV still counts.
+  a phone) hides samples that FFmpeg still counts.
 """
 
 import math
@@ -34,12 +34,19 @@ class Container:
     promised_size : bytes that the headers announce; None if they do not say.
     exact_frames : number of frames in the sample table; None if there is no sample table.
     shown_share : share of the video track that the edit list shows, 0 to 1.
+    codec : four letters that name the codec of the video track, such as ``avc1``; empty if unknown.
     """
 
     size: int
     promised_size: int | None = None
     exact_frames: int | None = None
     shown_share: float = 1.0
+    codec: str = ""
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Return whether the file is shorter than its headers say."""
+        return self.promised_size is not None and self.size < self.promised_size
 
 
 def inspect(path: Path) -> Container:
@@ -92,8 +99,8 @@ def early_end(
     ----------
     container : the result of ``inspect``.
     frames_read : number of frames that were decoded.
-    frames_counted : number of frames that OpenCV announced before; None if unknown.
-    fps : the mean rate from which OpenCV derived its count; None if unknown.
+    frames_counted : number of frames that FFmpeg announced before; None if unknown.
+    fps : the mean rate from which FFmpeg derived its count; None if unknown.
     last_s : timestamp of the last frame, seconds.
     gap_s : longest gap between two frames, seconds.
 
@@ -111,8 +118,8 @@ def early_end(
         ends = f"{ends} of {total}"
 
     # Shorter than the headers say?
-    promised = container.promised_size
-    if promised is not None and container.size < promised:
+    if container.is_cut_short:
+        promised = container.promised_size
         return f"{ends} (the file is cut short: {container.size} of {promised} bytes)"
 
     # Enough frames?
@@ -142,8 +149,8 @@ def _inspect_iso(file: BinaryIO, size: int) -> Container:
             file.seek(start)
             moov = file.read(stop - start)
 
-    frames, share = _video_track(moov)
-    return Container(size, promised_size=end, exact_frames=frames, shown_share=share)
+    frames, share, codec = _video_track(moov)
+    return Container(size, promised_size=end, exact_frames=frames, shown_share=share, codec=codec)
 
 
 def _top_boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
@@ -189,10 +196,10 @@ def _find(data: bytes, *path: bytes) -> bytes:
     return data
 
 
-def _video_track(moov: bytes) -> tuple[int | None, float]:
-    """Return the sample count of the first video track, and the share that its edit list shows.
+def _video_track(moov: bytes) -> tuple[int | None, float, str]:
+    """Return sample count, share that the edit list shows, and codec of the first video track.
 
-    The count is None if there is no video track or no sample table.
+    The count is None if there is no video track or no sample table; the codec is then empty.
     """
     for kind, track in _boxes(moov):
         media = _find(track, b"mdia")
@@ -202,8 +209,13 @@ def _video_track(moov: bytes) -> tuple[int | None, float]:
 
         sample_sizes = _find(media, b"minf", b"stbl", b"stsz")
         frames = struct.unpack_from(">I", sample_sizes, 8)[0] if sample_sizes else None
-        return frames, _track_share(moov, track, media)
-    return None, 1.0
+
+        # Version, flags and count; then entries, each of a length and the codec's four letters.
+        descriptions = _find(media, b"minf", b"stbl", b"stsd")
+        codec = descriptions[12:16].decode("latin-1").strip()
+        codec = codec if codec.isprintable() else ""
+        return frames, _track_share(moov, track, media), codec
+    return None, 1.0, ""
 
 
 def _track_share(moov: bytes, track: bytes, media: bytes) -> float:

@@ -1,27 +1,26 @@
-"""Frames, the thread that reads them ahead, and the channel that carries them: no OpenCV here."""
+"""Frames, and the thread that reads them ahead: no OpenCV here."""
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeseg.imaging.nv12 import Nv12
+from edgeseg.video.channel import Channel, Finished
+
+__all__ = ["Channel", "Finished", "Frame", "Source", "VideoInfo"]
 
 # Frames that are read ahead: this evens out slow key frames, and takes 11 MB at 1280x720.
 _READ_AHEAD = 4
 
 # A reader that is stuck inside a driver is left behind (it is a daemon thread), not waited for.
 _JOIN_TIMEOUT_S = 2.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -97,106 +96,6 @@ class Frame:
         return self.pixels.to_bgr() if isinstance(self.pixels, Nv12) else self.pixels
 
 
-class Channel(Generic[T]):
-    """Pass items from one thread to another through a bounded queue on which neither side can hang.
-
-    The producer calls ``put`` and then ``finish``. The consumer iterates, and calls ``close`` if it
-    stops early.
-
-    Parameters
-    ----------
-    capacity : number of items that may wait.
-    keep_newest : if the queue is full, drop the oldest item instead of waiting for room.
-
-    Attributes
-    ----------
-    dropped : number of items that were dropped because the queue was full.
-
-    Examples
-    --------
-    >>> channel: Channel[int] = Channel(capacity=2, keep_newest=True)
-    >>> [channel.put(item) for item in (1, 2, 3)]
-    [True, True, True]
-    >>> channel.finish()
-    >>> list(channel), channel.dropped
-    ([2, 3], 1)
-    """
-
-    def __init__(self, capacity: int, *, keep_newest: bool = False) -> None:
-        self._capacity = capacity
-        self._keep_newest = keep_newest
-        self._items: deque[T] = deque()
-        self._changed = threading.Condition()
-        self._finished = False
-        self._closed = False
-        self._error: BaseException | None = None
-        self.dropped = 0
-
-    def put(self, item: T) -> bool:
-        """Add an item.
-
-        Waits for room in the queue. With ``keep_newest`` it does not wait: it drops the oldest item
-        and counts it in ``dropped``.
-
-        Parameters
-        ----------
-        item : the item to add.
-
-        Returns
-        -------
-        False if the consumer is gone, so that the producer should stop.
-        """
-        with self._changed:
-            while not (self._closed or self._keep_newest) and len(self._items) >= self._capacity:
-                self._changed.wait()
-            if self._closed:
-                return False
-
-            if len(self._items) >= self._capacity:
-                self._items.popleft()
-                self.dropped += 1
-
-            self._items.append(item)
-            self._changed.notify_all()
-            return True
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """End the stream; the producer calls this once.
-
-        Parameters
-        ----------
-        error : the producer's exception. The consumer raises it after the items before it.
-        """
-        with self._changed:
-            self._finished = True
-            self._error = error
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Discard all items and wake both sides: ``put`` then returns False."""
-        with self._changed:
-            self._closed = True
-            self._items.clear()
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            with self._changed:
-                while not (self._items or self._finished or self._closed):
-                    self._changed.wait()
-
-                if self._items:
-                    item = self._items.popleft()
-                    self._changed.notify_all()
-                elif self._error is not None and not self._closed:
-                    raise self._error
-                else:
-                    return
-
-            # Outside the lock: the consumer may take its time.
-            yield item
-
-
 class Source:
     """Iterate over frames that a thread of its own reads ahead; also a context manager.
 
@@ -220,6 +119,8 @@ class Source:
     count : number of sources that are read together.
     lost : True if a live source ended because its camera stayed away too long.
     reconnects : how often a live source was lost and came back.
+    skipped : errors of pictures that could not be read and were left out.
+    notes : what the user should know about the source, a sentence each.
 
     Examples
     --------
@@ -252,12 +153,13 @@ class Source:
         self._reader: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
-        self._dropped_before: int | None = None
 
         self.name = ""
         self.count = 1
         self.lost = False
         self.reconnects = 0
+        self.skipped: list[str] = []
+        self.notes: list[str] = []
 
         if info.live:
             # While the engine loads, a camera's buffers must not fill with old frames.
@@ -265,11 +167,12 @@ class Source:
 
     @property
     def dropped(self) -> int:
-        """Return how many frames a live source replaced by newer ones before anybody took them.
+        """Return how many frames of a live source nobody took, because newer ones replaced them.
 
-        The count starts when the consumer takes its first frame.
+        The count starts when the consumer takes its first frame. From that frame on, the frames
+        that were read are those that were taken and those that were dropped.
         """
-        return self._channel.dropped - (self._dropped_before or 0)
+        return self._channel.dropped - self._channel.dropped_before
 
     def __iter__(self) -> Iterator[Frame]:
         return self
@@ -282,9 +185,15 @@ class Source:
         InputError : a video breaks half-way. Any other exception of the reader is raised here, too.
         """
         self._start()
-        if self._dropped_before is None:
-            self._dropped_before = self._channel.dropped
         return next(self._items)
+
+    def take_events(self) -> list[str]:
+        """Return what happened to a live source since the last call, a line each.
+
+        A camera that is lost says ``no signal (connection refused); trying again`` once, and
+        ``back after 12 s`` later.
+        """
+        return []
 
     def _start(self) -> None:
         """Start the reader thread, unless it runs already or the source is closed."""

@@ -19,7 +19,7 @@ from edgeseg.video.gauges import Gauges
 from edgeseg.video.interrupts import Terminated, held_back
 from edgeseg.video.labelling import Clock, Extras, Labelled, Labeller, Segmenter
 from edgeseg.video.painter import Painter
-from edgeseg.video.parts import source_names, source_paths
+from edgeseg.video.parts import source_names, source_paths, tell_news
 from edgeseg.video.sinks import Output, Sink
 from edgeseg.video.summary import Percentiles, Samples, Summary
 from edgeseg.video.view import View
@@ -144,6 +144,7 @@ class _Run:
 
         self._samples = {stage: Samples() for stage in STAGES}
         self._ages = Samples()
+        self._told_errors = 0
         self._frames_in = 0
         self._frames_out = 0
         self._start_s = 0.0
@@ -220,10 +221,12 @@ class _Run:
         for output in self._drawn:
             with held_back():
                 self._write(output)
+            self._told_errors = tell_news(self._source, reporter, self._told_errors)
             reporter.progress("segment", self._frames_out, total)
             if any(sink.closed for sink in self._sinks):
                 return "window closed"
 
+        tell_news(self._source, reporter, self._told_errors)
         if self._frames_in == self._max_frames:
             return "max_frames"
         return "camera lost" if self._source.lost else "end of source"

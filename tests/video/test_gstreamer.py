@@ -148,8 +148,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[GStreamerCapture]:
     """The captures that were opened; set ``offers`` first."""
     captures: list[GStreamerCapture] = []
 
-    def capture(uri: str, api: int) -> GStreamerCapture:
+    def capture(uri: str, api: int, limits: Sequence[int]) -> GStreamerCapture:
         assert api == cv2.CAP_GSTREAMER
+        assert cv2.CAP_PROP_READ_TIMEOUT_MSEC in limits
         captures.append(GStreamerCapture(OFFERED[uri]))
         return captures[-1]
 

@@ -11,11 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reporting import Heard
 
+from edgeseg.errors import InputError
 from edgeseg.imaging.postprocess import LabelMap
 from edgeseg.spec import CAMVID_11, ModelSpec
 from edgeseg.types import Image
-from edgeseg.video import Frame, ImageFolderSink, Output, Sink, Source, VideoInfo, segment
+from edgeseg.video import (
+    Frame,
+    ImageFolderSink,
+    LiveOptions,
+    Output,
+    Playback,
+    Sink,
+    Source,
+    VideoInfo,
+    merge,
+    open_source,
+    segment,
+)
 from edgeseg.video.interrupts import sigterm_stops
 
 SPEC = ModelSpec(architecture="stub", input_size=(48, 64), labels=CAMVID_11)
@@ -124,6 +138,32 @@ def test_a_lost_camera_is_shown_and_told_from_an_end(tmp_path: Path) -> None:
         "000000.png",
         "000001.png",
     ]
+
+
+def test_a_lost_camera_and_one_of_several_that_ends_are_told() -> None:
+    camera = "synthetic://?size=64x48&fps=30&realtime=1&length=60&fault=unplug@0.3:1"
+    heard = Heard()
+    live = LiveOptions(stall_s=0.5)
+    source = open_source(camera, live=live, playback=Playback(duration_s=60))
+    segment(Engine(), source, [Recorder()], reporter=heard)
+    assert len(heard.lines) == 2
+    assert heard.lines[0].startswith("warning: synthetic: no signal")
+    assert heard.lines[1].startswith("warning: synthetic: back after")
+
+
+def test_a_source_of_several_that_breaks_is_told_at_once() -> None:
+    def broken() -> Iterator[Frame]:
+        yield Frame(0, np.zeros((48, 64, 3), np.uint8), "000000", 0.0)
+        raise InputError("the file is cut short")
+
+    heard = Heard()
+    part = Source(VideoInfo(64, 48, 10.0, None, live=False), broken())
+    part.name = "rear"
+    whole = camera(0.5, fps=20)
+    whole.name = "front"
+    with pytest.raises(InputError, match="cut short"):
+        segment(Engine(), merge([whole, part]), [Recorder()], reporter=heard)
+    assert heard.lines == ["warning: rear: ended: the file is cut short."]
 
 
 def test_sigterm_ends_a_run_in_order() -> None:
