@@ -8,7 +8,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.offline import stay_offline
 from edgeseg.version import __version__ as __version__
+
+stay_offline()  # before any library is imported
 
 if TYPE_CHECKING:
     from edgeseg.backends.base import PlanOptions
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
         compare,
         export_onnx,
         load_engine,
+        profile,
         qat,
         sensitivity,
         train,
@@ -46,6 +50,7 @@ __all__ = [
     "load_engine",
     "load_network",
     "open_source",
+    "profile",
     "qat",
     "segment",
     "sensitivity",
@@ -67,7 +72,16 @@ _HOME = {
     "open_source": "video",
     "segment": "video",
     **dict.fromkeys(
-        ("calibrate", "compare", "export_onnx", "load_engine", "qat", "sensitivity", "train"),
+        (
+            "calibrate",
+            "compare",
+            "export_onnx",
+            "load_engine",
+            "profile",
+            "qat",
+            "sensitivity",
+            "train",
+        ),
         "commands",
     ),
 }

@@ -13,7 +13,8 @@ from edgeseg.reporter import LINES, SILENT, Reporter
 
 if TYPE_CHECKING:
     from edgeseg.backends.engine import Engine
-    from edgeseg.profiling.compare import Comparison
+    from edgeseg.profiling.comparison import Comparison
+    from edgeseg.profiling.results import Result
     from edgeseg.profiling.sensitivity import Sensitivity
     from edgeseg.quantize.calibration_set import CalibrationSet
     from edgeseg.quantize.ranges import Ranges
@@ -206,6 +207,51 @@ def compare(
     finally:
         if isinstance(opened, Source):
             opened.close()
+
+
+def profile(
+    engines: "Sequence[Engine | str | Path]",
+    data: str | None = None,
+    *,
+    source: str | None = None,
+    split: str = "val",
+    frames: int | None = None,
+    seconds: float = 10.0,
+    layers: bool = False,
+    reporter: Reporter = SILENT,
+) -> "Result":
+    """Measure engines side by side: latency, stages, throughput, start, power, and layers.
+
+    Parameters
+    ----------
+    engines : engines, engine files, ONNX files or models that ship; a name may end in
+        ``@PRECISION``.
+    data : labelled data, such as ``camvid:PATH``, to score on and to time on.
+    source : frames to time on: a video, a folder, a camera. Without ``data``, too: a synthetic
+        drive.
+    split : the split of ``data``.
+    frames : number of frames to score, evenly spread; None for all.
+    seconds : time of calls per engine; the engines take turns.
+    layers : True to time every layer, and to measure what bounds it.
+    reporter : receives messages and progress.
+
+    Raises
+    ------
+    InputError : there is no such engine, data or source.
+
+    Examples
+    --------
+    >>> import edgeseg
+    >>> result = edgeseg.profile(["enet-camvid@fp32", "enet-camvid@int8"])  # doctest: +SKIP
+    >>> result.engines[0].latency.ms_p50  # doctest: +SKIP
+    9.87
+    """
+    from edgeseg.profiling.profile import ProfileOptions
+    from edgeseg.profiling.profile import profile as measure
+    from edgeseg.profiling.workload import open_workload
+
+    work = open_workload(data, source, split=split, frames=frames)
+    return measure(engines, work, ProfileOptions(seconds=seconds, layers=layers), reporter=reporter)
 
 
 def export_onnx(

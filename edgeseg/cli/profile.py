@@ -170,8 +170,10 @@ def _options(
     """Return the options of the measurement; a soak shares its time among the engines."""
     from edgeseg.profiling.profile import ProfileOptions
 
+    time_of_each = seconds if duration is None else duration / len(engines)
     return ProfileOptions(
-        seconds=seconds if duration is None else duration / len(engines),
+        seconds=time_of_each,
+        throughput_s=min(ProfileOptions.throughput_s, time_of_each),
         layers=extras.layers,
         soak=duration is not None,
         usb_csv=extras.usb_csv,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _LAYERS = 12  # rows of the layer table
 _OTHER_COLUMNS = 59  # characters of the layer table beside the names
+_WHOLE = 1000  # numbers from here on have no digits behind the point
 _LEAST_WIDTH = 17  # of the first column
 
 
@@ -46,6 +47,7 @@ def _table(title: str, first: str, headings: Sequence[str]) -> "Table":
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True  # so that seven numbers fit beside a name
     table.add_column(first, overflow="fold", min_width=_LEAST_WIDTH)
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -61,7 +63,9 @@ def _name(record: "EngineRecord") -> str:
 
 def _number(value: float | None, digits: int = 2) -> str:
     """Return a number; "-" if it was not measured."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" if value < _WHOLE else f"{value:.0f}"
 
 
 def _latency(result: "Result") -> "Table":

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Latency:
     ms_p50, ms_p95, ms_p99 : percentiles in milliseconds, interpolated linearly.
     ms_mean : mean in milliseconds.
     calls : number of calls that were timed.
+    times_ms : milliseconds of every call.
 
     Examples
     --------
@@ -42,6 +43,7 @@ class Latency:
     ms_p99: float
     ms_mean: float
     calls: int
+    times_ms: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def of(cls, times_s: Sequence[float]) -> "Latency":
@@ -59,6 +61,7 @@ class Latency:
             ms_p99=float(p99),
             ms_mean=float(times_ms.mean()),
             calls=len(times_s),
+            times_ms=tuple(times_ms.tolist()),
         )
 
     def to_dict(self) -> dict[str, float | int]:

@@ -1,0 +1,87 @@
+"""Say in one sentence what each precision costs and saves."""
+
+from typing import Any
+
+
+def verdict(comparison: dict[str, Any]) -> str:
+    """Return one sentence on all engines but the first.
+
+    Parameters
+    ----------
+    comparison : ``Comparison.to_dict()``.
+
+    Examples
+    --------
+    >>> first = {"id": "net@fp32", "name": "net", "precision": "fp32", "miou": 0.675}
+    >>> verdict({"engines": [first], "data": {"labelled": True, "frames": 9, "name": "drive"}})
+    'FP32 has an mIoU of 67.50 on the 9 frames of drive.'
+    """
+    engines = comparison["engines"]
+    first = engines[0]
+    data = comparison["data"]
+    one_name = len({engine["name"] for engine in engines}) == 1
+    where = f"on the {data['frames']} frames of {data['name']}"
+    if len(engines) == 1:
+        if not data["labelled"]:
+            return f"{_short(first, one_name)} alone, without labels: nothing to compare {where}."
+        return f"{_short(first, one_name)} has an mIoU of {_percent(first['miou'])} {where}."
+
+    parts: list[str] = []
+    for engine in engines[1:]:
+        accuracy = _accuracy(engine) if data["labelled"] else _agreement(engine)
+        text = f"{_short(engine, one_name)} {accuracy} and {_time(engine)}"
+        loss = _class_loss(engine) if data["labelled"] else ""
+        parts.append(text + loss)
+    return f"Against {_short(first, one_name)}, {'; '.join(parts)}."
+
+
+def _short(engine: dict[str, Any], one_name: bool) -> str:
+    """Return the precision in capitals if all engines have one name; else the engine's id."""
+    return str(engine["precision"]).upper() if one_name else str(engine["id"])
+
+
+def _accuracy(engine: dict[str, Any]) -> str:
+    """Return what became of the mIoU."""
+    change = engine["miou_change"]
+    ends = engine["miou_change_interval"]
+    if change is None:
+        return "has no mIoU"
+    points = f"{abs(100 * change):.2f}"
+    if ends is None or ends[0] <= 0 <= ends[1]:
+        sign = "+" if change >= 0 else "−"
+        return f"keeps the mIoU ({sign}{points}, which the choice of frames may explain)"
+    return f"costs {points} mIoU" if change < 0 else f"gains {points} mIoU"
+
+
+def _agreement(engine: dict[str, Any]) -> str:
+    """Return how many labels are the first engine's."""
+    return f"keeps {_percent(engine['agreement'])} % of the labels"
+
+
+def _time(engine: dict[str, Any]) -> str:
+    """Return the time that is saved or lost."""
+    ratio = engine["latency_ratio"]
+    if ratio is None:
+        return "was not timed"
+    saved = round(100 * (1 - ratio))
+    if abs(saved) < 3:  # medians repeat within a few percent
+        return "takes the same time"
+    return f"saves {saved} % of the time" if saved > 0 else f"takes {-saved} % more time"
+
+
+def _class_loss(engine: dict[str, Any]) -> str:
+    """Return the class that lost most, of those whose interval is below 0."""
+    losses: list[tuple[float, str]] = []
+    for name, row in engine["per_class"].items():
+        ends = row["iou_change_interval"]
+        if ends is not None and ends[1] < 0:
+            losses.append((row["iou_change"], name))
+    if not losses:
+        return ", and no class loses beyond its interval"
+    change, name = min(losses)
+    return f", while {name} loses {-100 * change:.2f} points"
+
+
+def _percent(share: float | None) -> str:
+    """Return a share in percent."""
+    return "-" if share is None else f"{100 * share:.2f}"
