@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from edgeseg.errors import EdgesegError, MissingDependencyError
+from edgeseg.errors import EdgesegError, MissingDependencyError, OutputError
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def _opencv() -> Finding:
     try:
         import cv2
     except ImportError as error:
-        return Finding("video", False, str(error), 'pip install "opencv-python>=4.8"', needed=True)
+        hint = 'pip install "opencv-python>=4.8.1.78"'
+        return Finding("video", False, str(error), hint, needed=True)
 
     lines = [line.strip() for line in cv2.getBuildInformation().splitlines()]
     decoders: list[str] = []
@@ -118,7 +119,7 @@ def _h264_encoder() -> Finding:
     try:
         from edgeseg.video.encoders import find_encoder
     except ImportError as error:
-        return Finding(part, False, str(error), 'pip install "av>=14"', needed=True)
+        return Finding(part, False, str(error), 'pip install "av>=17"', needed=True)
 
     encoder = find_encoder(".mp4", 640, 480)
     version = f"FFmpeg of PyAV {_version('av')}"
@@ -195,9 +196,21 @@ def _plugin() -> Finding:
         return Finding("TensorRT plugin", False, found, hint)
 
 
+def _cache() -> Finding:
+    """Return where engines are kept, and whether only this user can write there."""
+    from edgeseg.files import cache_path
+    from edgeseg.trust import require_private_folder
+
+    folder = cache_path()
+    try:
+        require_private_folder(folder)
+    except OutputError as error:
+        return Finding("engine cache", False, str(error.got), error.hint or "", needed=True)
+    return Finding("engine cache", True, str(folder))
+
+
 def examine() -> list[Finding]:
     """Return one finding per part of this machine. Nothing is built or installed."""
-    from edgeseg.files import cache_folder
     from edgeseg.zoo import zoo
 
     is_new_enough = sys.version_info >= (3, 10)
@@ -212,11 +225,11 @@ def examine() -> list[Finding]:
         python,
         *_cpu(),
         _extension(),
-        _package("onnx", ("onnx",), "onnx>=1.17", needed=True),
+        _package("onnx", ("onnx",), "onnx>=1.21", needed=True),
         _opencv(),
         _h264_encoder(),
         shipped,
-        Finding("engine cache", True, str(cache_folder())),
+        _cache(),
         _package("training", ("lightning",), "edgeseg[train]"),
         _package("plots", ("matplotlib",), "edgeseg[train]"),
         _package("torch", ("torch",), "edgeseg[train]"),

@@ -5,10 +5,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeseg.errors import OutputError
+from edgeseg.trust import make_private, require_private_folder
 
 _CHUNK = 1 << 20  # bytes read at once
 
@@ -115,14 +116,31 @@ def atomic_path(final: Path) -> Iterator[Path]:
     ------
     OutputError : the file cannot be written.
     """
+    with temporary_path(final) as temporary:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, final)
+
+
+@contextmanager
+def temporary_path(final: Path) -> Iterator[Path]:
+    """Yield a temporary path for a block that renames it to ``final``; remove what is left.
+
+    Parameters
+    ----------
+    final : the file to write. The temporary path is in the same folder and has the same suffix.
+
+    Raises
+    ------
+    OutputError : the file cannot be written.
+    """
     require_writable(final)
     handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.stem}-", suffix=final.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, final)
+        yield temporary
     except OSError as error:
         raise OutputError(
             f"{final}: cannot be written", got=error.strerror or str(error)
@@ -201,11 +219,26 @@ def write_json(path: Path, value: object) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder of files that are made once and kept.
+    """Return the folder of files that are made once and kept; make it, for this user only.
 
     Returns
     -------
-    ``$EDGESEG_CACHE`` if it is set, else edgeseg's folder in the user's cache.
+    ``$EDGESEG_CACHE`` if it is set, else edgeseg's folder in the user's cache. A folder that cannot
+    be made is returned, too: whoever writes there reports it.
+
+    Raises
+    ------
+    OutputError : there is no home folder; or another user can write to the folder.
+    """
+    folder = cache_path()
+    with suppress(OSError):
+        make_private(folder)
+    require_private_folder(folder)
+    return folder
+
+
+def cache_path() -> Path:
+    """Return the path of ``cache_folder``, which may be missing or unsafe.
 
     Raises
     ------
@@ -213,7 +246,7 @@ def cache_folder() -> Path:
     """
     given = os.environ.get("EDGESEG_CACHE")
     if given:
-        return Path(os.path.expanduser(given))
+        return Path(os.path.expanduser(given)).absolute()
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg"
     except RuntimeError as error:

@@ -4,12 +4,17 @@ A passport names the ONNX file, spec, target, precision, library and device that
 for. With it, edgeseg refuses an engine that is out of date or from another machine, in plain words.
 """
 
+import hashlib
+import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -17,9 +22,11 @@ from pydantic import (
 )
 
 from edgeseg.errors import EngineError
+from edgeseg.files import sha256_file
 from edgeseg.spec import ModelSpec, first_problem
 
-FORMAT = 2
+FORMAT = 3  # formats 1 and 2 have no digest of the passport itself
+_DIGEST = "passport_sha256"  # key of the JSON: the digest of everything else in it
 
 # Values of `TensorRTFacts.outputs`.
 LABELS = "labels"
@@ -219,7 +226,27 @@ class Passport(BaseModel):
         version = values.get("format", FORMAT)
         if isinstance(version, int) and version > FORMAT:
             raise ValueError("was written by a newer edgeseg")
-        return _from_format_1(values) if version == 1 else values
+        if version == 1:
+            return _from_format_1(values)
+        if version == 2:
+            return {**values, "format": FORMAT}
+        return values
+
+    @model_serializer(mode="wrap")
+    def _with_digest(
+        self, to_dict: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Return the values; if they become JSON, with their digest."""
+        values: dict[str, Any] = to_dict(self)
+        if info.mode == "json":
+            values[_DIGEST] = _digest_of(values)
+        return values
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of everything but the engine's bytes, which an engine can hold."""
+        values = self.model_dump(mode="json")
+        return _digest_of({**values, "engine_sha256": ""})
 
     @property
     def openvino(self) -> OpenVinoFacts:
@@ -262,19 +289,135 @@ class Passport(BaseModel):
         ------
         EngineError : the passport is missing or damaged.
         """
+        return cls.read_with_digest(engine)[0]
+
+    @classmethod
+    def read_with_digest(cls, engine: Path) -> "tuple[Passport, str]":
+        """Read the passport beside an engine, and return what ``sha256`` was when it was written.
+
+        Parameters
+        ----------
+        engine : path of the engine.
+
+        Returns
+        -------
+        The passport and the digest. The digest is computed from the file, so that it stays what it
+        was if later versions of edgeseg add facts.
+
+        Raises
+        ------
+        EngineError : the passport is missing or damaged.
+        """
+        _finish_commit(engine)
         path = cls.path_for(engine)
         rebuild = "Build it again: `build_engine(NAME.onnx)`"
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.parse(path.read_bytes())
         except FileNotFoundError:
             raise EngineError(
                 f"{engine}: has no passport", expected=f"{path.name} beside it", hint=rebuild
             ) from None
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise EngineError(
                 f"{path}: the passport cannot be read", got=problem, hint=rebuild
             ) from error
+
+    @classmethod
+    def parse(cls, text: bytes) -> "tuple[Passport, str]":
+        """Read a passport from JSON, and check its digest.
+
+        Parameters
+        ----------
+        text : the JSON.
+
+        Returns
+        -------
+        The passport, and what ``sha256`` was when it was written.
+
+        Raises
+        ------
+        ValueError : not a passport, or its digest is missing or wrong.
+        """
+        values = json.loads(text)
+        if isinstance(values, dict) and values.get("format") not in (1, 2):
+            _check_digest(values)
+            del values[_DIGEST]
+
+        passport = cls.model_validate_json(json.dumps(values))
+        return passport, _digest_of({**values, "engine_sha256": ""})
+
+    @staticmethod
+    def next_path_for(engine: Path) -> Path:
+        """Return where the passport of the next engine waits until that engine has its name.
+
+        Parameters
+        ----------
+        engine : path of the engine.
+
+        Examples
+        --------
+        >>> Passport.next_path_for(Path("enet.cpu.engine")).name
+        '.enet.cpu.engine.json.next'
+        """
+        return engine.with_name(f".{engine.name}.json.next")
+
+
+def commit(temporary: Path, engine: Path, passport: Passport) -> None:
+    """Give a finished engine its name, together with its passport.
+
+    The passport is written beside the old one first. Then the engine is renamed: from this moment
+    on, the new passport counts. A process that ends before leaves the old pair, one that ends after
+    leaves the new pair: ``Passport.read`` finds out which by the engine's digest.
+
+    Parameters
+    ----------
+    temporary : the finished engine file, in the folder of ``engine``.
+    engine : its name.
+    passport : its passport.
+
+    Raises
+    ------
+    OSError : a file cannot be written or renamed.
+    """
+    text = (passport.model_dump_json(indent=2) + "\n").encode()
+    waiting = Passport.next_path_for(engine)
+    try:
+        waiting.write_bytes(text)
+        os.replace(temporary, engine)
+    except OSError:
+        waiting.unlink(missing_ok=True)
+        raise
+
+    try:
+        os.replace(waiting, Passport.path_for(engine))
+    except FileNotFoundError:  # another process has finished this, or builds the same engine
+        Passport.path_for(engine).write_bytes(text)
+
+
+def _finish_commit(engine: Path) -> None:
+    """Give a waiting passport its name if its engine has one already; see ``commit``."""
+    waiting = Passport.next_path_for(engine)
+    with suppress(OSError, ValueError):
+        if not waiting.is_file():
+            return
+        if Passport.parse(waiting.read_bytes())[0].engine_sha256 == sha256_file(engine):
+            os.replace(waiting, Passport.path_for(engine))
+
+
+def _digest_of(values: dict[str, Any]) -> str:
+    """Return the digest of the values of a passport, in hex, without the digest itself."""
+    rest = {key: value for key, value in values.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _check_digest(values: dict[str, Any]) -> None:
+    """Raise ``ValueError`` if the values of a passport are not those that were written."""
+    version = values.get("format", FORMAT)
+    if isinstance(version, int) and version > FORMAT:
+        raise ValueError("was written by a newer edgeseg")
+    if values.get(_DIGEST) != _digest_of(values):
+        raise ValueError("it was changed after it was written: its digest is another")
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:

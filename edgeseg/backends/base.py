@@ -125,6 +125,27 @@ class Backend(ABC):
     keeps_graph: ClassVar[bool] = False
     unpools: ClassVar[tuple[str, ...]] = (AUTO, NATIVE, PLUGIN)
 
+    def sealed(self, data: bytes, digest: str) -> bytes:
+        """Return an engine's bytes with the digest of its passport inside, if they can hold it.
+
+        A TensorRT plan cannot: its passport is bound to it by its own digest alone.
+
+        Parameters
+        ----------
+        data : the bytes, as ``compile`` returns them.
+        digest : ``Passport.sha256``.
+        """
+        return data
+
+    def seal_of(self, data: bytes) -> str:
+        """Return the digest that ``sealed`` put into an engine's bytes; ``""`` if there is none.
+
+        Parameters
+        ----------
+        data : the content of the engine file.
+        """
+        return ""
+
     @abstractmethod
     def best_precision(self) -> str:
         """Return the fastest float precision that is exact enough on this machine."""

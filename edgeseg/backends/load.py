@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeseg.backends.engine import Engine
 from edgeseg.backends.registry import BACKENDS
-from edgeseg.errors import EngineError, InputError
+from edgeseg.errors import EngineError, GraphError, InputError
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.onnx_file import digest_onnx
 from edgeseg.passport import Passport
@@ -35,14 +35,22 @@ def load_engine(path: str | Path) -> Engine:
         hint = "Build one: `build_engine(NAME.onnx)`."
         raise InputError("no such engine", got=repr(str(path)), hint=hint)
 
-    passport = Passport.read(path)
-    blob = path.read_bytes()
-    _check(path, passport, blob)
+    passport, digest = Passport.read_with_digest(path)
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        raise EngineError(
+            f"{path}: the engine cannot be read", got=error.strerror or str(error)
+        ) from error
+    _check(path, passport, digest, blob)
     return BACKENDS[passport.target].open(passport, blob, path)
 
 
-def _check(path: Path, passport: Passport, blob: bytes) -> None:
-    """Raise ``EngineError`` for the first mismatch, with the command that rebuilds the engine."""
+def _check(path: Path, passport: Passport, digest: str, blob: bytes) -> None:
+    """Raise ``EngineError`` for the first mismatch, with the command that rebuilds the engine.
+
+    ``digest`` is the one of the passport as it was written, without the engine's.
+    """
     source = path.with_name(f"{passport.name}.onnx")
     rebuild = f"Build it again: `build_engine({', '.join(_build_arguments(source, passport))})`."
 
@@ -62,8 +70,30 @@ def _check(path: Path, passport: Passport, blob: bytes) -> None:
 
     BACKENDS[passport.target].check(path, passport, rebuild)
 
-    if source.is_file() and digest_onnx(source) != passport.onnx_sha256:
-        raise EngineError(f"{path}: {source.name} has changed since it was built", hint=rebuild)
+    # An engine and its passport name each other.
+    sealed = BACKENDS[passport.target].seal_of(blob)
+    if sealed and sealed != digest:
+        raise EngineError(
+            f"{path}: was built with another passport than {Passport.path_for(path).name}",
+            hint=rebuild,
+        )
+
+    _check_source(path, source, passport, rebuild)
+
+
+def _check_source(path: Path, source: Path, passport: Passport, rebuild: str) -> None:
+    """Raise ``EngineError`` if the ONNX file beside an engine has changed.
+
+    A file that cannot be read says nothing about the engine.
+    """
+    try:
+        if not source.is_file() or digest_onnx(source) == passport.onnx_sha256:
+            return
+    except OSError:
+        return
+    except GraphError:
+        pass  # names weights that may not be read: not the file that the engine was built from
+    raise EngineError(f"{path}: {source.name} has changed since it was built", hint=rebuild)
 
 
 def _build_arguments(source: Path, passport: Passport) -> list[str]:

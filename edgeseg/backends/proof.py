@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.errors import CheckFailedError
+from edgeseg.errors import CheckFailedError, GraphError
 from edgeseg.graph.lowering import LoweringOptions, lower
 from edgeseg.graph.network import Network
 from edgeseg.imaging.preprocess import resize_frame
@@ -152,6 +152,10 @@ def reference(network: Network, frames: Iterable[Image] | None) -> Reference | N
     Returns
     -------
     The reference, or ``None`` if ONNX Runtime cannot run the file.
+
+    Raises
+    ------
+    GraphError : the network gives NaN on a frame.
     """
     import onnxruntime
 
@@ -184,12 +188,24 @@ def reference(network: Network, frames: Iterable[Image] | None) -> Reference | N
     logits: tuple[Float, ...] = ()
     if has_logits:
         logits = tuple(np.asarray(one[1][0], np.float32) for one in found)
+        _require_numbers(network, logits)
     return Reference(
         frames=fitted,
         labels=tuple(np.asarray(one[0][0], np.uint8) for one in found),
         scores=logits,
         runtime=f"ONNX Runtime {onnxruntime.__version__}",
     )
+
+
+def _require_numbers(network: Network, logits: Iterable[Float]) -> None:
+    """Raise ``GraphError`` if the network gives NaN on a frame: its labels mean nothing there."""
+    for frame, scores in enumerate(logits):
+        if np.isnan(scores).any():
+            raise GraphError(
+                f"{network.name}: gives scores that are not numbers",
+                got=f"NaN in {np.isnan(scores).mean():.1%} of the scores of trial frame {frame}",
+                hint="Check `mean`, `std` and `scale`; or export an earlier checkpoint.",
+            )
 
 
 def frames_needed(size: tuple[int, int]) -> int:

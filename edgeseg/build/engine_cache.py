@@ -1,5 +1,6 @@
 """Open an engine by name: an engine file, an ONNX file (built once), or a model that ships."""
 
+import glob
 import hashlib
 import json
 import time
@@ -26,8 +27,10 @@ from edgeseg.files import cache_folder, sha256_file, write_json
 from edgeseg.graph.network import Overrides, load_network
 from edgeseg.graph.onnx_file import digest_onnx, read_onnx
 from edgeseg.graph.ops import QUANTIZED_OPS, is_quantized
+from edgeseg.passport import Passport
 from edgeseg.precision import INT8
 from edgeseg.reporter import SILENT, Reporter
+from edgeseg.trust import read_private, require_private_file
 from edgeseg.version import __version__
 from edgeseg.zoo import zoo, zoo_int8
 
@@ -123,7 +126,12 @@ def _is_quantized_file(path: Path) -> bool:
 
     A file in whose bytes none of them is named is not parsed.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: the ONNX file cannot be read", got=error.strerror or str(error)
+        ) from error
     if not any(name.encode() in data for name in QUANTIZED_OPS):
         return False
     return is_quantized(read_onnx(path)[0])
@@ -173,7 +181,7 @@ def _faster(one: Engine, other: Engine) -> Engine:
 def _remembered(path: Path, key: str) -> str:
     """Return a text of a JSON file in the cache; empty if the file is missing or damaged."""
     try:
-        return str(json.loads(path.read_bytes())[key])
+        return str(json.loads(read_private(path))[key])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -211,6 +219,7 @@ class _Cache:
     def open(self, path: Path, precision: str) -> Engine:
         """Open the engine of an ONNX file; build it if it is missing or does not open."""
         engine = self._path_of(path, precision)
+        _require_private(engine)
         if engine.is_file():
             try:
                 return load_engine(engine)
@@ -269,6 +278,13 @@ class _Cache:
         ]
         key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
         return cache_folder() / f"{path.stem}-{key}.{precision}.{self.backend.name}.engine"
+
+
+def _require_private(engine: Path) -> None:
+    """Raise ``OutputError`` if another user could have written a cached engine or a file of it."""
+    require_private_file(Passport.next_path_for(engine))
+    for path in engine.parent.glob(f"{glob.escape(engine.stem)}*"):
+        require_private_file(path)
 
 
 def _labels_digest(overrides: Overrides) -> str:

@@ -12,10 +12,10 @@ from edgeseg.backends.proof import Reference, reference
 from edgeseg.backends.registry import find_backend
 from edgeseg.build.options import Quantization
 from edgeseg.errors import InputError
-from edgeseg.files import atomic_path, require_writable, sha256_bytes
+from edgeseg.files import atomic_path, require_writable, sha256_bytes, temporary_path
 from edgeseg.graph.network import Network, load_network
 from edgeseg.graph.ops import is_quantized
-from edgeseg.passport import Int8Facts, Passport
+from edgeseg.passport import Int8Facts, Passport, commit
 from edgeseg.precision import INT8
 from edgeseg.quantize.qdq import INT8_KEY, describe
 from edgeseg.reporter import SILENT, Reporter
@@ -236,7 +236,11 @@ def _build(
     elif plan.prove and unproven:
         passport = passport.model_copy(update={"proof": {"skipped": unproven}})
 
-    _write(final, passport, built, save_graph=plan.save_graph)
+    # Bind the engine and its passport to each other: each holds the other's digest.
+    data = backend.sealed(built.data, passport.sha256)
+    passport = passport.model_copy(update={"engine_sha256": sha256_bytes(data)})
+    graph = built.graph if plan.save_graph else None
+    _write(final, passport, data, graph)
     return final
 
 
@@ -264,20 +268,15 @@ def _passport(source: _Source, backend: Backend, built: Built, started: float) -
     )
 
 
-def _write(final: Path, passport: Passport, built: Built, *, save_graph: bool) -> None:
+def _write(final: Path, passport: Passport, data: bytes, graph: bytes | None) -> None:
     """Write the engine, its passport, and the graph if wanted.
 
-    All files are complete before any of them gets its name, and they are renamed one right after
-    the other.
+    All files are complete before any of them gets its name. The engine and its passport get theirs
+    in one step: a process that is killed leaves the old pair or the new one.
     """
     with contextlib.ExitStack() as files:
-        graph = None
-        if save_graph:
-            graph = files.enter_context(atomic_path(graph_file(final)))
-        engine = files.enter_context(atomic_path(final))
-        beside = files.enter_context(atomic_path(Passport.path_for(final)))
-
         if graph is not None:
-            graph.write_bytes(built.graph)
-        engine.write_bytes(built.data)
-        beside.write_text(passport.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            files.enter_context(atomic_path(graph_file(final))).write_bytes(graph)
+        engine = files.enter_context(temporary_path(final))
+        engine.write_bytes(data)
+        commit(engine, final, passport)

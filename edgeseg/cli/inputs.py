@@ -1,5 +1,6 @@
 """Open the inputs of a command: a recipe, an engine, a source of frames."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,7 +180,7 @@ def open_sources(
     from edgeseg.video.redact import redacted
     from edgeseg.video.sources import described
 
-    live = options.as_live()
+    live = replace(options.as_live(), on_wait=reporter.warning)
     playback = options.as_playback()
     opened: list[Source] = []
     try:

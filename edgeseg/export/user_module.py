@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import InputError, MissingDependencyError
+from edgeseg.models.weight_file import read_weights
 
 # Keys under which training scripts store the state dict in a file.
 _WRAPPED = ("state_dict", "model_state_dict", "model", "state")
@@ -244,7 +244,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError("no such weight file", got=repr(str(path)))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_weights(path)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"{path}: not a PyTorch state dict",

@@ -6,8 +6,12 @@ from pathlib import Path
 import onnx
 
 from edgeseg.errors import GraphError, InputError
-from edgeseg.files import sha256_file
+from edgeseg.graph.external_data import digest_external, load_external
+from edgeseg.graph.finite_weights import check_finite
+from edgeseg.graph.graph_limits import check_graph
 from edgeseg.graph.passes.canonicalize import canonicalize
+
+_EXTERNAL = b"location"  # the key that every external tensor has
 
 
 def digest_onnx(path: Path, data: bytes | None = None) -> str:
@@ -17,31 +21,21 @@ def digest_onnx(path: Path, data: bytes | None = None) -> str:
     ----------
     path : the ONNX file.
     data : its bytes, if they are read already.
+
+    Raises
+    ------
+    OSError : the file cannot be read.
+    GraphError : the file names weights outside of its folder.
     """
     data = path.read_bytes() if data is None else data
     digest = hashlib.sha256(data)
-    for name in _external_files(data):
-        external = path.parent / name
-        digest.update(sha256_file(external).encode() if external.is_file() else b"missing")
+    if _EXTERNAL in data:  # most files have none, and need no parsing
+        try:
+            model = onnx.load_model_from_string(data)
+        except Exception:  # not ONNX: read_onnx says so
+            return digest.hexdigest()
+        digest_external(path, model, digest)
     return digest.hexdigest()
-
-
-def _external_files(data: bytes) -> list[str]:
-    """Return the names of the files that hold weights.
-
-    ``torch.onnx.export`` writes one for large models.
-    """
-    if b"location" not in data:  # the key every external tensor has: most files need no parsing
-        return []
-    try:
-        model = onnx.load_model_from_string(data)
-    except Exception:  # not ONNX: read_onnx says so
-        return []
-
-    locations: set[str] = set()
-    for tensor in model.graph.initializer:
-        locations |= {entry.value for entry in tensor.external_data if entry.key == "location"}
-    return sorted(locations)
 
 
 def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
@@ -57,14 +51,20 @@ def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
 
     Raises
     ------
-    InputError : there is no such file.
-    GraphError : the file is no ONNX graph, or a file with its weights is missing or damaged.
+    InputError : there is no such file, or it cannot be read.
+    GraphError : the file is no ONNX graph, its graph has no end, a weight is not a number, or a
+        file with its weights is missing, damaged or outside of the folder.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError("no such ONNX file", got=repr(str(path)))
 
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: the ONNX file cannot be read", got=error.strerror or str(error)
+        ) from error
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's own exception types vary with its backend
@@ -79,14 +79,12 @@ def read_onnx(path: str | Path) -> tuple[onnx.ModelProto, str]:
             f"{path}: not an ONNX network", got=_looks_like(data), expected="a graph with nodes"
         )
 
-    try:
-        onnx.load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise GraphError(
-            f"{path}: a file with its weights is missing or damaged", got=str(error)
-        ) from error
-
-    return canonicalize(model), digest_onnx(path, data)
+    # What can be wrong is found before anything walks the graph or opens another file.
+    check_graph(model, path)
+    digest = hashlib.sha256(data)
+    load_external(path, model, digest)
+    check_finite(model, path)
+    return canonicalize(model), digest.hexdigest()
 
 
 def _looks_like(data: bytes) -> str:

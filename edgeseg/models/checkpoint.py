@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from edgeseg.errors import InputError
 from edgeseg.files import write_bytes
 from edgeseg.models.registry import create
+from edgeseg.models.weight_file import read_weights, state_digest
 from edgeseg.spec import ModelSpec
 
-_FORMAT = "edgeseg-checkpoint-1"
+_FORMAT = "edgeseg-checkpoint-2"
+_FORMAT_1 = "edgeseg-checkpoint-1"  # has no digest
 
 
 def save_checkpoint(
@@ -49,8 +51,16 @@ def save_checkpoint(
 
     # torch writes to memory, not to the file: its writer does not report why a file cannot be
     # written.
+    text = spec.to_json()
+    values = {
+        "format": _FORMAT,
+        "spec": text,
+        "state": state,
+        "notes": notes,
+        "sha256": state_digest(state, text),
+    }
     content = io.BytesIO()
-    torch.save({"format": _FORMAT, "spec": spec.to_json(), "state": state, "notes": notes}, content)
+    torch.save(values, content)
     return write_bytes(path, content.getbuffer())
 
 
@@ -76,17 +86,21 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, A
             "no such checkpoint", got=repr(str(path)), hint="Train one: `train(RECIPE)`."
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_weights(path)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"{path}: not a checkpoint", got=f"{type(error).__name__}", expected="a best.pt file"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in (_FORMAT, _FORMAT_1):
         raise InputError(
             f"{path}: not an edgeseg checkpoint",
             expected=_FORMAT,
             hint="runs/NAME/best.pt is one; last.ckpt is not.",
         )
+
+    _check_content(content, path)
 
     # Build the model that the spec describes, and give it the weights.
     spec = ModelSpec.parse(content["spec"], str(path))
@@ -97,6 +111,36 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, A
         problem = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: its weights do not fit its spec", got=problem) from error
     return net.eval(), spec, content["notes"]
+
+
+def _check_content(content: dict[str, Any], path: Path) -> None:
+    """Raise ``InputError`` unless all parts are there, whole, and the weights are numbers."""
+    kinds = {"spec": str, "state": dict, "notes": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]
+    if wrong:
+        raise InputError(
+            f"{path}: the checkpoint is damaged", got=f"no {wrong[0]}", expected=", ".join(kinds)
+        )
+
+    state = content["state"]
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(
+                f"{path}: the checkpoint is damaged", got=f"{name!r}, which is no tensor"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise InputError(
+                f"{path}: tensor {name!r} has weights that are not numbers",
+                got="NaN or infinite values",
+                hint="The training failed: take an earlier checkpoint.",
+            )
+
+    has_digest = content["format"] == _FORMAT
+    if has_digest and content.get("sha256") != state_digest(state, content["spec"]):
+        raise InputError(
+            f"{path}: its weights or its spec have changed since it was written",
+            hint="Copy it again, or take an earlier checkpoint.",
+        )
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> tuple[nn.Module, ModelSpec]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from edgeseg.errors import InputError, MissingDependencyError
 from edgeseg.models.base import SegmentationModel
+from edgeseg.models.weight_file import read_weights
 
 
 def load_encoder(net: SegmentationModel, source: str | Path) -> None:
@@ -136,7 +137,9 @@ def _from_file(path: Path, name: str) -> dict[str, Tensor]:
             hint='Give a file, or "torchvision".',
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_weights(path)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{path}: not a PyTorch state dict", got=type(error).__name__) from error
 

@@ -37,6 +37,10 @@ CHOICES: tuple[str, ...] = get_args(Choose)
 DEFAULT_COUNT = 100
 HOW = "`calib=camvid:PATH`, a folder, a video, synthetic:// or calibration/sets/NAME.toml"
 
+# Limits of a set and of the source that it is chosen from. Ranges hardly change above 1,000 frames.
+MOST_FRAMES = 100_000
+MOST_SOURCE_FRAMES = 10_000_000
+
 # Largest difference of aspect ratios that gives no warning. CamVid's 4:3 frames cropped to 352x480
 # differ by 2 %; 16:9 differs from 4:3 by 33 %.
 _ASPECT_TOLERANCE = 0.10
@@ -386,6 +390,12 @@ def _resolve(recipe: SetRecipe, reporter: Reporter) -> CalibrationSet:
             raise DataError(
                 f"{recipe.source}: no frames to calibrate on", hint=f"Give another set: {HOW}."
             )
+        if total > MOST_SOURCE_FRAMES:  # a damaged video may say anything
+            raise DataError(
+                f"{recipe.source}: says that it has too many frames",
+                got=f"{total:,}",
+                expected=f"at most {MOST_SOURCE_FRAMES:,}",
+            )
         classes = class_counts(pool, reporter) if choose == "cover" else None
         indices = positions(total, min(count, total), choose, seed, classes)
         frames = tuple(_hashed(pool, indices, reporter))
@@ -399,8 +409,10 @@ def _resolve(recipe: SetRecipe, reporter: Reporter) -> CalibrationSet:
 
 def _require_choice(source: str, count: int, seed: int, choose: str) -> None:
     """Raise ``InputError`` if an argument of ``resolve_set`` or a value of its recipe is wrong."""
-    if count < 1:
-        raise InputError("calibration set: number of frames", got=count, expected="1 or more")
+    if not 1 <= count <= MOST_FRAMES:
+        raise InputError(
+            "calibration set: number of frames", got=count, expected=f"1 to {MOST_FRAMES:,}"
+        )
     if seed < 0:
         raise InputError("calibration set: seed", got=seed, expected="0 or more")
     if choose not in CHOICES:

@@ -29,6 +29,7 @@ from edgeseg.quantize.calibration_set import CalibrationSet
 from edgeseg.quantize.histograms import BINS, Statistics, collect
 from edgeseg.reporter import SILENT, Reporter
 from edgeseg.spec import first_problem
+from edgeseg.trust import read_private
 from edgeseg.types import Float, Image, Vector
 
 __all__ = [
@@ -590,10 +591,20 @@ def _save(path: Path, key: str, statistics: Statistics) -> None:
         )
 
 
+def _require_small(content: io.BytesIO, tensors: int) -> None:
+    """Raise ``ValueError`` if the arrays of a file unfold to more than statistics take."""
+    most = (BINS + len(_FIELDS)) * 8 * max(tensors, 1) + 64 * 1024
+    with zipfile.ZipFile(content) as files:
+        if sum(entry.file_size for entry in files.infolist()) > most:
+            raise ValueError("unfolds to too many bytes")
+    content.seek(0)
+
+
 def _load(path: Path, key: str, tensors: tuple[str, ...]) -> Statistics | None:
     """Read statistics; return ``None`` if the file is missing, damaged, or has another key."""
     try:
-        content = io.BytesIO(path.read_bytes())  # NumPy leaves a damaged file open
+        content = io.BytesIO(read_private(path))  # NumPy leaves a damaged file open
+        _require_small(content, len(tensors))
         with np.load(content, allow_pickle=False) as data:
             if str(data["key"]) != key or data["histogram"].shape != (len(tensors), BINS):
                 return None

@@ -1,6 +1,5 @@
 """Engines: the same labels as PyTorch and ONNX Runtime, foreign files, and wrong files."""
 
-import json
 import os
 import signal
 import subprocess
@@ -372,10 +371,9 @@ def test_engines_that_do_not_fit_are_refused(
     source.write_bytes(small_onnx.read_bytes())
     engine = build_engine(source, precision="fp32")
     passport = Passport.path_for(engine)
-    facts = json.loads(passport.read_text())
     changes: dict[str, dict[str, Any]] = {
         "library": {"library_version": "2020.1"},
-        "processor": {"device_features": ["FP64"]},
+        "processor": {"device_features": ("FP64",)},
         "target": {"target": "tpu"},
     }
     if fault == "truncated":
@@ -387,7 +385,8 @@ def test_engines_that_do_not_fit_are_refused(
     elif fault == "stale":
         source.write_bytes(small_onnx.read_bytes() + b"\x00")
     else:
-        passport.write_text(json.dumps({**facts, **changes[fault]}))
+        changed = Passport.read(engine).model_copy(update=changes[fault])
+        passport.write_text(changed.model_dump_json())
     with pytest.raises(EngineError, match=says) as caught:
         load_engine(engine)
     assert "\n" not in str(caught.value)

@@ -10,8 +10,8 @@ from typing import Any
 from edgeseg.backends.base import NATIVE, Backend, Built, PlanOptions
 from edgeseg.backends.engine import Engine
 from edgeseg.backends.openvino import forms, probes, runtime
-from edgeseg.backends.openvino.compiled import INT8_KERNELS, settings
-from edgeseg.backends.openvino.engine import OpenVinoEngine, pack
+from edgeseg.backends.openvino.compiled import INT8_KERNELS, check_settings, settings
+from edgeseg.backends.openvino.engine import OpenVinoEngine, pack, seal, seal_of
 from edgeseg.backends.openvino.extension import build as extension
 from edgeseg.backends.proof import Reference
 from edgeseg.errors import EdgesegError, EngineError, InputError
@@ -36,6 +36,14 @@ class OpenVinoBackend(Backend):
 
     name = TARGET
     floats = runtime.FLOATS
+
+    def sealed(self, data: bytes, digest: str) -> bytes:
+        """Return an engine's bytes with the digest of its passport at their end."""
+        return seal(data, digest)
+
+    def seal_of(self, data: bytes) -> str:
+        """Return the digest that ``sealed`` put into an engine's bytes; ``""`` if there is none."""
+        return seal_of(data)
 
     def best_precision(self) -> str:
         """Return ``bf16`` if the processor computes it natively, else ``fp32``."""
@@ -120,6 +128,7 @@ class OpenVinoBackend(Backend):
 
         ``Backend.check`` describes the parameters.
         """
+        check_settings(passport.openvino.config, path, rebuild)
         version = runtime.library_version()
         if passport.library_version != version:
             raise EngineError(

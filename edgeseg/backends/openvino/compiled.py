@@ -3,16 +3,27 @@
 import io
 import re
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
 
 from edgeseg.backends.openvino import probes, runtime
-from edgeseg.errors import GraphError
+from edgeseg.errors import EngineError, GraphError
 from edgeseg.types import Image
 
 INT8_KERNELS = "LP_TRANSFORMS_MODE"  # OpenVINO's setting: "NO" computes quantized layers in float
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+# Every setting that `settings` can return, with its values. OpenVINO has others that write files
+# and load libraries.
+_ALLOWED = {
+    "INFERENCE_PRECISION_HINT": frozenset(_HINTS.values()),
+    "PERFORMANCE_HINT": frozenset({"LATENCY"}),
+    "NUM_STREAMS": frozenset({"1"}),
+    INT8_KERNELS: frozenset({"NO"}),
+}
 
 # Limits of a trial, for each form of a graph.
 _TRIAL_CALLS = 15
@@ -47,6 +58,28 @@ def settings(precision: str, floats: str | None = None) -> dict[str, str]:
     if precision not in runtime.FLOATS and not probes.int8_is_exact():
         config[INT8_KERNELS] = "NO"
     return config
+
+
+def check_settings(config: Mapping[str, str], path: Path, rebuild: str) -> None:
+    """Raise an error for compile settings that edgeseg does not write into passports.
+
+    Parameters
+    ----------
+    config : the settings of a passport.
+    path : the engine, for the error.
+    rebuild : the sentence that says how to build the engine again.
+
+    Raises
+    ------
+    EngineError : a setting or its value is not one that ``settings`` returns.
+    """
+    for name, value in config.items():
+        if value not in _ALLOWED.get(name, ()):
+            raise EngineError(
+                f"{path}: its passport has a setting that edgeseg does not give to OpenVINO",
+                got=f"{name}={value}",
+                hint=rebuild,
+            )
 
 
 class Compiled:

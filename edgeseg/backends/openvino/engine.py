@@ -20,8 +20,17 @@ from edgeseg.types import Float, Image
 # labels, and the blob of the graph that returns logits as its compressed difference from the first
 # one. Both blobs hold the same weights at the same place, so the difference compresses to almost
 # nothing. One graph with both outputs would cost every frame a reordering of the logits.
+#
+# At the end lies the digest of the passport that belongs to the engine. Files of earlier versions
+# have none.
 _MAGIC = b"edgeseg cpu engine 1\n"
 _LENGTH = struct.Struct("<QQ")
+_SEAL = b"\nedgeseg passport "
+_SEAL_BYTES = len(_SEAL) + 64
+
+# The blobs of labels and of logits hold the same weights, so they are of about one size.
+_MOST_UNFOLDED = 2  # times the blob of the labels
+_MOST_MORE = 64 << 20  # bytes above that
 
 
 def pack(labels: bytes, logits: bytes | None) -> bytes:
@@ -41,6 +50,40 @@ def pack(labels: bytes, logits: bytes | None) -> bytes:
     difference = b"" if logits is None else zlib.compress(_xor(logits, labels), 1)
     lengths = _LENGTH.pack(len(labels), len(logits or b""))
     return b"".join([_MAGIC, lengths, labels, difference])
+
+
+def seal(data: bytes, digest: str) -> bytes:
+    """Return the content of an engine file with the digest of its passport at its end.
+
+    Parameters
+    ----------
+    data : content without a digest, from ``pack``.
+    digest : SHA-256 in hex.
+
+    Examples
+    --------
+    >>> seal_of(seal(b"engine", 64 * "a")) == 64 * "a"
+    True
+    """
+    return b"".join([data, _SEAL, digest.encode("ascii")])
+
+
+def seal_of(data: bytes) -> str:
+    """Return the digest at the end of an engine file; ``""`` if it has none.
+
+    Parameters
+    ----------
+    data : content of the engine file.
+
+    Examples
+    --------
+    >>> seal_of(b"engine")
+    ''
+    """
+    end = data[-_SEAL_BYTES:]
+    if not end.startswith(_SEAL):
+        return ""
+    return end[len(_SEAL) :].decode("ascii", "replace")
 
 
 def unpack(data: bytes, name: str) -> tuple[bytes, Callable[[], bytes] | None]:
@@ -72,24 +115,46 @@ def unpack(data: bytes, name: str) -> tuple[bytes, Callable[[], bytes] | None]:
             f"{name}: not an edgeseg engine for the cpu target", hint="Build it: `build_engine()`."
         )
 
+    end = len(data) - _SEAL_BYTES if seal_of(data) else len(data)
     labels_length, logits_length = _LENGTH.unpack_from(data, len(_MAGIC))
-    labels = data[start : start + labels_length]
-    difference = data[start + labels_length :]
+    labels = data[start : min(start + labels_length, end)]
+    if len(labels) != labels_length:
+        raise _damaged(name, f"a graph of {len(labels)} bytes", f"{labels_length} bytes")
+    difference = data[start + labels_length : end]
     if not difference:
         return labels, None
 
+    most = _MOST_UNFOLDED * labels_length + _MOST_MORE
+    if logits_length > most:
+        raise _damaged(name, f"a graph of {logits_length} bytes", f"at most {most} bytes")
+
     def logits() -> bytes:
-        blob = _xor(zlib.decompress(difference), labels)
-        if len(blob) != logits_length:
-            raise EngineError(
-                f"{name}: the engine file is damaged",
-                got=f"a graph of {len(blob)} bytes for the logits",
-                expected=f"{logits_length} bytes",
-                hint="Build it again: `build_engine(NAME.onnx)`.",
-            )
-        return blob
+        return _xor(_unfold(difference, logits_length, name), labels)
 
     return labels, logits
+
+
+def _unfold(packed: bytes, length: int, name: str) -> bytes:
+    """Decompress a graph of a known length; it takes no more memory than that."""
+    unfolding = zlib.decompressobj()
+    try:
+        graph = unfolding.decompress(packed, length + 1)
+    except zlib.error as error:
+        raise _damaged(name, str(error), "a compressed graph") from error
+    if len(graph) != length or not unfolding.eof:
+        found = f"{len(graph)} bytes" if len(graph) <= length else f"more than {length} bytes"
+        raise _damaged(name, f"a graph of {found} for the logits", f"{length} bytes")
+    return graph
+
+
+def _damaged(name: str, got: str, expected: str) -> EngineError:
+    """Return the error for an engine file whose parts do not have the lengths that it says."""
+    return EngineError(
+        f"{name}: the engine file is damaged",
+        got=got,
+        expected=expected,
+        hint="Build it again: `build_engine(NAME.onnx)`.",
+    )
 
 
 def _xor(data: bytes, other: bytes) -> bytes:

@@ -4,7 +4,6 @@ import functools
 import importlib
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from edgeseg.backends.tensorrt.cuda import OLD_DRIVER, hint_for
+from edgeseg.children import python_command, run_child
 from edgeseg.errors import EngineError, MissingDependencyError
 
 TENSORRT, RTX = "tensorrt", "tensorrt-rtx"
@@ -52,7 +52,6 @@ _HOLLOW: list[Any] = []
 
 # What a child process runs to see if TensorRT starts. It prints the reason, and what to do.
 _START = """
-import sys
 from edgeseg.backends.tensorrt.bindings import library, start
 from edgeseg.errors import EngineError
 try:
@@ -251,11 +250,8 @@ def why_not_starting(target: str, timeout_s: float = _START_TIMEOUT_S) -> tuple[
     target : ``tensorrt`` or ``tensorrt-rtx``; it must be installed.
     timeout_s : time limit.
     """
-    command = [sys.executable, "-c", _START, target]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
-        )
+        done = run_child(python_command(_START, target), timeout_s=timeout_s)
     except subprocess.TimeoutExpired:
         return f"it takes longer than {timeout_s:.0f} s", hint_for(OLD_DRIVER)
 

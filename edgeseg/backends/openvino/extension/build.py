@@ -19,12 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeseg.children import python_command, run_child
 from edgeseg.errors import EdgesegError, EngineError, MissingDependencyError, OutputError
-from edgeseg.files import atomic_path, write_json
+from edgeseg.files import atomic_path, cache_folder, sha256_file, write_bytes, write_json
+from edgeseg.trust import read_private, require_private_file, sha256_private
 
 SOURCE = Path(__file__).resolve().with_name("unpooling.cpp")
 SWITCH = "EDGESEG_CPU_EXTENSION"  # environment variable; 0 disables the extension
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
+_TRIAL = (
+    "from edgeseg.backends.openvino.extension.build import try_out\n"  # in a process of its own
+    "try_out(sys.argv[1])"
+)
 _LIBRARIES = ("openvino", "openvino_onnx_frontend", "tbb")
 _TRIED_SHAPE = (2, 11, 13, 24)  # (N, H, W, C): odd sides: pooling drops a row and a column
 _BUILD_SECONDS = 300  # limit of the compiler
@@ -40,12 +46,12 @@ def find_compiler() -> tuple[str, ...]:
     words = shlex.split(os.environ.get("CXX", ""))
     if words:
         program = shutil.which(words[0])
-        return (program, *words[1:]) if program else ()
+        return (os.path.abspath(program), *words[1:]) if program else ()
 
     for name in ("c++", "g++", "clang++"):
         program = shutil.which(name)
         if program:
-            return (program,)
+            return (os.path.abspath(program),)
     return ()
 
 
@@ -73,9 +79,48 @@ def identity() -> str:
 
 def library_path() -> Path:
     """Return the path of the library in edgeseg's cache; the file need not exist."""
-    from edgeseg.files import cache_folder
-
     return cache_folder() / "extension" / f"libedgeseg_openvino-{identity()}.so"
+
+
+def digest_path(library: Path) -> Path:
+    """Return the path of the file that holds a library's digest.
+
+    Parameters
+    ----------
+    library : path of the library.
+
+    Examples
+    --------
+    >>> digest_path(Path("X.so")).name
+    'X.so.sha256'
+    """
+    return library.with_name(library.name + ".sha256")
+
+
+def is_intact(library: Path) -> bool:
+    """Return True if a library is there and has the digest that was written when it was built.
+
+    Parameters
+    ----------
+    library : path of the library.
+
+    Raises
+    ------
+    OutputError : another user could have written the library or its digest.
+    """
+    require_private_file(library)
+    try:
+        facts = library.stat()
+        wanted = read_private(digest_path(library)).decode("ascii", "replace").strip()
+    except OSError:
+        return False
+    return _digest(library, facts.st_ino, facts.st_size, facts.st_mtime_ns) == wanted
+
+
+@functools.lru_cache(maxsize=4)
+def _digest(library: Path, inode: int, size: int, changed_ns: int) -> str:
+    """Return the digest of a library, computed once for each state of its file."""
+    return sha256_private(library)
 
 
 def why_not() -> str:
@@ -84,7 +129,7 @@ def why_not() -> str:
         return f"{SWITCH} is off"
     if sys.platform != "linux":
         return f"it is not built on {sys.platform}"
-    if library_path().is_file():
+    if is_intact(library_path()):
         return ""
 
     compiler = find_compiler()
@@ -102,7 +147,7 @@ def _failed_before(compiler: tuple[str, ...]) -> str:
     try:
         if time.time() - _failure_path().stat().st_mtime > _RETRY_SECONDS:
             return ""
-        failure = json.loads(_failure_path().read_bytes())
+        failure = json.loads(read_private(_failure_path()))
         return str(failure["reason"]) if tuple(failure["compiler"]) == compiler else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
@@ -125,8 +170,9 @@ def library() -> Path:
     if missing:
         raise MissingDependencyError("the CPU extension is not there", got=missing)
 
+    # Check the library before anything loads it: loading runs its code.
     path = library_path()
-    if not path.is_file():
+    if not is_intact(path):
         _build(path)
     return path
 
@@ -171,13 +217,10 @@ def _compile(path: Path) -> None:
     with atomic_path(path) as made:
         _run([*_command(), "-o", str(made)], "compiling the CPU extension", _BUILD_SECONDS)
 
-        trial = [
-            sys.executable,
-            "-c",
-            "from edgeseg.backends.openvino.extension.build import try_out; "
-            f"try_out({str(made)!r})",
-        ]
-        _run(trial, "trying the CPU extension", _TRY_SECONDS)
+        _run(python_command(_TRIAL, str(made)), "trying the CPU extension", _TRY_SECONDS)
+
+        # The digest comes first: a library without one counts as damaged.
+        write_bytes(digest_path(path), f"{sha256_file(made)}\n".encode())
 
 
 def _command() -> list[str]:
@@ -212,17 +255,11 @@ def _command() -> list[str]:
 def _run(command: list[str], what: str, seconds: int) -> None:
     """Run a command; raise ``EngineError`` if it fails or takes more than ``seconds``."""
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=seconds,
-        )
+        done = run_child(command, timeout_s=seconds)
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"{what} took too long", got=f"more than {seconds} s") from error
-    except (OSError, TypeError) as error:
-        # No such program; or its name is None: an embedded Python has no `sys.executable`.
+    except OSError as error:
+        # No such program; or its name is empty: an embedded Python has no `sys.executable`.
         raise EngineError(f"{what} failed", got=f"{command[0]}: {error}") from error
     if not done.returncode:
         return

@@ -14,8 +14,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeseg.children import run_child
 from edgeseg.errors import EngineError, InputError, MissingDependencyError, OutputError
 from edgeseg.files import atomic_path, cache_folder, sha256_file, write_json
+from edgeseg.trust import require_private_file
 
 SOURCES = Path(__file__).resolve().parent
 LIBRARY = "libedgeseg_plugin.so"
@@ -310,11 +312,11 @@ def build_plugin(
     OutputError : ``out`` is not the name of a library.
     EngineError : the compiler fails, or the headers are too old.
     """
-    nvcc = find_nvcc()
-    include = find_tensorrt_include(tensorrt_include)
+    nvcc = find_nvcc().absolute()
+    include = find_tensorrt_include(tensorrt_include).absolute()
     version = tensorrt_version(include)
     wanted = _wanted_architectures(archs, nvcc)
-    final = out or default_path()
+    final = (out or default_path()).absolute()  # nvcc runs in another folder
     if final.suffix != ".so":
         expected = "a name that ends in .so"
         raise OutputError(f"{final}: not the name of a library", expected=expected)
@@ -366,7 +368,7 @@ def _jetson_architecture(nvcc: Path) -> list[str]:
 
 def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
     """Run a command; raise ``EngineError`` with its first error line if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = run_child(command)
     if not done.returncode:
         return done
 
@@ -436,6 +438,11 @@ def plugin_library(path: Path | None = None, *, tensorrt: str | None = None) -> 
         raise MissingDependencyError(
             "the TensorRT plugin is not built", expected=str(library), hint=f"Build it: {call}."
         )
+
+    # The library's code runs when it is loaded: nobody else may have written it.
+    if library == default_path():
+        require_private_file(library)
+        require_private_file(facts_path(library))
 
     again = f"Build it again: {call}."
     facts = _read_facts(library, again)
