@@ -8,21 +8,28 @@ DEMO_VENV ?= .venv-demo
 JOBS ?= 2
 PIP_FLAGS ?= --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test check bench plugin-check gpu-test clean
+# Many tests start programs of their own: an import of torch without its byte code takes 10 s longer.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: demo test style types pytest check bench plugin-check gpu-test clean
 
 demo: $(DEMO_VENV)/ready  ## segment a drive into out/demo.mp4 (no torch is installed)
 	$(DEMO_VENV)/bin/edgeseg demo -o out/demo.mp4
 
-test: $(VENV)/ready  ## everything CI runs: style, types, tests
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+test: style  ## everything CI runs: style, types, tests; types are checked beside the tests
+	$(MAKE) -j2 types pytest
 
-check: $(VENV)/ready  ## style and types only
+check: style types  ## style and types only
+
+style: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/ready
 	$(VENV)/bin/mypy
+
+pytest: $(VENV)/ready
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/ready  ## the CPU benchmark against other runtimes, on an otherwise idle machine
 	$(VENV)/bin/python -m benchmarks.cpu

@@ -15,11 +15,15 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     os.environ.setdefault("OMP_NUM_THREADS", str(_share))
 
 import contextlib
+import gc
 import importlib
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from types import ModuleType
 
+import once
 import pytest
 from paths import TESTS
 
@@ -36,8 +40,8 @@ os.environ.setdefault("EDGESEG_CPU_EXTENSION", "0")
 # --no-loadscope-reorder).
 LONGEST = (
     "integration/test_every_net",
-    "integration/test_without_amx",
     "integration/test_lowered_graphs",
+    "integration/test_without_amx",
     "training/test_features",
     "zoo/test_zoo",
     "export/test_onnx_from_torch",
@@ -55,6 +59,21 @@ LONGEST = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of `once.made_once`; the processes that this one starts inherit its name."""
+    if once.FOLDER in os.environ:
+        return
+
+    folder = tempfile.mkdtemp(prefix="edgeseg-tests-")
+    os.environ[once.FOLDER] = folder
+
+    def remove() -> None:
+        del os.environ[once.FOLDER]
+        shutil.rmtree(folder, ignore_errors=True)
+
+    config.add_cleanup(remove)
+
+
 def pytest_report_header() -> str:
     import processors
 
@@ -70,6 +89,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return place.get(str(item.path.relative_to(TESTS).with_suffix("")), len(place))
 
     items.sort(key=rank)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the many objects of imported libraries out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +124,15 @@ def clip() -> Path:
 @pytest.fixture(scope="session")
 def small_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ENet with random weights at 64x96, exported by edgeseg."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
+    path = tmp_path_factory.mktemp("net") / "small.onnx"
+    shutil.copy(once.made_once("small.onnx", _export_small), path)
+    return path
+
+
+def _export_small(path: Path) -> None:
+    import torch
+
     from edgeseg.export.onnx_from_torch import export_module
     from edgeseg.models import create
     from edgeseg.spec import CAMVID_11, ModelSpec
@@ -110,7 +143,7 @@ def small_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
         net.train()
         net(torch.randn(4, 3, 64, 96))
     spec = ModelSpec(architecture="enet", input_size=(64, 96), stride=8, labels=CAMVID_11)
-    return export_module(net, spec, tmp_path_factory.mktemp("net") / "small.onnx")
+    export_module(net, spec, path)
 
 
 @pytest.fixture(scope="session")

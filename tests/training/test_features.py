@@ -190,10 +190,7 @@ def weights(path: Path) -> dict[str, Tensor]:
 @pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     """SIGKILL inside an epoch; even with dropout, flips and crops the weights are the same."""
-    tiny(tmp_path, fit__epochs=6)
-    (tmp_path / "recipe.toml").write_text(
-        TINY.replace("epochs = 4", "epochs = 6").replace("batch = 4", "batch = 2")
-    )
+    (tmp_path / "recipe.toml").write_text(TINY.replace("batch = 4", "batch = 2"))
     whole = edgeseg("train", tmp_path / "recipe.toml", "-o", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     command: list[str | Path] = [
@@ -230,9 +227,9 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_stages_go_on_from_each_other(tmp_path: Path) -> None:
-    recipe = tiny(tmp_path, fit__epochs=2, model__architecture="fcn-resnet34")
+    recipe = tiny(tmp_path, fit__epochs=1, model__architecture="fcn-resnet34")
     stages = [
-        {"name": "frozen", "set": {"model.freeze_encoder_epochs": 2, "model.input_size": [32, 48]}},
+        {"name": "frozen", "set": {"model.freeze_encoder_epochs": 1, "model.input_size": [32, 48]}},
         {"name": "whole", "set": {"optim.lr": 1e-3, "optim.encoder_lr_first": 0.1}},
     ]
     recipe = Recipe.model_validate({**recipe.model_dump(), "stage": stages})
@@ -246,7 +243,7 @@ def test_stages_go_on_from_each_other(tmp_path: Path) -> None:
     started = json.loads(last[2]["recipe"])["model"]["init"]
     assert started == str(tmp_path / "run" / "frozen" / "best.pt")
     rows = History.read_csv(tmp_path / "run" / "history.csv").rows
-    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in rows] == [1, 2]
     assert {"val_loss", "train_miou", "train_pixel_accuracy"} <= rows[0].keys()
     assert cv2.imread(str(tmp_path / "run" / "curves.png")) is not None
     # Nothing is trained twice: with the second stage lost, only it is run.

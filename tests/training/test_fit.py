@@ -346,10 +346,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     """Where files may only be half as large as last.ckpt is, the next one cannot be written."""
     import resource
 
-    path = write(tmp_path, TINY.replace("epochs = 4", "epochs = 2"))
+    path = write(tmp_path, TINY.replace("epochs = 4", "epochs = 1"))
     assert edgeseg("train", path, "-o", tmp_path / "run").returncode == 0
     kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("last.ckpt", "best.pt")}
-    path.write_text(TINY)
+    path.write_text(TINY.replace("epochs = 4", "epochs = 2"))
     limit = len(kept["last.ckpt"]) // 2
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
