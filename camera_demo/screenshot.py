@@ -14,7 +14,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 OUT = Path(__file__).parent / "page.jpg"
-SIZE = {"width": 1280, "height": 800}
+WIDTH = 1280
+HEIGHT = 800
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def take(url: str, out: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(url)
         page.wait_for_timeout(8000)
         page.screenshot(path=out, type="jpeg", quality=88)

@@ -10,6 +10,7 @@ import urllib.request
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 _TIMEOUT_S = 3.0
+_LOOK_TIMEOUT_S = 0.5  # to see whether a server is back
 _RTSP_PORT = 554
 
 
@@ -37,6 +38,22 @@ def failure_reason(uri: str) -> str | None:
     except (ValueError, http.client.HTTPException):  # no valid address, or no HTTP server
         return None
     return None
+
+
+def is_listening(uri: str) -> bool:
+    """Return whether a server accepts connections at an RTSP address.
+
+    Parameters
+    ----------
+    uri : the address.
+    """
+    try:
+        parts = urlsplit(uri)
+        place = (parts.hostname or "", parts.port or _RTSP_PORT)
+        with socket.create_connection(place, timeout=_LOOK_TIMEOUT_S):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _without_user(parts: SplitResult) -> str:

@@ -54,6 +54,7 @@ def test_one_closed_window_closes_all() -> None:
     assert not sink.closed
     rear.closed = True
     sink.write(output(1, "b"))
-    assert sink.closed
+    closed: bool = sink.closed
+    assert closed
     sink.abort()
     assert rear.seen[-1] == "abort"

@@ -72,12 +72,12 @@ def test_every_fault_ends_in_a_new_connection(fault: str, reason: str) -> None:
 
 
 def test_many_losses_leave_no_thread_and_no_descriptor() -> None:
-    """Twelve losses; the same with a hundred took no longer to return, either."""
-    faults = ",".join(f"unplug@{0.3 + 0.6 * number:.2f}:0.2" for number in range(12))
+    """Seven losses; the same with a hundred took no longer to return, either."""
+    faults = ",".join(f"unplug@{0.3 + 0.8 * number:.2f}:0.3" for number in range(7))
     before = descriptors()
     with open_synthetic(f"{SMALL}&fault={faults}", LiveOptions(stall_s=0.5)) as source:
-        frames = read_until_back(source, 12, 14)
-        assert source.reconnects == 12
+        frames = read_until_back(source, 7, 14)
+        assert source.reconnects == 7
         assert len(reader_threads()) == 1
     assert reader_threads() == []
     assert descriptors() == before
@@ -87,9 +87,9 @@ def test_many_losses_leave_no_thread_and_no_descriptor() -> None:
         for first, second in itertools.pairwise(frames)
         if first.captured_s is not None and second.captured_s is not None
     ]
-    away = [gap for gap in gaps if gap > 0.19]
-    assert len(away) >= 12
-    assert max(gaps) < 0.2 + 2.0  # back within two seconds
+    away = [gap for gap in gaps if gap > 0.29]
+    assert len(away) >= 7
+    assert max(gaps) < 0.3 + 2.0  # back within two seconds
 
 
 def test_a_camera_that_stays_away_is_given_up() -> None:
@@ -153,15 +153,15 @@ def test_every_frame_is_either_taken_or_dropped_and_those_taken_are_fresh() -> N
     """A camera of 60 frames a second, and a consumer of ten."""
     ages: list[float] = []
     taken: list[int] = []
-    with open_synthetic(f"{SMALL}&length=180") as source:
+    with open_synthetic(f"{SMALL}&length=120") as source:
         for frame in source:
             time.sleep(0.1)
             taken.append(frame.index)
             assert frame.captured_s is not None
             ages.append(time.perf_counter() - frame.captured_s)
         dropped = source.dropped
-    assert taken[-1] == 179
-    assert len(taken) + dropped == 180 - taken[0]
+    assert taken[-1] == 119
+    assert len(taken) + dropped == 120 - taken[0]
     ages.sort()
     assert ages[int(0.95 * len(ages))] <= 1.5 * 0.1 + 1 / 60
 

@@ -148,18 +148,23 @@ class _Pages:
 
         viewer = _Viewer(self._hub, socket)
         self._hub.join(viewer)
-        sending: asyncio.Task[None] | None = None
+        tasks: list[asyncio.Task[None]] = []
         try:
             await socket.send_text(json.dumps({**self._hub.facts(), "build": self._build}))
-            sending = asyncio.create_task(viewer.send())
-            await viewer.receive()
-        except (WebSocketDisconnect, RuntimeError):  # Starlette raises the second after the first
-            return
+            tasks = [asyncio.create_task(viewer.send()), asyncio.create_task(viewer.receive())]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._hub.leave(viewer)
-            if sending is not None:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+
+        for end in ends:
+            # Starlette raises RuntimeError if the viewer left in the middle of a message.
+            if isinstance(end, Exception) and not isinstance(
+                end, WebSocketDisconnect | RuntimeError
+            ):
+                raise end
 
 
 class _Viewer(Listener):

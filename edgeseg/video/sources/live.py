@@ -6,11 +6,13 @@ import re
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 
 from edgeseg.errors import InputError, MissingDependencyError
+from edgeseg.video.addresses import is_listening
 from edgeseg.video.frames import Source
 from edgeseg.video.gstreamer import missing_part
 from edgeseg.video.sources.captures import CaptureCamera
@@ -152,12 +154,16 @@ def open_stream(uri: str, live: LiveOptions = _DEFAULT) -> Source:
     def connect() -> StreamCamera:
         return StreamCamera(uri, address, live.stall_s)
 
+    def connect_again() -> StreamCamera:
+        return StreamCamera(uri, address, live.stall_s, knows_rate=True)
+
     camera = connect_first(connect, live)
     if isinstance(camera, StreamCamera) and camera.is_recording:
         # It has an end: it is a file, and every frame counts.
         camera.close()
         return open_recording(uri, address)
-    return LiveSource(camera, connect, live)
+    is_present = partial(is_listening, uri) if uri.startswith("rtsp://") else None
+    return LiveSource(camera, connect_again, live, is_present=is_present)
 
 
 def open_gstreamer(pipeline: str, live: LiveOptions = _DEFAULT) -> Source:

@@ -27,7 +27,7 @@ _JITTER = 0.2
 
 # How often a lost camera repeats its last frame, and how often a device is looked for, seconds.
 _REPEAT_S = 0.5
-_LOOK_S = 0.1
+_LOOK_S = 0.25
 
 # A camera of one frame in two seconds has not stalled after two seconds.
 _FRAMES_PER_STALL = 3.0
@@ -180,9 +180,9 @@ class LiveSource(Source):
     camera : the camera, opened.
     connect : opens it again.
     options : times.
-    is_present : whether the device is plugged in. It is asked several times per second while the
-        source waits for the next try, which comes at once if the device is back. None for cameras
-        that can only be asked by opening them.
+    is_present : whether the device or its server is there. It is asked four times a second while
+        the source waits for the next try, which comes at once if it is back. None for cameras that
+        can only be asked by opening them.
     hand_on_nv12 : as for ``Source``.
 
     Examples

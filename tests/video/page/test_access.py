@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from importlib.resources import files
 
 import pytest
 import websockets
@@ -213,3 +214,8 @@ def test_rules_without_a_server() -> None:
     refusal = access.refusal(Request({"host": "robot.local:8000"}, {"token": "é\udcff"[:1]}, {}))
     assert refusal is not None
     assert refusal.status == 401
+
+
+def test_every_file_of_the_page_has_a_route() -> None:
+    folder = files("edgeseg.video.page") / "static"
+    assert {path.name for path in folder.iterdir()} == {name for name, _ in _STATIC.values()}

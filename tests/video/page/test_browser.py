@@ -88,6 +88,7 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> bool:
 def standing(feed: Feed, page: Any, scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
     """Hold the feed; return the picture of the camera (RGB) and the labels that are shown now."""
     feed.hold = True
+    time.sleep(0.3)  # the feed may be in the middle of a result
     sample = scenes.samples[feed.index % len(scenes.samples)]
     camera = np.asarray(sample.image[..., ::-1])
 

@@ -1,27 +1,32 @@
 """The sink and its server, without a browser: what it sends, how it ends, what it costs."""
 
-import gc
 import json
-import os
 import re
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 import cv2
 import numpy as np
 import pytest
-from live_page import ENGINES, ROAD, Feed, Scenes, second_opinion
+from live_page import (
+    ENGINES,
+    ROAD,
+    Feed,
+    Scenes,
+    get,
+    metric,
+    received,
+    second_opinion,
+    until,
+    watch,
+)
 from reporting import Heard
-from websockets.sync.client import ClientConnection, connect
 
 from edgeseg.errors import InputError, MissingDependencyError, OutputError
 from edgeseg.spec import CAMVID_11
@@ -38,47 +43,6 @@ def scenes() -> Scenes:
 def page() -> Iterator[PageSink]:
     with PageSink(CAMVID_11, port=0, engines=ENGINES) as sink:
         yield sink
-
-
-def get(page: PageSink, path: str) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{page.port}{path}", timeout=5) as answer:
-        return bytes(answer.read())
-
-
-@contextmanager
-def watch(
-    page: PageSink, *engines: str, sources: tuple[str, ...] = ("camera0",)
-) -> Iterator[ClientConnection]:
-    """Connect as a viewer of some engines."""
-    url = f"ws://127.0.0.1:{page.port}/ws"
-    with connect(url, proxy=None, max_size=None, close_timeout=0.5) as viewer:
-        assert json.loads(viewer.recv(timeout=5))["type"] == "hello"
-        viewer.send(json.dumps({"sources": sources, "engines": engines}))
-        yield viewer
-
-
-def received(viewer: ClientConnection) -> bytes:
-    """Return the viewer's next binary message."""
-    message = viewer.recv(timeout=5)
-    assert isinstance(message, bytes)
-    return message
-
-
-def until(condition: object, seconds: float = 5.0) -> bool:
-    """Wait until a function returns something true."""
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return bool(condition())
-
-
-def metric(page: PageSink, name: str) -> float:
-    found = re.search(rf"^edgeseg_{re.escape(name)} (\S+)$", get(page, "/metrics").decode(), re.M)
-    assert found, name
-    return float(found[1])
 
 
 def test_a_message_holds_frame_and_labels(page: PageSink, scenes: Scenes) -> None:
@@ -254,129 +218,3 @@ def test_the_import_needs_no_extra() -> None:
         "sys.exit(bool({'starlette', 'uvicorn', 'websockets'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def stuck_viewer(page: PageSink) -> socket.socket:
-    """A viewer who asks for the plain stream and reads nothing: its connection fills up."""
-    raw = socket.create_connection(("127.0.0.1", page.port))
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    raw.sendall(f"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n\r\n".encode())
-    return raw
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are counted in /proc")
-def test_nothing_is_left_after_the_end(scenes: Scenes) -> None:
-    def once(end: str) -> None:
-        page = PageSink(CAMVID_11, port=0, engines=ENGINES)
-        with ExitStack() as stack:
-            viewers = [stack.enter_context(watch(page, *ENGINES)) for _ in range(3)]
-            stuck = stack.enter_context(stuck_viewer(page))
-            with Feed(page, scenes):
-                viewers[0].recv(timeout=5)
-                time.sleep(0.2)
-            start = time.perf_counter()
-            getattr(page, end)()
-            assert time.perf_counter() - start < 2.0
-            getattr(page, end)()  # a second time does nothing
-            page.write(scenes.output(0))  # too late: ignored
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", page.port))  # the port is free
-            stuck.close()
-
-    once("finish")
-    gc.collect()
-    threads, descriptors = threading.active_count(), open_descriptors()
-    for end in ("abort", "finish", "abort"):
-        once(end)
-    gc.collect()
-    assert until(lambda: threading.active_count() <= threads)
-    assert open_descriptors() <= descriptors
-
-
-VIEWERS = """
-import asyncio, json, sys
-from websockets.asyncio.client import connect
-port, quick, slow = map(int, sys.argv[1:])
-ready = 0
-
-async def view(slow):
-    global ready
-    url = f"ws://127.0.0.1:{port}/ws"
-    async with connect(url, max_size=None, max_queue=1, proxy=None) as socket:
-        await socket.recv()
-        await socket.send(json.dumps({"sources": ["camera0"], "engines": ["net fp32"]}))
-        while True:
-            await socket.recv()
-            ready += 1
-            if ready == quick + slow:
-                print("ready", flush=True)
-            await asyncio.sleep(2.0 if slow else 0)
-            await socket.send('{"ack": "camera0"}')
-
-async def main():
-    await asyncio.gather(*[view(i < slow) for i in range(quick + slow)])
-
-asyncio.run(main())
-"""
-
-
-def resident_mb() -> float:
-    """Return the memory of this process, megabytes."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read from /proc")
-def test_viewers_slow_nothing_down_and_memory_is_flat(scenes: Scenes) -> None:
-    """20 viewers, of whom 10 read slowly, against none: rate of a loop whose engine only sleeps.
-
-    The sleep stands for an engine on its own processor, so the encoding has a core to spare; what
-    is measured is what ``write`` and the server's hold on Python's lock cost the loop. The two
-    cases take turns, because other programs run here, too.
-    """
-
-    def rate(page: PageSink, frames: int = 24) -> float:
-        start = time.perf_counter()
-        for index in range(frames):
-            time.sleep(0.05)
-            page.write(scenes.output(index))
-        return frames / (time.perf_counter() - start)
-
-    with (
-        PageSink(CAMVID_11, port=0, engines=ENGINES) as alone,
-        PageSink(CAMVID_11, port=0, engines=ENGINES) as page,
-    ):
-        arguments = [str(page.port), "10", "10"]
-        with subprocess.Popen(
-            [sys.executable, "-c", VIEWERS, *arguments], stdout=subprocess.PIPE
-        ) as viewers:
-            try:
-                page.write(scenes.output(0))
-                assert viewers.stdout is not None
-                with Feed(page, scenes):
-                    assert viewers.stdout.readline() == b"ready\n"
-
-                ratios = []
-                for _ in range(3):
-                    ratios.append(rate(page) / rate(alone))
-                assert max(ratios) >= 0.95, ratios
-                assert metric(page, "page_viewers") == 20
-
-                # Thousands of frames, as fast as they come.
-                for index in range(500):
-                    page.write(scenes.output(index))
-                gc.collect()
-                before = resident_mb()
-                for index in range(6000):
-                    page.write(scenes.output(index))
-                    if index % 10 == 0:
-                        time.sleep(0.002)
-                gc.collect()
-                assert resident_mb() - before < 10
-            finally:
-                viewers.kill()

@@ -189,7 +189,7 @@ function showFacts() {
 
 function caption(tile) {
   const { header } = tile;
-  const age = header.age_ms === null ? `${header.time_s.toFixed(1)} s` : `${header.age_ms.toFixed(0)} ms old`;
+  const age = header.age_ms === null ? `at ${header.time_s.toFixed(1)} s` : `${header.age_ms.toFixed(0)} ms old`;
   const text = header.lost_s === null ? `${shown(header.fps, 1)} FPS · ${age}` : "no signal";
   if (tile.facts.textContent !== text) tile.facts.textContent = text;
   tile.canvas.setAttribute("aria-label", `${tile.source}, frame ${header.index}, ${settings.mode}`);
