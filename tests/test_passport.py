@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from edgeseg.errors import EngineError
-from edgeseg.passport import FORMAT, Budget, Int8Facts, OpenVinoFacts, Passport, TensorRTFacts
+from edgeseg.facts import Budget, Int8Facts, OpenVinoFacts, TensorRTFacts
+from edgeseg.passport import FORMAT, Passport
 from edgeseg.spec import CAMVID_11, ModelSpec
 
 SPEC = ModelSpec(architecture="x", input_size=(64, 96), labels=CAMVID_11)

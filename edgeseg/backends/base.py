@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeseg.backends.engine import Engine
 from edgeseg.errors import InputError
+from edgeseg.facts import OpenVinoFacts, TensorRTFacts
 from edgeseg.graph.network import Network
-from edgeseg.passport import OpenVinoFacts, Passport, TensorRTFacts
+from edgeseg.passport import Passport
 from edgeseg.precision import INT8
 from edgeseg.reporter import Reporter
 from edgeseg.types import Image

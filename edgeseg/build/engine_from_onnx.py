@@ -12,10 +12,11 @@ from edgeseg.backends.proof import Reference, reference
 from edgeseg.backends.registry import find_backend
 from edgeseg.build.options import Quantization
 from edgeseg.errors import InputError
+from edgeseg.facts import Int8Facts
 from edgeseg.files import atomic_path, require_writable, sha256_bytes, temporary_path
 from edgeseg.graph.network import Network, load_network
 from edgeseg.graph.ops import is_quantized
-from edgeseg.passport import Int8Facts, Passport, commit
+from edgeseg.passport import Passport, commit
 from edgeseg.precision import INT8
 from edgeseg.quantize.qdq import INT8_KEY, describe
 from edgeseg.reporter import SILENT, Reporter

@@ -23,8 +23,8 @@ from edgeseg.build.options import SCALES, Quantization
 from edgeseg.data import Dataset, open_dataset
 from edgeseg.data.sampling import spread
 from edgeseg.errors import CheckFailedError, InputError
+from edgeseg.facts import Budget, Int8Facts
 from edgeseg.graph.network import Network
-from edgeseg.passport import Budget, Int8Facts
 from edgeseg.quantize.calibration_set import CalibrationSet, frame_digest
 from edgeseg.quantize.label_change import require_close
 from edgeseg.quantize.placement import Placement

@@ -6,11 +6,11 @@ from pathlib import Path
 import onnx
 
 from edgeseg.errors import GraphError
+from edgeseg.facts import Int8Facts
 from edgeseg.files import write_bytes
 from edgeseg.graph.graph import infer_shapes
 from edgeseg.graph.network import Network
 from edgeseg.graph.nodes import copied
-from edgeseg.passport import Int8Facts
 from edgeseg.quantize.qdq import INT8_KEY
 from edgeseg.spec import METADATA_KEY
 

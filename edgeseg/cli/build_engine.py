@@ -13,7 +13,8 @@ from edgeseg.cli.json_report import require_json, write_report
 from edgeseg.cli.options import DataOptions, EngineOptions, Json, SpecOptions
 
 if TYPE_CHECKING:
-    from edgeseg.passport import Budget, Passport
+    from edgeseg.facts import Budget
+    from edgeseg.passport import Passport
 
 MOST_ROWS = 24  # of the table of classes
 

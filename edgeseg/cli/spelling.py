@@ -20,6 +20,10 @@ OPTIONS = {
     "workspace_mib": "--workspace",
     "split_every_s": "--split-every",
     "keep_bytes": "--keep",
+    "start_s": "--start",
+    "duration_s": "--duration",
+    "stall_s": "--stall",
+    "give_up_s": "--give-up",
 }
 
 _CALL = re.compile(r"`([a-z][a-z0-9_]*)\(([^`]*)\)`")

@@ -34,6 +34,7 @@ class LogitsOnly(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> class WithAuxiliary(nn.Module):
     ...     def forward(self, x):
     ...         return {"out": x, "aux": None}
@@ -103,6 +104,7 @@ def build_module(
 
     Examples
     --------
+    >>> import torch
     >>> module = build_module("torch.nn:Linear", {"in_features": 4, "out_features": 2})
     >>> module(torch.zeros(1, 4)).shape
     torch.Size([1, 2])

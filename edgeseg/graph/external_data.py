@@ -174,7 +174,7 @@ def _why_refused(name: str, folder: str) -> str:
     if PurePosixPath(name).is_absolute() or "\\" in name or ":" in parts[0]:
         return "an absolute or foreign path"
     if ".." in parts:
-        return "a path with `..`"
+        return "a path with .. in it"
 
     full = os.path.join(folder, name)
     real = os.path.realpath(full)

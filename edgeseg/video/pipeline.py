@@ -73,7 +73,8 @@ def segment(
 
     Examples
     --------
-    >>> from edgeseg.spec import CAMVID_11
+    >>> import numpy as np
+    >>> from edgeseg.spec import CAMVID_11, ModelSpec
     >>> from edgeseg.video import open_source
     >>> class AllSky:
     ...     spec = ModelSpec(architecture="none", input_size=(48, 64), labels=CAMVID_11)

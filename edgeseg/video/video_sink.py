@@ -198,7 +198,7 @@ def letterbox(picture: Picture, size: tuple[int, int]) -> Picture:
     Examples
     --------
     >>> import numpy as np
-    >>> letterbox(np.full((10, 10, 3), 255, np.uint8), (40, 20))[:, :, 0].any(axis=0).sum()
+    >>> int(letterbox(np.full((10, 10, 3), 255, np.uint8), (40, 20))[0].any(axis=1).sum())
     20
     """
     width, height = size

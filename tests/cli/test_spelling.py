@@ -163,9 +163,13 @@ def texts() -> Iterator[tuple[str, str]]:
                 yield place, node.value
 
 
-# Printed as they are: keys of a recipe, such as `fit.batch`; filled-in values; and the function in
-# a message that only a program can meet (a closed engine).
-PRINTED_AS_IT_IS = re.compile(r"`([a-z]+\.[a-z_]+|X|load_engine)`")
+# Printed as they are: keys of a recipe, such as `fit.batch`, and of `data.toml`; lines of files,
+# which have a space or a star in them; filled-in values; and what stands in a message that only a
+# program can meet, such as that of a closed engine.
+PRINTED_AS_IT_IS = re.compile(
+    r"`([a-z]+\.[a-z_]+|root|ids|ignore_ids|categories|[^`]*[ *][^`]*|X"
+    r"|load_engine|strength|expand_sources|merge)`"
+)
 
 
 def test_every_parameter_that_a_message_names_has_an_option() -> None:

@@ -31,10 +31,11 @@ from onnx_tools import rtx_log
 from edgeseg.build.engine_cache import resolve_engine
 from edgeseg.data import open_dataset
 from edgeseg.errors import EngineError, InputError, OutputError
+from edgeseg.facts import LABELS, LABELS_AND_SCORES, TensorRTFacts
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.network import Overrides, load_network
 from edgeseg.imaging.preprocess import to_input
-from edgeseg.passport import LABELS, LABELS_AND_SCORES, Passport, TensorRTFacts
+from edgeseg.passport import Passport
 from edgeseg.serving.deepstream import deepstream_from_network, feeding, nvinfer_graph
 from edgeseg.serving.folder import write_folder
 from edgeseg.serving.triton import (

@@ -17,8 +17,9 @@ from edgeseg.backends.tensorrt.frame_engine import FrameEngine
 from edgeseg.backends.tensorrt.graphs import graph_for
 from edgeseg.backends.tensorrt.kernels import open_library
 from edgeseg.backends.tensorrt.plugin.build import SOURCES
+from edgeseg.facts import SCORES
 from edgeseg.graph.network import Network, load_network
-from edgeseg.passport import SCORES, Passport
+from edgeseg.passport import Passport
 from edgeseg.reporter import SILENT
 
 RTX = "tensorrt-rtx"

@@ -199,7 +199,7 @@ def write_labelme(root: Path) -> Path:
                 shape["shape_type"] = "mask"
                 shape["mask"] = base64.b64encode(png_text(bitmap)).decode()
             shapes.append(shape)
-        value = {
+        value: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,
@@ -239,7 +239,11 @@ def write_supervisely(root: Path) -> Path:
                 one["geometryType"] = "bitmap"
                 one["bitmap"] = {"data": text, "origin": [left - 1, top - 1]}
             objects.append(one)
-        value = {"size": {"height": HEIGHT, "width": WIDTH}, "objects": objects, "tags": []}
+        value: dict[str, Any] = {
+            "size": {"height": HEIGHT, "width": WIDTH},
+            "objects": objects,
+            "tags": [],
+        }
         (folder / "ann").mkdir(exist_ok=True)
         (folder / "ann" / f"{name}.png.json").write_text(json.dumps(value))
     return root

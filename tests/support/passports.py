@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from edgeseg.facts import TensorRTFacts
 from edgeseg.graph.network import Network
-from edgeseg.passport import Passport, TensorRTFacts
+from edgeseg.passport import Passport
 
 
 def plan_passport(network: Network, target: str = "tensorrt-rtx", **facts: Any) -> Passport:

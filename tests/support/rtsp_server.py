@@ -48,7 +48,7 @@ def grey_picture(number: int, width: int, height: int) -> bytes:
     return row * rows + line * (height - rows)
 
 
-class Factory(GstRtspServer.RTSPMediaFactory):
+class Factory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
     """One pipeline for all clients, fed by a thread as long as anybody watches."""
 
     def __init__(self, options: argparse.Namespace) -> None:

@@ -207,7 +207,9 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert last.exists(), "no checkpoint within two minutes"
     time.sleep(0.4)
+    assert running.poll() is None, "the run had ended before it was killed"
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "killed" / "best.json").exists(), (

@@ -2,6 +2,8 @@
 
 import pytest
 
+from edgeseg.errors import EdgesegError
+from edgeseg.video import open_source
 from edgeseg.video.redact import redacted
 
 SECRETS = ("hunter2", "admin")
@@ -35,3 +37,17 @@ def test_secrets_are_gone_and_the_camera_is_named(address: str) -> None:
 )
 def test_addresses_without_secrets_stay(address: str) -> None:
     assert redacted(address) == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rtsp://admin:hun/ter2@hunter2@127.0.0.1:1/live",
+        "http://127.0.0.1:1/video?password=hunter2",
+        "rtspsrc location=rtsp://admin:hunter2@127.0.0.1:1/x ! decodebin ! appsink",
+    ],
+)
+def test_no_message_has_them(address: str) -> None:
+    with pytest.raises(EdgesegError) as caught:
+        open_source(address)
+    assert not any(secret in str(caught.value) for secret in SECRETS)

@@ -18,12 +18,12 @@ from edgeseg.backends.openvino.compiled import Compiled, settings, trial
 from edgeseg.backends.openvino.extension import build as extension
 from edgeseg.backends.proof import Reference, Verdict, failed, judge, least_agreement
 from edgeseg.errors import EdgesegError
+from edgeseg.facts import OpenVinoFacts
 from edgeseg.graph.lowering import LoweringOptions, lower
 from edgeseg.graph.network import Network
 from edgeseg.graph.nodes import copied
 from edgeseg.graph.passes.float_rounding import quantized_readers, round_in_float
 from edgeseg.graph.passes.fold_batchnorm import name_nodes
-from edgeseg.passport import OpenVinoFacts
 from edgeseg.precision import INT8
 from edgeseg.reporter import SILENT, Reporter
 

@@ -26,12 +26,13 @@ from edgeseg.backends.tensorrt.graphs import FP16, FP32, best_size, graph_for
 from edgeseg.backends.tensorrt.kernels import open_library
 from edgeseg.backends.tensorrt.profiles import Profile, check_profile, profile_for
 from edgeseg.errors import EngineError, GraphError, InputError, MissingDependencyError
+from edgeseg.facts import LABELS, LABELS_AND_SCORES, SCORES, TensorRTFacts
 from edgeseg.files import sha256_bytes, sha256_file
 from edgeseg.graph.attach_output import require_scores
 from edgeseg.graph.lowering import LoweringOptions, lower
 from edgeseg.graph.network import Network
 from edgeseg.imaging.preprocess import resize_frame
-from edgeseg.passport import LABELS, LABELS_AND_SCORES, SCORES, Passport, TensorRTFacts
+from edgeseg.passport import Passport
 from edgeseg.reporter import Reporter
 from edgeseg.types import Image
 

@@ -16,8 +16,9 @@ from edgeseg.backends.tensorrt.pipelined import ALIGNMENT, PipelinedEngine, Slot
 from edgeseg.backends.tensorrt.profiles import Profile
 from edgeseg.capabilities import BATCH, DEVICE_ARRAYS, LOGITS, SIZES, STREAMS
 from edgeseg.errors import EngineError, InputError
+from edgeseg.facts import LABELS_AND_SCORES
 from edgeseg.imaging.preprocess import check_frame, resize_frame, resize_labels
-from edgeseg.passport import LABELS_AND_SCORES, Passport
+from edgeseg.passport import Passport
 from edgeseg.types import Float, Image
 
 

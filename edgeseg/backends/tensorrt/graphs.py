@@ -7,6 +7,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from edgeseg.backends.base import NATIVE, PLUGIN
+from edgeseg.facts import TensorRTFacts
 from edgeseg.graph.dynamic_run import check_runs
 from edgeseg.graph.lowering import LoweringOptions, lower
 from edgeseg.graph.network import Network
@@ -14,7 +15,6 @@ from edgeseg.graph.passes.dynamic_shapes import DynamicShapes
 from edgeseg.graph.passes.fp16 import activations, halve_ends, to_fp16
 from edgeseg.graph.passes.unpool.plugin import is_plugin
 from edgeseg.imaging.preprocess import resize_frame
-from edgeseg.passport import TensorRTFacts
 from edgeseg.reporter import Reporter
 from edgeseg.types import Image
 

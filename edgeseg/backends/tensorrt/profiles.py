@@ -6,9 +6,9 @@ from typing import Any
 
 from edgeseg.backends.base import ONE_FRAME, PlanOptions
 from edgeseg.errors import EngineError, InputError
+from edgeseg.facts import TensorRTFacts
 from edgeseg.graph.network import Network
 from edgeseg.graph.passes.dynamic_shapes import DynamicShapes, resolve_dynamic_shapes
-from edgeseg.passport import TensorRTFacts
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from edgeseg.errors import InputError, MissingDependencyError
 from edgeseg.video.addresses import is_listening
 from edgeseg.video.frames import Source
 from edgeseg.video.gstreamer import missing_part
+from edgeseg.video.redact import redacted
 from edgeseg.video.sources.captures import CaptureCamera
 from edgeseg.video.sources.network import StreamCamera
 from edgeseg.video.sources.opencv import backend, open_capture
@@ -149,7 +150,7 @@ def open_stream(uri: str, live: LiveOptions = _DEFAULT) -> Source:
     ------
     InputError : it cannot be opened. The error has the server's reason.
     """
-    address = re.sub(r"//[^/@]*@", "//", uri)  # no password in messages
+    address = redacted(uri)
 
     def connect() -> StreamCamera:
         return StreamCamera(uri, address, live.stall_s)
@@ -222,7 +223,7 @@ def _connect_pipeline(
     broken = NoSignalError(
         what,
         reason="no frames",
-        got=repr(pipeline),
+        got=repr(redacted(pipeline)),
         expected="one that ends in: video/x-raw,format=NV12 ! appsink (or BGR, BGRx, GRAY8, "
         "I420, YUY2, ...)",
         hint=hint,

@@ -9,8 +9,9 @@ from edgeseg.backends.openvino.compiled import settings
 from edgeseg.backends.openvino.engine import OpenVinoEngine, pack, unpack
 from edgeseg.capabilities import LOGITS
 from edgeseg.errors import EngineError
+from edgeseg.facts import OpenVinoFacts
 from edgeseg.graph.network import Network
-from edgeseg.passport import OpenVinoFacts, Passport
+from edgeseg.passport import Passport
 from edgeseg.spec import ModelSpec, generic_space
 
 SIZE = (8, 12)

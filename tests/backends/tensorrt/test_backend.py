@@ -29,10 +29,11 @@ from edgeseg.backends.tensorrt.pipelined import SLOTS
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.data import open_dataset
 from edgeseg.errors import EdgesegError, EngineError, GraphError, InputError, MissingDependencyError
+from edgeseg.facts import TensorRTFacts
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.network import load_network
 from edgeseg.graph.passes.fp16 import LIMIT, activations, to_fp16
-from edgeseg.passport import Passport, TensorRTFacts
+from edgeseg.passport import Passport
 from edgeseg.reporter import SILENT
 from edgeseg.zoo import zoo, zoo_int8
 

@@ -20,9 +20,9 @@ from edgeseg.backends.tensorrt.pipelined import SLOTS, SLOTS_INTEGRATED, Memory
 from edgeseg.backends.tensorrt.profiles import Profile
 from edgeseg.capabilities import BATCH, DEVICE_ARRAYS, LOGITS, SIZES, STREAMS
 from edgeseg.errors import EngineError
+from edgeseg.facts import LABELS, LABELS_AND_SCORES
 from edgeseg.graph.network import Network
 from edgeseg.graph.passes.dynamic_shapes import resolve_dynamic_shapes
-from edgeseg.passport import LABELS, LABELS_AND_SCORES
 from edgeseg.spec import ModelSpec, generic_space
 
 SIZE = (8, 12)

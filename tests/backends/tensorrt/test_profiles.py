@@ -26,13 +26,14 @@ from edgeseg.backends.tensorrt.profiles import Profile
 from edgeseg.build.engine_from_onnx import build_engine
 from edgeseg.cli.build_options import parse_batches, parse_sizes
 from edgeseg.errors import EngineError, GraphError, InputError
+from edgeseg.facts import LABELS, LABELS_AND_SCORES, TensorRTFacts
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.dynamic_run import check_runs
 from edgeseg.graph.network import Network, Overrides, load_network
 from edgeseg.graph.passes.dynamic_shapes import DynamicShapes, resolve_dynamic_shapes
 from edgeseg.graph.passes.unpool.plugin import POOL, REFERENCE, UNPOOL
 from edgeseg.imaging.preprocess import resize_frame, resize_labels
-from edgeseg.passport import LABELS, LABELS_AND_SCORES, Passport, TensorRTFacts
+from edgeseg.passport import Passport
 from edgeseg.reporter import SILENT
 from edgeseg.serving.triton import triton_from_engine
 from edgeseg.spec import CAMVID_11, METADATA_KEY, ModelSpec

@@ -262,7 +262,8 @@ def test_an_engine_of_a_runtime_that_did_not_start_is_not_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from edgeseg.backends.tensorrt.engine import TensorRTEngine
-    from edgeseg.passport import Passport, TensorRTFacts
+    from edgeseg.facts import TensorRTFacts
+    from edgeseg.passport import Passport
     from edgeseg.spec import ModelSpec, generic_space
 
     def construct(logger: list[Message]) -> Any:
