@@ -9,8 +9,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeseg.errors import InputError, did_you_mean
+from edgeseg.errors import DataError, InputError, did_you_mean
 from edgeseg.spec import LabelSpace
+
+
+class SplitError(DataError):
+    """Report that a data set has no split of a name."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,15 @@ READERS: dict[str, tuple[str, str]] = {
     "cityscapes": ("edgeseg.data.cityscapes", "Cityscapes"),
     "voc": ("edgeseg.data.voc", "VOC"),
     "synthetic": ("edgeseg.data.synthetic", "SyntheticDataset"),
+    "folder": ("edgeseg.data.folder_data", "open_folder"),
+    "coco": ("edgeseg.data.coco", "open_coco"),
+    "labelme": ("edgeseg.data.labelme", "open_labelme"),
+    "cvat": ("edgeseg.data.layouts", "open_cvat"),
+    "supervisely": ("edgeseg.data.supervisely", "open_supervisely"),
+    "bdd100k": ("edgeseg.data.layouts", "open_bdd100k"),
+    "mapillary": ("edgeseg.data.layouts", "open_mapillary"),
+    "kitti": ("edgeseg.data.layouts", "open_kitti"),
+    "ade20k": ("edgeseg.data.layouts", "open_ade20k"),
 }
 
 
@@ -93,11 +106,14 @@ def open_dataset(address: str, split: str = "val") -> Dataset:
     scheme, colon, path = address.partition(":")
     if not colon or scheme not in READERS:
         known = ", ".join(f"{name}:PATH" for name in READERS)
+        hint = did_you_mean(scheme, READERS)
+        if Path(address).expanduser().is_dir():
+            hint = f"For frames and masks of your own: folder:{address}"
         raise InputError(
             "labelled data is given as READER:PATH",
             got=repr(address),
             expected=f"one of {known}",
-            hint=did_you_mean(scheme, READERS),
+            hint=hint,
         )
 
     module, name = READERS[scheme]

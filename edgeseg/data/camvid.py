@@ -8,7 +8,7 @@ ids 0..11 (11 = Unlabelled). Source: Brostow, Fauqueur, Cipolla, "Semantic objec
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeseg.data.base import Dataset, Sample, require_folder
+from edgeseg.data.base import Dataset, Sample, SplitError, require_folder
 from edgeseg.data.camvid32 import CamVid32, is_layout
 from edgeseg.data.folder import frames_in, read_frame, read_raw, require_same_size
 from edgeseg.errors import DataError
@@ -74,7 +74,7 @@ class CamVid:
             if not folder.is_dir():
                 annotations = [found for found in root.glob("*annot") if found.is_dir()]
                 splits = sorted(found.name.removesuffix("annot") for found in annotations)
-                raise DataError(
+                raise SplitError(
                     f"CamVid split {split!r}: {folder.name}/ is not in {root}",
                     got=f"splits {', '.join(splits) or 'none'}",
                     hint=_HINT,

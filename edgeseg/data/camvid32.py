@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeseg.data.base import Sample, require_folder
+from edgeseg.data.base import Sample, SplitError, require_folder
 from edgeseg.data.folder import (
     ColourTable,
     frames_in,
@@ -187,7 +187,7 @@ def _chosen(root: Path, split: str, names: list[str]) -> tuple[list[str], str]:
     if split not in ("train", "val"):
         own = root / f"{split}.txt"
         if not own.is_file():
-            raise DataError(
+            raise SplitError(
                 f"{root}: no split {split!r}", expected=f"train, val, all, or a list {own.name}"
             )
         return _listed(own, names), ""

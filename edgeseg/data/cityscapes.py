@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.data.base import Sample, require_folder
+from edgeseg.data.base import Sample, SplitError, require_folder
 from edgeseg.data.folder import read_frame, read_raw, require_same_size
 from edgeseg.errors import DataError
 from edgeseg.spec import CITYSCAPES_19, LabelSpace
@@ -53,7 +53,7 @@ class Cityscapes:
         masks = root / kind / part
         for folder in (frames, masks):
             if not part or not folder.is_dir():
-                raise DataError(
+                raise SplitError(
                     f"Cityscapes split {split!r}: no {folder.relative_to(root)}/ in {root}",
                     got=f"splits {', '.join(_splits(root)) or 'none'}",
                     hint=_HINT,

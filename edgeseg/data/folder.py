@@ -14,6 +14,7 @@ FRAME_SUFFIXES = (".png", ".jpg", ".jpeg")
 # Share of pixels that may have a colour of no class: label pictures were drawn with one brush per
 # class, so a few stray pixels are void, but more of them mean another palette.
 _STRAY_SHARE = 1e-3
+_HIGHEST = 255  # label maps have 8 bits; a higher id must not become another one
 _COLOURS = 1 << 24  # of 8 bits in each of three channels
 
 
@@ -56,10 +57,25 @@ def read_raw(path: Path) -> Image:
 
 def _read(path: Path, flag: int) -> Image:
     """Read a picture by OpenCV, or raise ``DataError``."""
-    picture = cv2.imread(str(path), flag) if path.is_file() else None
+    # OpenCV gives no reason, and some names of files are no text for it.
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except FileNotFoundError:
+        raise DataError(f"{path}: cannot be read as a picture", got="no such file") from None
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise DataError(f"{path}: cannot be read as a picture", got=problem) from error
+
+    picture = cv2.imdecode(data, flag) if data.size else None
     if picture is None:
-        problem = "damaged" if path.is_file() else "no such file"
-        raise DataError(f"{path}: cannot be read as a picture", got=problem)
+        raise DataError(f"{path}: cannot be read as a picture", got="damaged")
+    if picture.dtype != np.uint8 and picture.max() > _HIGHEST:
+        raise DataError(
+            f"{path}: a value above {_HIGHEST}",
+            got=picture.max(),
+            expected=f"ids 0..{_HIGHEST}",
+            hint="Save the mask with 8 bits, or give folder:PATH, whose data.toml can name ids.",
+        )
     return picture.astype(np.uint8, copy=False)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.data.base import Sample, require_folder
+from edgeseg.data.base import Sample, SplitError, require_folder
 from edgeseg.data.folder import (
     ColourTable,
     read_frame,
@@ -57,7 +57,7 @@ class VOC:
         listed = root / _LISTS / f"{split}.txt"
         if not listed.is_file():
             splits = sorted(path.stem for path in (root / _LISTS).glob("*.txt"))
-            raise DataError(
+            raise SplitError(
                 f"VOC split {split!r}: no list",
                 got=f"splits {', '.join(splits) or 'none'}",
                 hint=hint,

@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from edgeseg.data import Sample, open_dataset
+from edgeseg.data.quick_check import check_sample
 from edgeseg.errors import DataError, InputError
 from edgeseg.files import atomic_path, require_writable, write_bytes, write_json
 from edgeseg.imaging.preprocess import resize_labels, to_input
 from edgeseg.models import architecture
 from edgeseg.models.checkpoint import load_checkpoint
+from edgeseg.models.weight_file import require_whole
 from edgeseg.reporter import LINES, SILENT, Reporter
 from edgeseg.spec import LabelSpace, ModelSpec, check_input_size
 from edgeseg.training import distributed
@@ -101,12 +103,15 @@ class Prepared:
         return loaders(recipe, self.samples, self.val, ignore_id, self.counts, world)
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, reporter: Reporter = SILENT) -> Prepared:
     """Open a recipe's data, and check that the recipe can run on it.
+
+    Some masks are read first, for a second at most.
 
     Parameters
     ----------
     recipe : the recipe.
+    reporter : receives a warning if the masks have only one class.
 
     Raises
     ------
@@ -117,6 +122,7 @@ def prepare(recipe: Recipe) -> Prepared:
     val_data = open_dataset(recipe.data.address, recipe.data.val)
     spec = spec_of(recipe, data.labels)
     check_input_size(spec)
+    check_sample([data, val_data], reporter=reporter)
 
     samples = choose(data, recipe.data.drives)
     val = choose(val_data, recipe.data.val_drives)
@@ -204,7 +210,7 @@ def _train_once(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> 
         )
 
     L.seed_everything(recipe.fit.seed, verbose=False)
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, reporter)
     trainer = _trainer(recipe, out, reporter)
     train_loader, val_loader = prepared.loaders(recipe, trainer.world_size)
 
@@ -215,7 +221,7 @@ def _train_once(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> 
         write_bytes(out / "recipe.json", recipe.model_dump_json(indent=2).encode())
 
     last = str(out / "last.ckpt") if resume else None
-    trainer.fit(module, train_loader, val_loader, ckpt_path=last, weights_only=False)
+    trainer.fit(module, train_loader, val_loader, ckpt_path=last, weights_only=True)
 
     if not (out / "best.pt").exists():
         raise DataError(
@@ -296,6 +302,33 @@ class WholeFiles(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_bytes(Path(path), content.getbuffer())
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint as data: no code from it runs, whatever the caller asks for.
+
+        Parameters
+        ----------
+        path : the file.
+        map_location : device of the tensors.
+        weights_only : not used.
+
+        Raises
+        ------
+        InputError : the file is damaged, or holds more than data.
+        """
+        require_whole(Path(path))
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        except Exception as error:  # raised as several types, all of them about the file
+            raise InputError(
+                f"{path}: is no checkpoint to go on with",
+                got=(str(error).splitlines() or [type(error).__name__])[0][:200],
+                expected="plain values and tensors, as edgeseg train writes them",
+                hint="Start again without `resume`.",
+            ) from error
+        return state
 
 
 def _trainer(recipe: Recipe, out: Path, reporter: Reporter) -> L.Trainer:

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from edgeseg.data import Sample, open_dataset
+from edgeseg.data.quick_check import check_sample
 from edgeseg.errors import DataError, GraphError, InputError
 from edgeseg.export.onnx_from_torch import export_module
 from edgeseg.files import require_writable, write_bytes
@@ -239,6 +240,7 @@ def _data(recipe: Recipe, spec: ModelSpec) -> TuningData:
     data = open_dataset(recipe.data.address, recipe.data.train)
     val_data = open_dataset(recipe.data.address, recipe.data.val)
     check_labels(spec.labels, data.labels, data.name)
+    check_sample([data, val_data])
 
     samples = choose(data, recipe.data.drives)
     val = choose(val_data, recipe.data.val_drives)
