@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         load_engine,
         profile,
         qat,
+        report,
         sensitivity,
         train,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "open_source",
     "profile",
     "qat",
+    "report",
     "segment",
     "sensitivity",
     "train",
@@ -79,6 +81,7 @@ _HOME = {
             "load_engine",
             "profile",
             "qat",
+            "report",
             "sensitivity",
             "train",
         ),

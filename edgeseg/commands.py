@@ -14,6 +14,7 @@ from edgeseg.reporter import LINES, SILENT, Reporter
 if TYPE_CHECKING:
     from edgeseg.backends.engine import Engine
     from edgeseg.profiling.comparison import Comparison
+    from edgeseg.profiling.report import Report
     from edgeseg.profiling.results import Result
     from edgeseg.profiling.sensitivity import Sensitivity
     from edgeseg.quantize.calibration_set import CalibrationSet
@@ -252,6 +253,65 @@ def profile(
 
     work = open_workload(data, source, split=split, frames=frames)
     return measure(engines, work, ProfileOptions(seconds=seconds, layers=layers), reporter=reporter)
+
+
+def report(
+    engines: "Sequence[Engine | str | Path]",
+    data: str,
+    out: str | Path | None = None,
+    *,
+    results: Sequence[str | Path] = (),
+    split: str = "val",
+    frames: int | None = None,
+    reporter: Reporter = SILENT,
+) -> "Report":
+    """Make one HTML page on what each precision costs; it needs no network.
+
+    Parameters
+    ----------
+    engines : as in ``compare``; the first one is the reference.
+    data : labelled data, such as ``camvid:PATH``; or a video, a folder or a camera.
+    out : the HTML file; None to write no file.
+    results : JSON files of ``edgeseg profile`` and ``edgeseg sensitivity`` to show, too.
+    split : the split of labelled data.
+    frames : number of frames, evenly spread; None for all.
+    reporter : receives messages and progress.
+
+    Raises
+    ------
+    InputError : there is no such engine, data or result.
+    DataError : the engines or the data have different classes.
+
+    Examples
+    --------
+    >>> import edgeseg
+    >>> engines = ["enet-camvid@fp32", "enet-camvid@int8"]
+    >>> made = edgeseg.report(engines, "camvid:data/camvid", "report.html")  # doctest: +SKIP
+    >>> made.facts["verdict"]  # doctest: +SKIP
+    'Against FP32, INT8 costs 0.10 mIoU and saves 19 % of the time, while Car loses 1.05 points.'
+    """
+    from edgeseg.profiling.frames import open_frames, spread_frames
+    from edgeseg.profiling.report import report as make
+    from edgeseg.profiling.report.write import Extras
+    from edgeseg.video import Source
+
+    extras = Extras.read([Path(path) for path in results])
+    opened = open_frames(data, split)
+    try:
+        made = make(
+            engines,
+            opened,
+            indices=spread_frames(opened, frames),
+            name=data if isinstance(opened, Source) else None,
+            extras=extras,
+            reporter=reporter,
+        )
+    finally:
+        if isinstance(opened, Source):
+            opened.close()
+    if out is not None:
+        made.write(Path(out))
+    return made
 
 
 def export_onnx(

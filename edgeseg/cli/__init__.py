@@ -20,6 +20,7 @@ from edgeseg.errors import EdgesegError
 # order of these lines, which is the order of the data flow.
 # isort: off
 from edgeseg.cli import models as models
+from edgeseg.cli import data as data
 from edgeseg.cli import train as train
 from edgeseg.cli import lr_find as lr_find
 from edgeseg.cli import export as export
@@ -34,6 +35,8 @@ from edgeseg.cli import demo as demo
 from edgeseg.cli import evaluate as evaluate
 from edgeseg.cli import compare as compare
 from edgeseg.cli import profile as profile
+from edgeseg.cli import report as report
+from edgeseg.cli import results as results
 from edgeseg.cli import latency_test as latency_test
 from edgeseg.cli import doctor as doctor
 # isort: on

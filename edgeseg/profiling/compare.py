@@ -1,14 +1,14 @@
 """Compare engines on the same frames: accuracy, latency and size. The first is the reference.
 
-One pass labels every frame with every engine and keeps only counts, so memory does not grow with
-the data. Then latency is measured in turns on a few of the same frames
-(``edgeseg.profiling.latency``).
+One pass labels every frame with every engine and keeps only counts: a few hundred bytes per frame,
+from which the confidence intervals come. Then latency is measured in turns on a few of the same
+frames (``edgeseg.profiling.latency``).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgeseg.backends.engine import Engine
 from edgeseg.data import Dataset
 from edgeseg.errors import InputError
+from edgeseg.metrics.bootstrap import CONFIDENCE, DRAWS, FrameCounts
 from edgeseg.metrics.boundary import TOLERANCE, BoundaryTruth, boundary_scores
 from edgeseg.metrics.confusion import confusion_matrix, scores
 from edgeseg.metrics.evaluate import check_labels
@@ -41,6 +42,9 @@ from edgeseg.spec import LabelSpace
 from edgeseg.types import Image
 from edgeseg.video.frames import Source
 
+Observer = Callable[[Item, Sequence[Image]], None]
+Counts = npt.NDArray[np.int64]
+
 
 def compare(
     engines: Sequence[Engine | Entry | str | Path],
@@ -50,6 +54,7 @@ def compare(
     name: str | None = None,
     rounds: int = ROUNDS,
     clock: Clock = time.perf_counter,
+    observer: Observer | None = None,
     reporter: Reporter = SILENT,
 ) -> Comparison:
     """Label the same frames with every engine; score, time and hash everything.
@@ -66,6 +71,7 @@ def compare(
     name : name of the data, instead of its own.
     rounds : number of turns per engine for the latency.
     clock : clock of ``measure_latency``.
+    observer : receives each frame, and its labels by every engine.
     reporter : receives the progress over the frames, then over the timed turns.
 
     Raises
@@ -82,7 +88,17 @@ def compare(
         frames = frames_of(data, indices, name)
         if frames.labels:
             check_labels(entries[0].engine.spec.labels, frames.labels, frames.name)
-        return _compare(entries, frames, rounds, clock, reporter, machine)
+        labelled = _label_all(entries, frames, observer, reporter)
+
+        # Time the engines on a few of the frames.
+        latencies = measure_latency(
+            [entry.engine for entry in entries],
+            labelled.sample.images,
+            rounds=rounds,
+            clock=clock,
+            reporter=reporter,
+        )
+        return _collect(entries, frames, labelled, latencies, _Run(rounds, machine))
 
 
 def _open(given: Engine | Entry | str | Path, opened: ExitStack) -> Entry:
@@ -95,26 +111,23 @@ def _open(given: Engine | Entry | str | Path, opened: ExitStack) -> Entry:
     return entry
 
 
-def _compare(
+@dataclass(frozen=True)
+class _Run:
+    """Hold how and where a comparison ran."""
+
+    rounds: int
+    machine: dict[str, Any]
+
+
+def _collect(
     entries: tuple[Entry, ...],
     frames: Frames,
-    rounds: int,
-    clock: Clock,
-    reporter: Reporter,
-    machine: dict[str, Any],
+    labelled: "_Labelled",
+    latencies: Sequence[Latency],
+    run: _Run,
 ) -> Comparison:
-    """Compare open engines of one label space, as ``compare`` describes."""
-    # Label all frames, then time the engines on a few of them.
-    tallies, truth, hashes, sample = _label_all(entries, frames, reporter)
-    latencies = measure_latency(
-        [entry.engine for entry in entries],
-        sample.images,
-        rounds=rounds,
-        clock=clock,
-        reporter=reporter,
-    )
-
-    # Collect the results.
+    """Return the comparison from counts and latencies."""
+    hashes = labelled.hashes
     facts = DataFacts(
         name=frames.name,
         frames=hashes.frames,
@@ -122,32 +135,53 @@ def _compare(
         pixels_sha256=hashes.pixels_sha256,
         labels=frames.labels or entries[0].engine.spec.labels,
         labelled=frames.labels is not None,
-        flicker=truth.result,
-        flicker_unmeasured=tallies[0].flicker.reason,
+        flicker=labelled.truth.result,
+        flicker_unmeasured=labelled.tallies[0].flicker.reason,
     )
-    parts = zip(identify(entries), entries, tallies, latencies, strict=True)
+    parts = zip(identify(entries), entries, labelled.tallies, latencies, strict=True)
     results = tuple(_result(*part, facts) for part in parts)
-    return Comparison(facts, results, _protocol(rounds, len(sample.images)), machine)
+    return Comparison(
+        facts, results, _protocol(run.rounds, len(labelled.sample.images)), run.machine
+    )
 
 
 @dataclass
 class _Tally:
     """Hold the counts of one engine: pixels (classes, classes), boundaries (classes, 4)."""
 
-    matrix: npt.NDArray[np.int64]
-    boundary: npt.NDArray[np.int64]
+    matrix: Counts
+    boundary: Counts
     flicker: ClipFlicker
     same: int = 0
     pixels: int = 0
+    frames: list[Counts] = field(default_factory=list)  # (3, classes) per labelled frame
+
+    def add(self, matrix: Counts, boundary: Counts) -> None:
+        """Add the counts of one frame."""
+        self.matrix += matrix
+        self.boundary += boundary
+        self.frames.append(np.stack([matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)]))
+
+    def frame_counts(self) -> FrameCounts:
+        """Return the counts of all frames."""
+        true_positive, truth, predicted = np.stack(self.frames, axis=1)
+        return FrameCounts(true_positive, truth, predicted)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Hold what labelling all frames gives; ``truth`` is the flicker of the ground truth."""
+
+    tallies: list[_Tally]
+    truth: ClipFlicker
+    hashes: Hashes
+    sample: Sample
 
 
 def _label_all(
-    entries: Sequence[Entry], frames: Frames, reporter: Reporter
-) -> tuple[list[_Tally], ClipFlicker, Hashes, Sample]:
-    """Label all frames in one pass; raise ``InputError`` if there is none.
-
-    The second result is the flicker of the ground truth.
-    """
+    entries: Sequence[Entry], frames: Frames, observer: Observer | None, reporter: Reporter
+) -> _Labelled:
+    """Label all frames in one pass; raise ``InputError`` if there is none."""
     labels = frames.labels or entries[0].engine.spec.labels
     classes = len(labels)
     truth = ClipFlicker(labels)
@@ -161,18 +195,21 @@ def _label_all(
     for item in track(frames.items, "compare", reporter, frames.count):
         hashes.add(item)
         sample.offer(item.image)
-        _label(entries, tallies, item, frames.labels)
+        found = _label(entries, tallies, item, frames.labels)
+        if observer is not None:
+            observer(item, found)
         if item.mask is not None:
             truth.add(item.name, item.image, item.mask)
     if not hashes.frames:
         raise InputError(f"{frames.name}: no frames to compare on")
-    return tallies, truth, hashes, sample
+    return _Labelled(tallies, truth, hashes, sample)
 
 
 def _label(
     entries: Sequence[Entry], tallies: Sequence[_Tally], item: Item, labels: LabelSpace | None
-) -> None:
-    """Label one frame with every engine, and add to their tallies."""
+) -> list[Image]:
+    """Label one frame with every engine, add to their tallies, and return the labels."""
+    every: list[Image] = []
     reference: Image | None = None  # what the first engine finds
     truth: BoundaryTruth | None = None
     if item.mask is not None and labels is not None:
@@ -180,6 +217,7 @@ def _label(
 
     for entry, tally in zip(entries, tallies, strict=True):
         found = entry.engine(item.image)
+        every.append(found)
         if reference is None:
             reference = found
             reference_truth = BoundaryTruth(found, len(tally.matrix))
@@ -191,11 +229,12 @@ def _label(
         # Without ground truth, compare with the reference's labels.
         if item.mask is None or labels is None:
             count = len(tally.matrix)
-            tally.matrix += confusion_matrix(reference, found, count, ignore_id=255)
-            tally.boundary += reference_truth.counts(found)
+            matrix = confusion_matrix(reference, found, count, ignore_id=255)
+            tally.add(matrix, reference_truth.counts(found))
         if truth is not None and item.mask is not None and labels is not None:
-            tally.matrix += confusion_matrix(item.mask, found, len(labels), labels.ignore_id)
-            tally.boundary += truth.counts(found)
+            matrix = confusion_matrix(item.mask, found, len(labels), labels.ignore_id)
+            tally.add(matrix, truth.counts(found))
+    return every
 
 
 def _result(
@@ -216,6 +255,7 @@ def _result(
         boundary=boundary_scores(names, tally.boundary) if data.labelled else None,
         change=change,
         flicker=tally.flicker.result,
+        per_frame=tally.frame_counts() if data.labelled else None,
     )
 
 
@@ -230,6 +270,8 @@ def _protocol(rounds: int, timed_frames: int) -> dict[str, Any]:
         "timed": "decoded uint8 BGR frame to uint8 label map of its size, one frame at a time",
         "latency_statistic": "percentiles over all calls of all rounds; engines take turns",
         "iou": "one confusion matrix over all frames, void excluded",
+        "intervals": f"{CONFIDENCE:.0%} percentile bootstrap, {DRAWS} draws of frames; "
+        "changes on the same draws (paired)",
         "boundary": "Csurka et al. 2013; boundary pixels counted over all frames, void and its "
         "surroundings excluded",
         "boundary_tolerance_of_diagonal": TOLERANCE,

@@ -6,6 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.metrics.bootstrap import (
+    Counts,
+    FrameCounts,
+    Intervals,
+    change_intervals,
+    score_intervals,
+)
 from edgeseg.metrics.boundary import BoundaryScores
 from edgeseg.metrics.confusion import Scores
 from edgeseg.metrics.flicker import Flicker
@@ -77,6 +84,7 @@ class EngineResult:
         labelled.
     flicker : how often its labels change where the picture does not; ``None`` if the frames are not
         consecutive.
+    per_frame : the counts of every frame; ``None`` if the data is not labelled.
     """
 
     id: str
@@ -88,6 +96,7 @@ class EngineResult:
     boundary: BoundaryScores | None
     change: LabelChange | None = None
     flicker: Flicker | None = None
+    per_frame: FrameCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -144,17 +153,43 @@ class Comparison:
         worst = int(np.nanargmin(change))
         return self.data.labels.names[worst], float(change[worst])
 
+    def score_intervals(self, result: EngineResult) -> Intervals | None:
+        """Return the confidence intervals of an engine's scores; ``None`` without labels.
+
+        Parameters
+        ----------
+        result : the result of one of the compared engines.
+        """
+        return None if result.per_frame is None else score_intervals(result.per_frame)
+
+    def change_intervals(self, result: EngineResult) -> Intervals | None:
+        """Return the intervals of an engine's changes against the reference, on the same draws.
+
+        The result is ``None`` if the data is not labelled.
+
+        Parameters
+        ----------
+        result : the result of one of the compared engines.
+        """
+        theirs = self.reference.per_frame
+        if result.per_frame is None or theirs is None:
+            return None
+        return change_intervals(theirs, result.per_frame)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, which ``check_against`` reads.
 
         A missing score is ``None``.
         """
+        data = self.data.to_dict()
+        if self.reference.per_frame is not None:
+            data["truth_per_frame"] = self._by_class(self.reference.per_frame.truth)
         return {
             "kind": KIND,
             "format": FORMAT,
             "edgeseg": __version__,
             "reference": self.reference.id,
-            "data": self.data.to_dict(),
+            "data": data,
             "protocol": copy.deepcopy(self.protocol),
             "machine": copy.deepcopy(self.machine),
             "engines": [self._engine(result) for result in self.results],
@@ -192,14 +227,21 @@ class Comparison:
         boundary = result.boundary
         theirs = self.reference.scores
         their_boundary = self.reference.boundary
+        spread = self.score_intervals(result)
+        moved = self.change_intervals(result)
+        counts = result.per_frame
+        if spread is None or moved is None or counts is None:
+            return {}
         if mine is None or boundary is None or theirs is None or their_boundary is None:
             return {}
 
-        per_class: dict[str, dict[str, float | None]] = {}
+        per_class: dict[str, dict[str, Any]] = {}
         for i, name in enumerate(self.data.labels.names):
             per_class[name] = {
                 "iou": _number(mine.iou[i]),
+                "iou_interval": spread.classes[i].to_list(),
                 "iou_change": _number(mine.iou[i] - theirs.iou[i]),
+                "iou_change_interval": moved.classes[i].to_list(),
                 "boundary_f": _number(boundary.f_score[i]),
                 "boundary_f_change": _number(boundary.f_score[i] - their_boundary.f_score[i]),
             }
@@ -207,7 +249,9 @@ class Comparison:
         worst = self.worst_class(result)
         return {
             "miou": _number(mine.mean_iou),
+            "miou_interval": spread.mean.to_list(),
             "miou_change": _number(mine.mean_iou - theirs.mean_iou),
+            "miou_change_interval": moved.mean.to_list(),
             "pixel_accuracy": _number(mine.pixel_accuracy),
             "pixel_accuracy_change": _number(mine.pixel_accuracy - theirs.pixel_accuracy),
             "boundary_f": _number(boundary.mean_f_score),
@@ -216,7 +260,16 @@ class Comparison:
             "worst_class_iou_change": worst[1] if worst else None,
             "per_class": per_class,
             "confusion_matrix": mine.matrix.tolist(),
+            "true_positive_per_frame": self._by_class(counts.true_positive),
+            "predicted_per_frame": self._by_class(counts.predicted),
         }
+
+    def _by_class(self, counts: Counts) -> dict[str, str]:
+        """Return counts (frames, classes) as one line of numbers per class."""
+        lines: dict[str, str] = {}
+        for name, column in zip(self.data.labels.names, counts.T, strict=True):
+            lines[name] = " ".join(map(str, column.tolist()))
+        return lines
 
     def _against_reference(self, change: LabelChange) -> dict[str, Any]:
         """Return how an engine's labels differ from the reference's, for data without labels."""

@@ -83,7 +83,7 @@ def open_frames(address: str, split: str = "val") -> Dataset | Source:
             expected=f"{known}, a video or a folder of pictures",
             hint=suggestion,
         )
-    return open_source(address)
+    return open_source(address, strict=True)
 
 
 def spread_frames(data: Dataset | Source, frames: int | None) -> list[int] | None:

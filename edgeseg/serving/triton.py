@@ -10,10 +10,11 @@ import re
 from pathlib import Path
 
 from edgeseg.errors import EngineError, InputError
+from edgeseg.facts import LABELS_AND_SCORES, SCORES
 from edgeseg.files import sha256_bytes
 from edgeseg.graph.lowering import LoweringOptions, lower
 from edgeseg.graph.network import Network
-from edgeseg.passport import LABELS_AND_SCORES, SCORES, Passport
+from edgeseg.passport import Passport
 from edgeseg.serving.folder import require_ours, write_folder
 from edgeseg.spec import METADATA_KEY, ModelSpec
 

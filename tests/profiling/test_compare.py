@@ -14,10 +14,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 from commands import edgeseg
-from onnx import TensorProto, helper, numpy_helper
+from linear_net import linear_net
 from reporting import Heard
 
 from edgeseg.backends.engine import Engine
@@ -42,25 +41,6 @@ from edgeseg.spec import CAMVID_11
 from edgeseg.video import Source, VideoInfo, open_source
 
 DRIVE = "synthetic://?length=5&size=96x64"
-
-
-def linear_net(
-    path: Path, classes: int = 11, size: tuple[int, int] = (64, 96), seed: int = 0
-) -> Path:
-    """A foreign ONNX net of one 3x3 convolution with random weights: no torch, no spec inside."""
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=(classes, 3, 3, 3)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, *size])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, classes, *size])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
-    )
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -459,7 +439,7 @@ def test_same_again_is_no_regression(comparison: Comparison) -> None:
         ("miou", "b@fp32: mIoU", 0.5),
         ("boundary_f", "b@fp32: boundary F", 0.5),
         ("agreement", "b@fp32: label agreement", 0.5),
-        ("per_class.Road.iou", "b@fp32: IoU of Road", 2.0),
+        ("per_class.Road.iou", "b@fp32: IoU of Road", 1.0),
     ],
 )
 def test_golden_alarms_both_ways(
@@ -476,6 +456,65 @@ def test_golden_alarms_both_ways(
     assert "`json`" in gain
     assert check_against(changed(comparison, path, band + 0.01), comparison, max_gain=1) == []
     assert check_against(changed(comparison, path, -band - 0.01), comparison, max_drop=1) == []
+
+
+def test_a_baseline_without_counts_has_the_wide_band(comparison: Comparison) -> None:
+    for points, lines in ((-1.99, 0), (-2.01, 1)):
+        saved = changed(comparison, "per_class.Road.iou", points)
+        for engine in saved["engines"]:
+            del engine["true_positive_per_frame"]
+        assert len(check_against(saved, comparison)) == lines
+
+
+def test_a_change_within_its_interval_is_no_alarm(comparison: Comparison) -> None:
+    """One frame of five that was much better makes a large change, and a wide interval."""
+    saved = json.loads(json.dumps(comparison.to_dict()))
+    engine = saved["engines"][1]
+    right = engine["true_positive_per_frame"]["Road"].split()
+    truth = saved["data"]["truth_per_frame"]["Road"].split()
+    predicted = engine["predicted_per_frame"]["Road"].split()
+    union = sum(map(int, truth)) + sum(map(int, predicted))
+    index = max(range(5), key=lambda i: int(truth[i]) - int(right[i]))
+    right[index] = str(int(right[index]) + (int(truth[index]) - int(right[index])) // 2)
+    engine["true_positive_per_frame"]["Road"] = " ".join(right)
+    total = sum(map(int, right))
+    iou = total / (union - total)
+    assert 100 * (iou - engine["per_class"]["Road"]["iou"]) > 1
+    engine["per_class"]["Road"]["iou"] = iou
+    assert check_against(saved, comparison) == []
+    for one in saved["engines"]:
+        one["true_positive_per_frame"] = None
+    if 100 * (iou - comparison.to_dict()["engines"][1]["per_class"]["Road"]["iou"]) > 2:
+        assert len(check_against(saved, comparison)) == 1
+
+
+def test_damaged_counts_are_named(comparison: Comparison) -> None:
+    saved = json.loads(json.dumps(comparison.to_dict()))
+    saved["engines"][1]["predicted_per_frame"]["Road"] = "1 2 three"
+    with pytest.raises(InputError, match="counts per frame are damaged"):
+        check_against(saved, comparison)
+
+
+def test_intervals_are_in_the_json_and_in_the_table(
+    comparison: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = comparison.to_dict()["engines"][1]
+    low, high = engine["miou_change_interval"]
+    assert low <= engine["miou_change"] <= high
+    assert engine["miou_interval"][0] <= engine["miou"] <= engine["miou_interval"][1]
+    print_comparison(comparison)
+    shown = capsys.readouterr().out
+    assert "95 % interval" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+    stars = [
+        name
+        for name, row in engine["per_class"].items()
+        if row["iou_change_interval"]
+        and row["iou_change_interval"][0] * row["iou_change_interval"][1] > 0
+    ]
+    assert stars
+    for name in stars:
+        assert next(line for line in shown.splitlines() if name in line and "*" in line)
 
 
 def test_a_class_that_comes_or_goes_is_told(comparison: Comparison) -> None:

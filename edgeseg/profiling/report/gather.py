@@ -93,7 +93,7 @@ class Watcher:
 
         maps: dict[str, dict[str, float]] = {}
         for key, differ in zip(ids[1:], self._differ[1:], strict=True):
-            share = differ / self._frames
+            share = (differ / self._frames).astype(np.float32)
             self.pictures[f"map {key}"], most = heat(share)
             maps[key] = {"mean_share": float(share.mean()), "opaque_share": most}
 

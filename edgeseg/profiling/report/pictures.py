@@ -60,7 +60,8 @@ def labels_picture(label_map: Image, labels: LabelSpace) -> str:
     labels : the classes.
     """
     height, width = fitted(*label_map.shape)
-    small = cv2.resize(label_map, (width, height), interpolation=cv2.INTER_NEAREST)
+    small = np.empty((height, width), np.uint8)
+    cv2.resize(label_map, (width, height), small, interpolation=cv2.INTER_NEAREST)
     return _address(indexed_png(small, labels), "png")
 
 

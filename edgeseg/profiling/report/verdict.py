@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from edgeseg.profiling.report.figures import shown
+
 
 def verdict(comparison: dict[str, Any]) -> str:
     """Return one sentence on all engines but the first.
@@ -19,25 +21,40 @@ def verdict(comparison: dict[str, Any]) -> str:
     engines = comparison["engines"]
     first = engines[0]
     data = comparison["data"]
-    one_name = len({engine["name"] for engine in engines}) == 1
+    names = short_names(engines)
     where = f"on the {data['frames']} frames of {data['name']}"
     if len(engines) == 1:
         if not data["labelled"]:
-            return f"{_short(first, one_name)} alone, without labels: nothing to compare {where}."
-        return f"{_short(first, one_name)} has an mIoU of {_percent(first['miou'])} {where}."
+            return f"{names[0]} alone, without labels: nothing to compare {where}."
+        return f"{names[0]} has an mIoU of {_percent(first['miou'])} {where}."
 
     parts: list[str] = []
-    for engine in engines[1:]:
+    for name, engine in zip(names[1:], engines[1:], strict=True):
         accuracy = _accuracy(engine) if data["labelled"] else _agreement(engine)
-        text = f"{_short(engine, one_name)} {accuracy} and {_time(engine)}"
+        text = f"{name} {accuracy} and {_time(engine)}"
         loss = _class_loss(engine) if data["labelled"] else ""
         parts.append(text + loss)
-    return f"Against {_short(first, one_name)}, {'; '.join(parts)}."
+    return f"Against {names[0]}, {'; '.join(parts)}."
 
 
-def _short(engine: dict[str, Any], one_name: bool) -> str:
-    """Return the precision in capitals if all engines have one name; else the engine's id."""
-    return str(engine["precision"]).upper() if one_name else str(engine["id"])
+def short_names(engines: list[dict[str, Any]]) -> list[str]:
+    """Return the precisions, in capitals, if they tell the engines apart; else the engines' ids.
+
+    Parameters
+    ----------
+    engines : the engines of ``Comparison.to_dict()``.
+
+    Examples
+    --------
+    >>> float_one = {"id": "net@fp32", "name": "net", "precision": "fp32"}
+    >>> short_names([float_one, {"id": "net.int8@int8", "name": "net.int8", "precision": "int8"}])
+    ['FP32', 'INT8']
+    """
+    nets = {str(one["name"]).removesuffix(f".{one['precision']}") for one in engines}
+    precisions = [str(one["precision"]).upper() for one in engines]
+    if len(nets) == 1 and len(set(precisions)) == len(precisions):
+        return precisions
+    return [str(one["id"]) for one in engines]
 
 
 def _accuracy(engine: dict[str, Any]) -> str:
@@ -48,8 +65,7 @@ def _accuracy(engine: dict[str, Any]) -> str:
         return "has no mIoU"
     points = f"{abs(100 * change):.2f}"
     if ends is None or ends[0] <= 0 <= ends[1]:
-        sign = "+" if change >= 0 else "−"
-        return f"keeps the mIoU ({sign}{points}, which the choice of frames may explain)"
+        return f"keeps the mIoU ({shown(change, 'points')}, which the choice of frames may explain)"
     return f"costs {points} mIoU" if change < 0 else f"gains {points} mIoU"
 
 
