@@ -129,6 +129,7 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
         "frames": summary.frames_out,
         "seconds": round(seconds, 1),
         "viewer_messages": viewer.received,
+        "videos": len(list(folder.glob("out-*.mp4"))),
         "rss_growth_mb": round(last["rss_mb"] - warm["rss_mb"], 2),
         "descriptor_growth": int(last["descriptors"] - warm["descriptors"]),
         "thread_growth": int(last["threads"] - warm["threads"]),

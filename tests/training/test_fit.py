@@ -140,7 +140,8 @@ def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
         "fit.patience": 2,
         "fit.epochs": 9,
     }
-    train(with_changes(recipe, lost), tmp_path / "lost", reporter=SILENT)
+    with pytest.raises(InputError, match=r"weights that are not numbers.*The training failed"):
+        train(with_changes(recipe, lost), tmp_path / "lost", reporter=SILENT)
     rows = list(csv.DictReader((tmp_path / "lost" / "history.csv").open()))
     assert 3 <= len(rows) < 9
 

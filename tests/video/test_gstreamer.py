@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -314,8 +315,12 @@ def test_what_a_pipeline_lacks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
 # --- a real OpenCV with GStreamer -----------------------------------------------------------------
 
 # Read one frame of each pipeline in another Python: its mean colour, or the error.
+# What edgeseg needs beside OpenCV, such as PyAV; behind the system's packages.
+PACKAGES = str(Path(av.__file__).parent.parent)
+
 READ = """
 import json, sys
+sys.path.append(sys.argv[1])
 import cv2
 from edgeseg.errors import EdgesegError
 from edgeseg.video import open_source
@@ -339,11 +344,12 @@ def python_with_gstreamer() -> str | None:
     """The system's Python, if its OpenCV has GStreamer and GStreamer has its test source."""
     python = os.environ.get("EDGESEG_GSTREAMER_PYTHON", "/usr/bin/python3")
     code = (
-        "import cv2, sys; capture = cv2.VideoCapture('videotestsrc ! videoconvert ! appsink', "
+        "import cv2, sys; sys.path.append(sys.argv[1]); import av; "
+        "capture = cv2.VideoCapture('videotestsrc ! videoconvert ! appsink', "
         "cv2.CAP_GSTREAMER); sys.exit(not capture.isOpened())"
     )
     try:
-        done = subprocess.run([python, "-c", code], capture_output=True, timeout=60)
+        done = subprocess.run([python, "-c", code, PACKAGES], capture_output=True, timeout=60)
     except OSError:
         return None
     return python if done.returncode == 0 else None
@@ -353,10 +359,12 @@ def read_for_real(pipelines: Sequence[str]) -> list[list[int] | str]:
     """The mean colours and errors that the system's OpenCV and edgeseg make of pipelines."""
     python = python_with_gstreamer()
     if python is None:
-        pytest.skip("the system's Python has no OpenCV with GStreamer (python3-opencv)")
+        pytest.skip(
+            "the system's Python has no OpenCV with GStreamer (python3-opencv), or another version"
+        )
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [python, "-c", READ],
+        [python, "-c", READ, PACKAGES],
         input=json.dumps(pipelines),
         capture_output=True,
         text=True,

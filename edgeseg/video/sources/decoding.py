@@ -197,6 +197,7 @@ class Decoder:
     def _decoded(self, *, needs_key: bool = False) -> Iterator[VideoFrame]:
         """Yield frames; with ``needs_key`` none if the first packet is no key frame."""
         packets = self._container.demux(self._stream)
+        is_mp4 = "mp4" in self._container.format.name.split(",")
         is_first = True
         while True:
             try:
@@ -210,6 +211,8 @@ class Decoder:
             if is_first and needs_key and not packet.is_keyframe:
                 return
             is_first = False
+            if packet.is_corrupt and is_mp4:  # cut off: its frame would be half a picture
+                continue
             try:
                 frames = packet.decode()
             except _ERRORS:

@@ -475,8 +475,8 @@ def test_a_plan_of_another_gpu_or_version_is_refused(
         match=r"built for compute capability 8\.6 \(RTX 30\), .*got NVIDIA GeForce RTX 50",
     ):
         load_engine(engine)
-    beside = Passport.path_for(engine)
-    beside.write_text(beside.read_text().replace(tensorrt_rtx.__version__, "1.0.0.1"))
+    older = Passport.read(engine).model_copy(update={"library_version": "1.0.0.1"})
+    Passport.path_for(engine).write_text(older.model_dump_json())
     with pytest.raises(
         EngineError, match=r"built with another tensorrt-rtx: got 1\.0\.0\.1.*, target=tensorrt-rtx"
     ):

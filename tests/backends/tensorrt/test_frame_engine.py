@@ -163,8 +163,8 @@ def test_plans_are_built(
 
 def _as_tensorrt(engine: Path) -> Path:
     """The engine with a passport that says the other TensorRT, which Triton has."""
-    path = engine.with_name(engine.name + ".json")
-    path.write_text(path.read_text().replace('"target": "tensorrt-rtx"', '"target": "tensorrt"'))
+    other = Passport.read(engine).model_copy(update={"target": "tensorrt"})
+    Passport.path_for(engine).write_text(other.model_dump_json())
     return engine
 
 
