@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -65,22 +65,28 @@ class Dataset(Protocol):
         ...
 
 
-# scheme -> (module, name) of a class or function that is called with (path, split).
+# Readers that find all of a data set at once: scheme -> (module, function of the path), which
+# returns a ``Collection``.
+COLLECTORS: dict[str, tuple[str, str]] = {
+    "folder": ("edgeseg.data.folder_data", "collect_folder"),
+    "coco": ("edgeseg.data.coco", "collect_coco"),
+    "labelme": ("edgeseg.data.labelme", "collect_labelme"),
+    "cvat": ("edgeseg.data.layouts", "collect_cvat"),
+    "supervisely": ("edgeseg.data.supervisely", "collect_supervisely"),
+    "bdd100k": ("edgeseg.data.layouts", "collect_bdd100k"),
+    "mapillary": ("edgeseg.data.layouts", "collect_mapillary"),
+    "kitti": ("edgeseg.data.layouts", "collect_kitti"),
+    "ade20k": ("edgeseg.data.layouts", "collect_ade20k"),
+}
+
+# All readers. The first five are called with (path, split).
 READERS: dict[str, tuple[str, str]] = {
     "camvid": ("edgeseg.data.camvid", "open_camvid"),
     "camseq01": ("edgeseg.data.camvid32", "CamSeq01"),
     "cityscapes": ("edgeseg.data.cityscapes", "Cityscapes"),
     "voc": ("edgeseg.data.voc", "VOC"),
     "synthetic": ("edgeseg.data.synthetic", "SyntheticDataset"),
-    "folder": ("edgeseg.data.folder_data", "open_folder"),
-    "coco": ("edgeseg.data.coco", "open_coco"),
-    "labelme": ("edgeseg.data.labelme", "open_labelme"),
-    "cvat": ("edgeseg.data.layouts", "open_cvat"),
-    "supervisely": ("edgeseg.data.supervisely", "open_supervisely"),
-    "bdd100k": ("edgeseg.data.layouts", "open_bdd100k"),
-    "mapillary": ("edgeseg.data.layouts", "open_mapillary"),
-    "kitti": ("edgeseg.data.layouts", "open_kitti"),
-    "ade20k": ("edgeseg.data.layouts", "open_ade20k"),
+    **COLLECTORS,
 }
 
 
@@ -117,8 +123,9 @@ def open_dataset(address: str, split: str = "val") -> Dataset:
         )
 
     module, name = READERS[scheme]
-    reader: Callable[[str, str], Dataset] = getattr(import_module(module), name)
-    return reader(path, split)
+    reader: Callable[..., Any] = getattr(import_module(module), name)
+    data: Dataset = reader(path).dataset(split) if scheme in COLLECTORS else reader(path, split)
+    return data
 
 
 def iterate(data: Dataset) -> Iterator[Sample]:

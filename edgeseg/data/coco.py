@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeseg.data.class_files import ClassEntry
 from edgeseg.data.coding import Decoded
-from edgeseg.data.collection import Collection, CollectionSplit, Pair, pictures_in
+from edgeseg.data.collection import Collection, Pair, pictures_in
 from edgeseg.data.own_folder import with_splits
 from edgeseg.data.shape_sets import (
     ShapeClasses,
@@ -40,17 +40,6 @@ class _About:
 
     size: tuple[Any, Any]  # as the file says
     annotations: Sequence[dict[str, Any]]
-
-
-def open_coco(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of a set in COCO's format; ``collect_coco`` says what is read and raised.
-
-    Parameters
-    ----------
-    path : the file or the folder.
-    split : name of the split.
-    """
-    return collect_coco(path).dataset(split)
 
 
 def collect_coco(path: str | Path) -> Collection:

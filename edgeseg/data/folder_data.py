@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from edgeseg.data.base import require_folder
-from edgeseg.data.collection import Collection, CollectionSplit
+from edgeseg.data.collection import Collection
 from edgeseg.data.data_toml import collect_described
 from edgeseg.data.own_folder import (
     HINT,
@@ -18,22 +18,6 @@ from edgeseg.data.own_folder import (
 from edgeseg.errors import InputError
 
 DESCRIPTION = "data.toml"
-
-
-def open_folder(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of a folder of frames and masks.
-
-    Parameters
-    ----------
-    path : the folder, or a ``data.toml``.
-    split : ``train``, ``val``, ``test``, ``all``, or another that the data has.
-
-    Raises
-    ------
-    InputError : no such folder.
-    DataError : no frames, no classes, no such split, or a frame without mask.
-    """
-    return collect_folder(path).dataset(split)
 
 
 def collect_folder(path: str | Path) -> Collection:

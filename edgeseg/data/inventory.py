@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from edgeseg.data.base import READERS, Dataset, SplitError, open_dataset
+from edgeseg.data.base import COLLECTORS, Dataset, SplitError, open_dataset
 from edgeseg.data.coding import Decoded
 from edgeseg.data.collection import Collection, Pair
 from edgeseg.data.folder import read_frame
@@ -13,18 +13,6 @@ from edgeseg.errors import DataError
 from edgeseg.spec import LabelSpace
 from edgeseg.types import Image
 
-# Readers that know all of a data set: scheme -> (module, function of the path).
-COLLECTORS: dict[str, tuple[str, str]] = {
-    "folder": ("edgeseg.data.folder_data", "collect_folder"),
-    "coco": ("edgeseg.data.coco", "collect_coco"),
-    "labelme": ("edgeseg.data.labelme", "collect_labelme"),
-    "cvat": ("edgeseg.data.layouts", "collect_cvat"),
-    "supervisely": ("edgeseg.data.supervisely", "collect_supervisely"),
-    "bdd100k": ("edgeseg.data.layouts", "collect_bdd100k"),
-    "mapillary": ("edgeseg.data.layouts", "collect_mapillary"),
-    "kitti": ("edgeseg.data.layouts", "collect_kitti"),
-    "ade20k": ("edgeseg.data.layouts", "collect_ade20k"),
-}
 # Splits that the other readers may have.
 _SPLITS = ("train", "val", "test", "all")
 
@@ -98,7 +86,7 @@ def take_inventory(address: str) -> Inventory:
     DataError : the reader finds no data.
     """
     scheme, _, path = address.partition(":")
-    if scheme in COLLECTORS and scheme in READERS:
+    if scheme in COLLECTORS:
         module, name = COLLECTORS[scheme]
         collection: Collection = getattr(import_module(module), name)(path)
         order = {split: number for number, split in enumerate(collection.splits)}

@@ -14,7 +14,7 @@ import numpy as np
 from edgeseg.data.base import require_folder
 from edgeseg.data.class_files import CLASS_FILES, ClassEntry, read_classes
 from edgeseg.data.coding import Decoded
-from edgeseg.data.collection import Collection, CollectionSplit, Pair, pictures_in
+from edgeseg.data.collection import Collection, Pair, pictures_in
 from edgeseg.data.own_folder import with_splits
 from edgeseg.data.shape_sets import (
     ShapeClasses,
@@ -31,17 +31,6 @@ from edgeseg.types import Image
 _LINE_WIDTH = 10
 _POINT_RADIUS = 5
 _POLYGONS = ("polygon", "oriented_rectangle")
-
-
-def open_labelme(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of labelme's files; ``collect_labelme`` says what is read and raised.
-
-    Parameters
-    ----------
-    path : the folder.
-    split : name of the split.
-    """
-    return collect_labelme(path).dataset(split)
 
 
 def collect_labelme(path: str | Path) -> Collection:

@@ -26,7 +26,7 @@ from edgeseg.data.class_files import (
     classes_of_json,
     read_classes,
 )
-from edgeseg.data.collection import Collection, CollectionSplit, Pair, match, pictures_in
+from edgeseg.data.collection import Collection, Pair, match, pictures_in
 from edgeseg.data.mask_files import MASK_SUFFIXES
 from edgeseg.data.own_folder import collection_of_masks, with_splits
 from edgeseg.data.splits import canonical_split
@@ -196,61 +196,6 @@ def collect_cvat(path: str | Path) -> Collection:
     pairs, lone = _part(root, "cvat", frames, "SegmentationClass", "")
     pairs, how = with_splits(root, pairs)
     return collection_of_masks("cvat", root, table, pairs, lone_masks=lone, how=how)
-
-
-def open_bdd100k(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of BDD100K; ``collect_bdd100k`` says what is read and raised.
-
-    Parameters
-    ----------
-    path : the folder.
-    split : name of the split.
-    """
-    return collect_bdd100k(path).dataset(split)
-
-
-def open_kitti(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of KITTI; ``collect_kitti`` says what is read and raised.
-
-    Parameters
-    ----------
-    path : the folder.
-    split : name of the split.
-    """
-    return collect_kitti(path).dataset(split)
-
-
-def open_ade20k(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of ADE20K; ``collect_ade20k`` says what is read and raised.
-
-    Parameters
-    ----------
-    path : the folder.
-    split : name of the split.
-    """
-    return collect_ade20k(path).dataset(split)
-
-
-def open_mapillary(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of Mapillary Vistas; ``collect_mapillary`` says what is read and raised.
-
-    Parameters
-    ----------
-    path : the folder.
-    split : name of the split.
-    """
-    return collect_mapillary(path).dataset(split)
-
-
-def open_cvat(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of an export of CVAT; ``collect_cvat`` says what is read and raised.
-
-    Parameters
-    ----------
-    path : the folder.
-    split : name of the split.
-    """
-    return collect_cvat(path).dataset(split)
 
 
 def _by_split(title: str, root: Path, parts: Sequence[Part], table: ClassTable) -> Collection:

@@ -11,7 +11,7 @@ from typing import Any
 from edgeseg.data.base import require_folder
 from edgeseg.data.class_files import classes_of_json
 from edgeseg.data.coding import Decoded
-from edgeseg.data.collection import FRAME_SUFFIXES, Collection, CollectionSplit, Pair
+from edgeseg.data.collection import FRAME_SUFFIXES, Collection, Pair
 from edgeseg.data.own_folder import with_splits
 from edgeseg.data.shape_sets import (
     ShapeClasses,
@@ -24,17 +24,6 @@ from edgeseg.data.shapes import bitmap_of_text, draw_bitmap, draw_polygon
 from edgeseg.data.splits import SPLIT_NAMES, canonical_split
 from edgeseg.errors import DataError
 from edgeseg.types import Image
-
-
-def open_supervisely(path: str | Path, split: str = "val") -> CollectionSplit:
-    """Open one split of a project; ``collect_supervisely`` says what is read and raised.
-
-    Parameters
-    ----------
-    path : the project's folder.
-    split : name of the split.
-    """
-    return collect_supervisely(path).dataset(split)
 
 
 def collect_supervisely(path: str | Path) -> Collection:

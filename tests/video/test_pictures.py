@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from recordings import make_video, said
 
 from edgeseg.errors import InputError
 from edgeseg.video import expand_sources, open_source
@@ -20,23 +21,6 @@ def ffmpeg(*arguments: str | Path) -> None:
     assert FFMPEG is not None
     bars = ("-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=1")
     subprocess.run([FFMPEG, "-v", "error", "-y", *bars, *map(str, arguments)], check=True)
-
-
-def make_video(path: Path) -> Path:
-    """A clip of 20 frames in MPEG-4."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 15, (64, 48))
-    assert writer.isOpened()
-    for index in range(20):
-        writer.write(np.full((48, 64, 3), 10 * index, np.uint8))
-    writer.release()
-    return path
-
-
-def said(uri: str) -> str:
-    """The message of a source that cannot be opened."""
-    with pytest.raises(InputError) as caught:
-        open_source(uri)
-    return str(caught.value)
 
 
 def make_pictures(folder: Path, *names: str) -> None:

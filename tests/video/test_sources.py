@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from recordings import make_video, said
 
-from edgeseg.errors import InputError
 from edgeseg.video import open_source
 
 FFMPEG = shutil.which("ffmpeg")
@@ -31,23 +31,6 @@ def ffmpeg(*arguments: str | Path) -> None:
 def bars(size: str = "64x48", seconds: float = 1.0) -> tuple[str, ...]:
     """FFmpeg's input of 10 pictures a second that all differ."""
     return ("-f", "lavfi", "-i", f"testsrc=size={size}:rate=10:duration={seconds}")
-
-
-def make_video(path: Path) -> Path:
-    """A clip of 20 frames in MPEG-4."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 15, (64, 48))
-    assert writer.isOpened()
-    for index in range(20):
-        writer.write(np.full((48, 64, 3), 10 * index, np.uint8))
-    writer.release()
-    return path
-
-
-def said(uri: str) -> str:
-    """The message of a source that cannot be opened."""
-    with pytest.raises(InputError) as caught:
-        open_source(uri)
-    return str(caught.value)
 
 
 def test_a_codec_without_a_decoder_is_named(

@@ -17,6 +17,7 @@ from fake_gpu import DeviceArray, FakeContext, FakeCuda, FakeEngine, FakeRuntime
 from lowered import deploy
 from onnx import TensorProto, helper, numpy_helper
 from onnx_tools import kinds, run_ort
+from passports import plan_passport
 from reporting import Heard
 
 from edgeseg.backends.base import PlanOptions
@@ -508,21 +509,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Passport, bytes]:
     """A shipped net's FP32 graph, and a passport for it."""
     network = load_network(zoo()["enet-camvid"])
     model, facts = graph_for(network, "fp32", None, SILENT)
-    passport = Passport(
-        name=network.name,
-        target=RTX,
-        precision="fp32",
-        spec=network.spec,
-        onnx_sha256=network.sha256,
-        engine_sha256="",
-        edgeseg="0",
-        library=RTX,
-        library_version="0.0",
-        device="fake",
-        facts=facts,
-        build_seconds=0,
-        built_at="",
-    )
+    passport = plan_passport(network, RTX, **dict(facts))
     return passport, model.SerializeToString()
 
 
