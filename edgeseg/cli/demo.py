@@ -1,5 +1,8 @@
 """Define ``demo``: segment a synthetic drive, and compare precisions on this machine."""
 
+import tempfile
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
     from edgeseg.profiling.comparison import Comparison
 
 DEMO_NET = "enet-camvid"
-DEMO_SOURCE = "synthetic://?length=225&size=640x480&seed=4&fps=15"
 DEMO_DATA = "synthetic://?length=225&size=640x480&seed=4&fps=15"
 DEMO_FRAMES = 20  # of the data, for the table of precisions
 
@@ -27,9 +29,9 @@ def demo(
         Path, typer.Option("-o", "--out", metavar="FILE", help="The video to write.")
     ] = Path("demo.mp4"),
     source: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="SOURCE", help="The source to segment; by default a synthetic drive."),
-    ] = DEMO_SOURCE,
+    ] = None,
     precision: PrecisionOption = Precision.auto,
     data: Annotated[
         str,
@@ -46,8 +48,46 @@ def demo(
     """
     options = EngineOptions(precision)
     outputs = SegmentOptions(OutputOptions(out))
-    segment_source(lambda: {DEMO_NET: open_engine(DEMO_NET, options)}, [source], outputs)
+    with ExitStack() as stack:
+        if source is None:
+            # Drawing costs more than segmenting: the drive becomes a video first.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeseg-demo-")))
+            source = str(folder / "drive.mp4")
+            _draw_drive(Path(source))
+        segment_source(lambda: {DEMO_NET: open_engine(DEMO_NET, options)}, [source], outputs)
     _print_precisions(_compare_precisions(data, split))
+    _print_next(out)
+
+
+def _draw_drive(path: Path) -> None:
+    """Draw the synthetic drive in all processors, and write it as a video."""
+    from edgeseg.data.synthetic import parse_address
+    from edgeseg.data.synthetic.ahead import draw_ahead
+    from edgeseg.reporter import track
+    from edgeseg.video.video_file import VideoFile
+
+    drive = parse_address(DEMO_DATA)
+    height, width = drive.size
+    start = time.perf_counter()
+    video = VideoFile(path, (width, height), drive.fps)
+    with ConsoleReporter() as reporter:
+        for i, sample in enumerate(track(draw_ahead(drive), "draw the drive", reporter)):
+            video.write(sample.image, i / drive.fps)
+    video.keep()
+    seconds = time.perf_counter() - start
+    stdout().print(f"drew {len(drive)} frames of a synthetic drive in {seconds:.1f} s")
+
+
+def _print_next(out: Path) -> None:
+    """Print what to do after the demo."""
+    stdout().print(
+        f"Open {escape(str(out))} in any browser or player. Next, with your own:\n"
+        f"  video   edgeseg segment {DEMO_NET} drive.mp4 -o labelled.mp4\n"
+        f"  camera  edgeseg segment {DEMO_NET} 0 --show\n"
+        f"  net     edgeseg build-engine net.onnx --precision fp32",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _compare_precisions(address: str, split: str) -> "Comparison":

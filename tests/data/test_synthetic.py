@@ -189,9 +189,62 @@ def test_a_face_owns_exactly_the_pixels_it_colours() -> None:
         np.ones(3),
     )
     view.face(face)
+    view.render()
     owned = view.canvas[..., 3] == 7
     assert 300 < owned.sum() < owned.size / 2
     assert np.array_equal(owned, view.canvas[..., 0] > 0)
+
+
+def upright(left: float, right: float, depth: float, texture: Texture, label: int) -> Face:
+    """Return a wall across the road, 3 m high."""
+    origin = np.array([left, 0.0, depth])
+    across = np.array([right - left, 0.0, 0.0])
+    square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    return Face(origin, across, np.array([0.0, 3.0, 0.0]), square, texture, label, np.ones(3))
+
+
+def test_what_stands_behind_an_opaque_face_is_dropped_and_nothing_else_is() -> None:
+    light = Light(np.array([0.0, 1.0, 0.0]), np.zeros(3), np.ones(3), np.zeros(3))
+    camera = Camera((90, 120), np.array([0.0, 1.5, 0.0]), 0.0, 100.0, (59.5, 44.5))
+    wall = Texture.of(np.full((64, 64, 4), 255, np.uint8), 1.0, 1.0)
+    glass = Texture.of(np.full((64, 64, 4), 120, np.uint8), 1.0, 1.0)
+    near = upright(-2.0, 2.0, 6.0, wall, 1)
+    window = upright(-2.0, 2.0, 6.0, glass, 1)
+    hidden = upright(-2.0, 2.0, 12.0, wall, 2)
+    wider = upright(-6.0, 2.0, 12.0, wall, 3)
+
+    def labels(*faces: Face) -> tuple[np.ndarray, int]:
+        """Draw faces, the nearest first; return the labels, and how many faces were kept."""
+        view = View(camera, light)
+        for face in faces:
+            view.face(face)
+        kept = len(view._strokes)
+        view.render()
+        return view.canvas[..., 3], kept
+
+    alone, _ = labels(near)
+    both, kept = labels(near, hidden)
+    assert kept == 1
+    assert np.array_equal(alone, both)
+    beside, kept = labels(near, wider)
+    assert kept == 2
+    assert set(np.unique(beside)) == {0, 1, 3}
+    assert np.array_equal(beside == 1, alone == 1)
+    assert labels(window, hidden)[1] == 2  # glass hides nothing
+    assert View(camera, light).boxes(np.array([[0.0, 0.2, 1.0, 2.0]])) == [None]  # around the eye
+
+
+@pytest.mark.parametrize("seed", [3, 8])
+def test_dropping_what_is_hidden_changes_no_pixel(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = SyntheticDrive(FOREVER, (240, 320), seed)
+    quick = drive.frame(77)
+    with monkeypatch.context() as patch:
+        patch.setattr(View, "hides_box", lambda view, box: False)
+        slow = drive.frame(77)
+    assert np.array_equal(quick.mask, slow.mask)
+    assert np.array_equal(quick.image, slow.image)
 
 
 def test_addresses() -> None:

@@ -116,21 +116,26 @@ class SyntheticDrive:
         weather = _Weather(self.seed, time_s)
         view = View(_camera(self.seed, self.size, time_s, ego_m), weather.light)
 
+        # Everything that stands or moves, from near to far.
+        items = [*town.standing(self.seed, view, ego_m), *traffic.moving(self.seed, time_s, ego_m)]
+        items.sort(key=lambda item: -item.key)
+        around = np.array([(item.x, item.z, item.radius, item.height_m) for item in items])
+        for item, box in zip(reversed(items), reversed(view.boxes(around)), strict=True):
+            if box is None or not view.hides_box(box):
+                item.paint(view)
+
         # Sky, skyline and ground.
         backdrop.paint_sky(view, weather.cover, time_s * 0.5 + self.seed * 37.0 % 512)
         backdrop.paint_skyline(view, self.seed)
         offset = float(view.camera.position[0]) - float(town.road(self.seed).bend(ego_m))
         backdrop.paint_ground(view, town.strip(self.seed, ego_m), ego_m, offset)
 
-        # Everything that stands or moves, from far to near; shadows first.
-        items = [*town.standing(self.seed, view, ego_m), *traffic.moving(self.seed, time_s, ego_m)]
-        items.sort(key=lambda item: -item.key)
+        # Shadows on it, then all that stands or moves, from far to near.
         for item in items:
             if item.shadow is not None and item.key - ego_m < _SHADOW_SIGHT_M:
                 item.shadow(view)
         backdrop.blend_shadows(view)
-        for item in items:
-            item.paint(view)
+        view.render()
 
         image = _develop(view, weather, np.random.default_rng([self.seed, 9, i]))
         return Sample(f"synthetic_{self.seed}_{i:06d}", image, view.canvas[..., 3].copy())

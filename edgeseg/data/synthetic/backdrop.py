@@ -1,6 +1,7 @@
 """Paint what lies behind and below everything: sky, skyline, and the ground with the road."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -20,7 +21,8 @@ Flags = npt.NDArray[np.bool_]
 
 # BGR of road, pavement, grass, kerb under a light of about 1.
 _GROUND = np.array([(100, 96, 94), (106, 108, 110), (46, 84, 74), (138, 140, 142)], np.float32)
-_GROUND_LABELS = np.array([ROAD, PAVEMENT, TREE, PAVEMENT], np.uint8)
+_GROUND_TABLES = [np.resize(_GROUND[:, channel], 256) for channel in range(3)]  # for cv2.LUT
+_GROUND_LABELS = np.resize(np.array([ROAD, PAVEMENT, TREE, PAVEMENT], np.uint8), 256)
 _YELLOW = np.array((70, 150, 176), np.float32)
 
 
@@ -46,6 +48,11 @@ class Strip:
     height: Grey
     zebra: Flags
     bend: Grey
+
+    @cached_property
+    def grass(self) -> Flags:
+        """Return whether ``ground`` is grass, (2 N,), row by row."""
+        return np.asarray(self.ground.ravel() == 2)
 
 
 def paint_sky(view: View, cover: float, drift_m: float) -> None:
@@ -192,7 +199,7 @@ def paint_ground(view: View, strip: Strip, along_m: float, offset_m: float) -> N
     # Look up the tables of the ground.
     base = along_m - strip.start
     row = (rays.ahead + np.float32(base)) * np.float32(1 / STEP_M)
-    index = np.clip(row, 0, len(strip.bend) - 2).astype(np.int32)
+    index = np.clip(row, 0, len(strip.bend) - 2).astype(np.intp)
     side = rays.side - strip.bend.take(index)
     reach = np.abs(side)
     column = index * 2 + (side > 0)
@@ -201,8 +208,8 @@ def paint_ground(view: View, strip: Strip, along_m: float, offset_m: float) -> N
     px_along = px_across * (z / np.float32(camera.position[1]))
 
     # Which ground: 0 road, 1 pavement, 2 grass, 3 kerb.
-    kind = np.where(reach < kerb, np.uint8(0), np.uint8(1))
-    kind[(reach > FACADE_M) & (strip.ground.ravel().take(column) == 2) & (kind == 1)] = 2
+    kind = (reach >= kerb).view(np.uint8)
+    kind[(reach > FACADE_M) & strip.grass.take(column) & (kind == 1)] = 2
     kind[np.abs(reach - kerb - np.float32(0.08)) < 0.09] = 3
 
     # Its texture, shadow and markings.
@@ -211,24 +218,32 @@ def paint_ground(view: View, strip: Strip, along_m: float, offset_m: float) -> N
     glow = _ground_texture(distance, side, px_along, kind)
     glow *= _house_shadows(view, strip, row, side)
     glow *= np.float32(1) + white * np.float32(1.15)
-    colour = _GROUND.take(kind, axis=0)
-    painted = np.nonzero(yellow > 0.02)
-    colour[painted] += (_YELLOW - colour[painted]) * yellow[painted][:, None]
+    painted = np.flatnonzero(yellow > 0.02)
+    paint = yellow.ravel()[painted]
 
-    # Light and haze.
+    # Light and haze, channel by channel: numpy is slow where the last axis has three elements.
     fog = np.float32(1) - np.exp(z * np.float32(-1 / 620.0))
+    glow *= np.float32(1) - fog
     gain = view.light.gain(np.array([0.0, 1.0, 0.0])).astype(np.float32)
-    colour *= (glow * (1 - fog))[..., None] * gain
-    colour += fog[..., None] * view.light.haze.astype(np.float32)
-    ground = view.canvas[rays.first :]
-    ground[..., :3] = np.clip(colour, 0, 255)
-    ground[..., 3] = _GROUND_LABELS.take(kind)
+    planes: list[Pixels] = []
+    for channel in range(3):
+        colour = np.asarray(cv2.LUT(kind, _GROUND_TABLES[channel]), dtype=np.float32)
+        flat = colour.ravel()
+        flat[painted] += (_YELLOW[channel] - flat[painted]) * paint
+        colour *= glow * gain[channel]
+        colour += fog * np.float32(view.light.haze[channel])
+        np.clip(colour, 0, 255, out=colour)
+        planes.append(colour.astype(np.uint8))
+    cv2.merge([*planes, cv2.LUT(kind, _GROUND_LABELS)], view.canvas[rays.first :])
 
 
 def _wrap(values: Grey, period: float) -> Grey:
     """Return ``values % period``; several times faster than ``%``."""
-    turns = np.floor(values * np.float32(1 / period))
-    return np.asarray(values - turns * np.float32(period), dtype=np.float32)
+    turns = values * np.float32(1 / period)
+    np.floor(turns, out=turns)
+    turns *= np.float32(period)
+    np.subtract(values, turns, out=turns)
+    return np.asarray(turns, dtype=np.float32)
 
 
 def _markings(
@@ -240,24 +255,35 @@ def _markings(
 
     def line(at: Grey, half: float) -> Grey:
         """Return the cover of a line; ``at``: distance to its middle, ``half``: half its width."""
-        cover = np.clip((np.float32(half) - at) * sharp + np.float32(0.5), 0, 1)
-        return np.asarray(cover * np.minimum(np.float32(2 * half) * sharp, 1), dtype=np.float32)
+        cover = np.float32(half) - at
+        cover *= sharp
+        cover += np.float32(0.5)
+        np.clip(cover, 0, 1, out=cover)
+        cover *= np.minimum(np.float32(2 * half) * sharp, 1)
+        return np.asarray(cover, dtype=np.float32)
 
-    # Dashes in the middle, stripes of zebra crossings.
-    dash = _wrap(distance, 9.0) < 4.0
-    white = line(reach, 0.06) * dash
-    stripes = (_wrap(side, 1.2) < 0.6) & zebra & (reach < LANE_HALF_M - 0.3)
-    white = np.where(zebra, stripes, white).astype(np.float32)
+    # Dashes in the middle, and two yellow lines along the kerb.
+    white = line(reach, 0.06)
+    white *= _wrap(distance, 9.0) < 4.0
+    yellow = line(np.abs(reach - np.float32(LANE_HALF_M - 0.3)), 0.045)
+    yellow += line(np.abs(reach - np.float32(LANE_HALF_M - 0.5)), 0.045)
+
+    # Stripes of zebra crossings.
+    if zebra.any():
+        stripes = (_wrap(side, 1.2) < 0.6) & zebra & (reach < LANE_HALF_M - 0.3)
+        white = np.where(zebra, stripes, white).astype(np.float32)
+        yellow *= ~zebra
 
     # At a junction: give-way dashes instead of the yellow lines.
     opening = kerb > LANE_HALF_M + 0.02
-    mouth = opening & (_wrap(distance, 1.0) < 0.6)
-    white += line(np.abs(reach - np.float32(LANE_HALF_M)), 0.09) * mouth
+    if opening.any():
+        mouth = opening & (_wrap(distance, 1.0) < 0.6)
+        white += line(np.abs(reach - np.float32(LANE_HALF_M)), 0.09) * mouth
+        yellow *= ~opening
 
-    # Two yellow lines along the kerb.
-    yellow = line(np.abs(reach - np.float32(LANE_HALF_M - 0.3)), 0.045) * ~opening * ~zebra
-    yellow += line(np.abs(reach - np.float32(LANE_HALF_M - 0.5)), 0.045) * ~opening * ~zebra
-    return white * np.float32(0.85), np.asarray(yellow * np.float32(0.6), dtype=np.float32)
+    white *= np.float32(0.85)
+    yellow *= np.float32(0.6)
+    return white, yellow
 
 
 def _ground_texture(distance: Grey, side: Grey, px_along: Grey, kind: Pixels) -> Grey:
@@ -273,18 +299,29 @@ def _ground_texture(distance: Grey, side: Grey, px_along: Grey, kind: Pixels) ->
     along = _wrap(distance * (1024 / 48), 1024)
     stain = cv2.remap(stain_tile(), across, along, cv2.INTER_LINEAR)
     stain *= np.float32(0.075) * np.clip(np.float32(0.6) / px_along, 0, 1)
-    glow = np.float32(1) + grain + stain
+    glow: Grey = grain + np.float32(1)
+    glow += stain
 
     # Slabs on the pavement, tufts in the grass.
     slabs = ((_wrap(distance, 0.9) < 0.05) | (_wrap(side, 0.7) < 0.03)) & (kind == 1)
     glow -= slabs * np.clip(np.float32(0.012) / px_along, 0, 0.25)
-    glow += (kind == 2) * (grain * 2 + stain)
+    grass = kind == 2
+    if grass.any():
+        glow += grass * (grain * 2 + stain)
 
     # Tracks that wheels have polished.
-    from_lane = np.abs(np.abs(side) - np.float32(1.75))
-    wheel = np.abs(from_lane - np.float32(0.75))
-    glow -= np.float32(0.06) * np.clip(1 - wheel * 3, 0, 1) * (kind == 0)
-    return np.asarray(glow, dtype=np.float32)
+    track = np.abs(side)
+    track -= np.float32(1.75)
+    np.abs(track, out=track)
+    track -= np.float32(0.75)
+    np.abs(track, out=track)
+    track *= np.float32(-3)
+    track += np.float32(1)
+    np.clip(track, 0, 1, out=track)
+    track *= np.float32(0.06)
+    track *= kind == 0
+    glow -= track
+    return glow
 
 
 def _house_shadows(view: View, strip: Strip, row: Grey, side: Grey) -> Grey:
@@ -299,7 +336,7 @@ def _house_shadows(view: View, strip: Strip, row: Grey, side: Grey) -> Grey:
     towards = (FACADE_M - side) if hand else (FACADE_M + side)
     cross = max(abs(float(sun[0])), 0.15)
     slide = np.float32(float(np.clip(sun[2] / cross, -3, 3)) / STEP_M)
-    at = np.clip(row + towards * slide, 0, len(strip.bend) - 1).astype(np.int32)
+    at = np.clip(row + towards * slide, 0, len(strip.bend) - 1).astype(np.intp)
 
     # Is the house there higher than the ray?
     edge = strip.height[:, hand].take(at) - towards * np.float32(float(sun[1]) / cross)

@@ -16,7 +16,6 @@ from edgeseg.data.synthetic.draw import (
     Floats,
     View,
     clip_near,
-    fill_polygon,
     subpixels,
     to_pixels,
 )
@@ -41,7 +40,7 @@ class Solid:
     points : (N, 3) corners of all faces.
     corners : the part of ``points`` that belongs to each face.
     normals : (F, 3) unit normals, outward.
-    centres : (F, 3) centres of the faces.
+    offsets : (F,) distance of each face's plane from the origin, along its normal.
     colours : (F, 3) BGR.
     labels : label id per face.
     height_m : height, metres.
@@ -51,7 +50,7 @@ class Solid:
     points: Floats
     corners: tuple[slice, ...]
     normals: Floats
-    centres: Floats
+    offsets: Floats
     colours: Floats
     labels: tuple[int, ...]
     height_m: float
@@ -67,25 +66,29 @@ class Solid:
         turn : its turn to the right, radians.
         """
         # Far away, without the small parts.
-        ahead = float(view.camera.project(place[None])[0, 2])
+        ahead = view.camera.project_one(place)[2]
         smallest = _DETAIL_FROM * view.camera.size[0] * ahead
         if self.coarse and self.height_m * view.camera.focal < smallest:
             self.coarse.paint(view, place, turn)
             return
 
         spin = _spin(turn)
-        projected = view.camera.project(self.points @ spin + place)
-        if projected[:, 2].max() < NEAR_M:
+        projected = view.camera.project_turned(self.points, spin, place)
+        nearest = projected[:, 2].min()
+        if nearest < NEAR_M and projected[:, 2].max() < NEAR_M:
+            return
+        whole = bool(nearest >= NEAR_M)  # no part is behind the camera
+        pixels = subpixels(to_pixels(projected)) if whole else None
+        if pixels is not None and view.hides(pixels):
             return
 
-        # The faces that face the camera.
-        normals = self.normals @ spin
-        to_camera = view.camera.position - (self.centres @ spin + place)
-        visible = (to_camera * normals).sum(1) > 0
-        colours = view.lit(self.colours, normals, ahead).tolist()
+        # The faces that face the camera, found in local coordinates.
+        eye = spin @ (view.camera.position - place)
+        visible = self.normals @ eye > self.offsets
+        lit = view.lit(self.colours, self.normals, ahead, spin @ view.light.sun).tolist()
 
-        whole = bool(projected[:, 2].min() >= NEAR_M)  # no part is behind the camera
-        pixels = subpixels(to_pixels(projected)) if whole else None
+        outlines: list[Ints] = []
+        colours: list[tuple[float, ...]] = []
         for i in np.flatnonzero(visible).tolist():
             if pixels is not None:
                 outline = pixels[self.corners[i]]
@@ -94,7 +97,9 @@ class Solid:
                 if len(cut) < 3:
                     continue
                 outline = subpixels(to_pixels(cut))
-            fill_polygon(view.canvas, outline, (*colours[i], self.labels[i]))
+            outlines.append(outline)
+            colours.append((*lit[i], self.labels[i]))
+        view.polygons(outlines, colours)
 
 
 @dataclass
@@ -222,7 +227,8 @@ class SolidBuilder:
         colours = np.array([self.colours[i] for i in chosen], np.float64)
         labels = tuple(self.labels[i] for i in chosen)
         height = float(all_points[:, 1].max())
-        return Solid(all_points, tuple(corners), normals, centres, colours, labels, height, coarse)
+        offsets = (centres * normals).sum(1)
+        return Solid(all_points, tuple(corners), normals, offsets, colours, labels, height, coarse)
 
 
 @dataclass(frozen=True)
@@ -631,18 +637,28 @@ class Figure:
         ends = to_pixels(projected)[self.bones]
         half = self.widths * 0.5 * view.camera.focal / depth[self.bones]
         pixels = subpixels(_capsules(ends, half))
+        if view.hides(pixels.reshape(-1, 2)):
+            return
 
         # Colours in this light, all facing the camera.
         towards = view.camera.position - joints[0]
         towards = towards / (np.linalg.norm(towards) + 1e-9)
-        normals = np.broadcast_to(towards, self.colours.shape)
-        colours = view.lit(self.colours, normals, float(depth[0])).tolist()
+        lit = view.lit(self.colours, towards, float(depth[0])).tolist()
 
-        order = np.arange(len(self.bones))
+        order = list(range(len(self.bones)))
         if sort:
-            order = np.argsort(-depth[self.bones].mean(1), kind="stable")
-        for i in order.tolist():
-            fill_polygon(view.canvas, pixels[i], (*colours[i], self.label))
+            order = np.argsort(-depth[self.bones].mean(1), kind="stable").tolist()
+        outlines: list[Ints] = []
+        colours: list[tuple[float, ...]] = []
+        for i in order:
+            outlines.append(pixels[i])
+            colours.append((*lit[i], self.label))
+        view.polygons(outlines, colours)
+
+
+# Corners of a capsule's two ends: 1 is along the capsule, 1j across it; in half widths.
+_CAPSULE_START = np.array([1j, -0.7 + 0.6j, -0.7 - 0.6j, -1j])
+_CAPSULE_END = -_CAPSULE_START
 
 
 def _capsules(ends: Floats, half: Floats) -> Floats:
@@ -650,25 +666,17 @@ def _capsules(ends: Floats, half: Floats) -> Floats:
 
     ``ends`` (M, 2, 2) are their end points, ``half`` (M, 2) half their widths there, in pixels.
     """
-    along = ends[:, 1] - ends[:, 0]
-    length = np.linalg.norm(along, axis=1, keepdims=True)
-    along = np.where(length > 1e-3, along / np.maximum(length, 1e-3), (0.0, 1.0))
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    a = ends[:, 0]
-    b = ends[:, 1]
-    ha = half[:, :1]
-    hb = half[:, 1:]
-    outline = [
-        a + across * ha,
-        a + across * ha * 0.6 - along * ha * 0.7,
-        a - across * ha * 0.6 - along * ha * 0.7,
-        a - across * ha,
-        b - across * hb,
-        b - across * hb * 0.6 + along * hb * 0.7,
-        b + across * hb * 0.6 + along * hb * 0.7,
-        b + across * hb,
-    ]
-    return np.stack(outline, axis=1)
+    # Points as complex numbers.
+    points = ends[..., 0] + 1j * ends[..., 1]
+    along = points[:, 1] - points[:, 0]
+    length = np.abs(along)
+    along = np.where(length > 1e-3, along / np.maximum(length, 1e-3), 1j)
+    radius = along[:, None] * half
+
+    outline = np.empty((len(ends), 8), np.complex128)
+    outline[:, :4] = points[:, :1] + radius[:, :1] * _CAPSULE_START
+    outline[:, 4:] = points[:, 1:] + radius[:, 1:] * _CAPSULE_END
+    return outline.view(np.float64).reshape(-1, 8, 2)
 
 
 _CLOTH: tuple[Colour, ...] = (
@@ -865,6 +873,8 @@ def paint_bicycle(view: View, frame: Figure, place: Floats, turn: float) -> None
     turn : its turn to the right of +z, radians.
     """
     spin = _spin(turn)
+    outlines: list[Ints] = []
+    colours: list[tuple[float, ...]] = []
     for hub in (-0.52, 0.54):
         # The tyre, and what is seen between the spokes.
         for share, colour in ((1.0, (26.0, 26.0, 26.0)), (0.86, (74.0, 74.0, 72.0))):
@@ -872,15 +882,20 @@ def paint_bicycle(view: View, frame: Figure, place: Floats, turn: float) -> None
             rim = _RIM * share + (0.0, 0.34, hub)
             projected = view.camera.project(np.vstack([rim - thin, rim + thin]) @ spin + place)
             if projected[:, 2].min() < NEAR_M:
+                view.polygons(outlines, colours)
                 return
 
             hull = cv2.convexHull(to_pixels(projected).astype(np.float32))[:, 0].astype(np.float64)
             if share < 1 and np.ptp(hull[:, 0]) < 0.3 * np.ptp(hull[:, 1]):
                 continue  # a wheel seen from the front
             towards = np.array([0.0, 0.3, -0.95])
-            lit = view.lit(np.array(colour), towards, float(projected[0, 2]))
-            view.fill(hull, lit, BICYCLIST)
+            b, g, r = view.lit(np.array(colour), towards, float(projected[0, 2])).tolist()
+            outlines.append(subpixels(hull))
+            colours.append((b, g, r, BICYCLIST))
+
+    # Nearest first: the tubes, then the wheels.
     frame.paint(view, _FRAME_JOINTS @ spin + place, sort=False)
+    view.polygons(outlines, colours)
 
 
 def stand(joints: Floats, place: Floats, turn: float) -> Floats:

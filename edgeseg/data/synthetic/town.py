@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from edgeseg.data.synthetic import figures, textures
 from edgeseg.data.synthetic.backdrop import FACADE_M, LANE_HALF_M, STEP_M, Strip
-from edgeseg.data.synthetic.draw import Face, Floats, Texture, View
+from edgeseg.data.synthetic.draw import Face, Faces, Floats, Texture, View
 from edgeseg.data.synthetic.figures import BUILDING, FENCE, PEDESTRIAN, POLE, TREE
 
 CHUNK_M = 40.0
 SIGHT_M = 250.0
 _CELLS = int(CHUNK_M / STEP_M)
+PERSON_M = (0.8, 2.1)  # radius and height of a cylinder around a person
 LARGE = 1 << 31  # added to chunk and slot numbers: they may be negative, parts of a seed may not
 _JUNCTION_M = 13.0  # length of a junction along the house line
 _CORNER_M = 3.0
@@ -37,6 +38,7 @@ class Item:
     key : position along the road; items are drawn from the largest to the smallest.
     x, z : world position, to leave items out that cannot be seen.
     radius : size, metres, for the same.
+    height_m : height, for the same.
     paint : function that draws it.
     shadow : function that draws its shadow, if it has one.
     """
@@ -45,6 +47,7 @@ class Item:
     x: float
     z: float
     radius: float
+    height_m: float
     paint: Callable[[View], None]
     shadow: Callable[[View], None] | None = None
 
@@ -134,6 +137,8 @@ class Chunk:
     items : what stands there.
     kerb, ground, height, zebra : tables, one row per ``STEP_M``.
     boxes : (N, 3) x, z and radius of the items.
+    faces : the flat faces of the items.
+    table : the same, to be projected together.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -142,6 +147,8 @@ class Chunk:
     height: Floats = field(default_factory=lambda: np.zeros((_CELLS, 2)))
     zebra: Floats = field(default_factory=lambda: np.zeros(_CELLS))
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 3)))
+    faces: list[Face] = field(default_factory=list)
+    table: Faces = field(default_factory=lambda: Faces([]))
 
 
 # Per district: the share of every kind of front, and of gaps between houses.
@@ -216,6 +223,7 @@ def chunk(seed: int, number: int) -> Chunk:
     _build_side(right)
     _furnish(left, right)
     made.boxes = np.array([(item.x, item.z, item.radius) for item in made.items])
+    made.table = Faces(made.faces)
     return made
 
 
@@ -294,19 +302,22 @@ def _house(site: _Site, box: tuple[float, float, float], front: Texture, *, flat
     roof = Face(origin + up, across, ridge, _SQUARE, top, BUILDING, tint) if rise else None
     wall = Face(near, out * gable.width_m, gable_up, end, gable, BUILDING, tint)
     face = Face(origin, across, up, _SQUARE, front, BUILDING, tint)
+    site.chunk.faces += [face, wall, roof] if roof else [face, wall]
 
     def paint(view: View) -> None:
-        """Draw chimneys, roof, gable and front."""
-        for share, tall in chimneys:
-            _chimney(view, origin + across * share + ridge + up, tall, tint)
-        if roof:
-            view.face(roof)
+        """Draw front, gable, roof and chimneys; the nearest first."""
+        view.face(face)
         if view.camera.position[2] < near[2]:
             view.face(wall)
-        view.face(face)
+        if roof:
+            view.face(roof)
+        for share, tall in chimneys:
+            _chimney(view, origin + across * share + ridge + up, tall, tint)
 
     key = site.start + at + width
-    site.chunk.items.append(item_at(key, (near + far) / 2, width / 2 + depth, paint))
+    tallest = height + rise + 2.0  # with its chimney
+    middle = (near + far) / 2
+    site.chunk.items.append(item_at(key, middle, (width / 2 + depth, tallest), paint))
 
 
 def _matching_gable(front: Texture) -> Texture:
@@ -324,7 +335,7 @@ def _chimney(view: View, foot: Floats, tall: float, tint: Floats) -> None:
         pixels = projected[:, :2] / projected[:, 2:]
         brick = np.array((70.0, 84.0, 112.0)) * tint
         colour = view.lit(brick, np.array([0.0, 0.0, -1.0]), float(projected[0, 2]))
-        view.fill(pixels, colour, BUILDING)
+        view.fill(pixels, colour.tolist(), BUILDING)
 
 
 def _junction(site: _Site, at: float) -> None:
@@ -355,7 +366,7 @@ def _junction(site: _Site, at: float) -> None:
             across = -across
         up = np.array([0.0, front.height_m, 0.0])
         face = Face(place, across, up, _SQUARE, front, BUILDING, _ONE)
-        made.items.append(_panel(site.start + at + 13, place, across, face))
+        _panel(made, site.start + at + 13, face)
 
     # A signal or bollards at its corners.
     for along in (2.2, 10.8):
@@ -403,13 +414,18 @@ def _run(
         a = near + (far - near) * (k / count)
         b = near + (far - near) * ((k + 1) / count)
         face = Face(a, b - a, up, _SQUARE, texture, label, _ONE)
-        made.items.append(_panel(float(b[2]), a, b - a, face))
+        _panel(made, float(b[2]), face)
 
 
-def _panel(key: float, origin: Floats, across: Floats, face: Face) -> Item:
-    """Return one face as an item; ``origin`` and ``across`` are those of the face."""
+def _panel(made: Chunk, key: float, face: Face) -> None:
+    """Add an upright face as an item of its own."""
+    low = face.corners[0]
+    across = face.corners[1] - low
     radius = float(np.linalg.norm(across)) / 2 + 1
-    return item_at(key, origin + across / 2, radius, lambda view: view.face(face))
+    height = float(face.corners[:, 1].max())
+    made.faces.append(face)
+    item = item_at(key, low + across / 2, (radius, height), lambda view: view.face(face))
+    made.items.append(item)
 
 
 def _tree(
@@ -439,7 +455,8 @@ def _tree(
         strength = round(strength * min(float(view.light.sun_gain.mean()), 1))
         view.shade_ground(middle + patches, strength)
 
-    made.items.append(item_at(float(place[2]), place, box[0] / 2 + 1, paint, shadow))
+    around = (box[0] / 2 + 1, box[1])
+    made.items.append(item_at(float(place[2]), place, around, paint, shadow))
 
 
 def _ring(corners: int) -> Floats:
@@ -539,7 +556,7 @@ def _lamp(site: _Site, at: float) -> None:
         """Draw the post."""
         post.paint(view, joints, sort=False)
 
-    site.chunk.items.append(item_at(site.start + at, place, 3.0, paint))
+    site.chunk.items.append(item_at(site.start + at, place, (3.0, 8.3), paint))
 
 
 def _stand(made: Chunk, thing: figures.Solid, place: Floats, turn: float, radius: float) -> None:
@@ -549,7 +566,8 @@ def _stand(made: Chunk, thing: figures.Solid, place: Floats, turn: float, radius
         """Draw the solid."""
         thing.paint(view, place, turn)
 
-    made.items.append(item_at(float(place[2]), place, radius, paint))
+    around = (radius, thing.height_m)
+    made.items.append(item_at(float(place[2]), place, around, paint))
 
 
 def _park(rng: np.random.Generator, made: Chunk, place: Floats, turn: float) -> None:
@@ -570,7 +588,7 @@ def _idle(rng: np.random.Generator, made: Chunk, place: Floats) -> None:
         """Draw the person."""
         person.paint(view, joints)
 
-    made.items.append(item_at(float(place[2]), place, 0.8, paint, spot(place, 0.35)))
+    made.items.append(item_at(float(place[2]), place, PERSON_M, paint, spot(place, 0.35)))
 
 
 @lru_cache(maxsize=64)
@@ -588,7 +606,7 @@ def car_of(shape: int, paint: int) -> figures.Solid:
 def item_at(
     key: float,
     centre: Floats,
-    radius: float,
+    size: tuple[float, float],
     paint: Callable[[View], None],
     shadow: Callable[[View], None] | None = None,
 ) -> Item:
@@ -598,11 +616,11 @@ def item_at(
     ----------
     key : position along the road; items are drawn from the largest to the smallest.
     centre : (3,) world point.
-    radius : size, metres.
+    size : radius and height of an upright cylinder around it, metres.
     paint : function that draws it.
     shadow : function that draws its shadow.
     """
-    return Item(key, float(centre[0]), float(centre[2]), radius, paint, shadow)
+    return Item(key, float(centre[0]), float(centre[2]), *size, paint, shadow)
 
 
 def vehicle(solid: figures.Solid, length: float, place: Floats, turn: float) -> Item:
@@ -636,7 +654,8 @@ def vehicle(solid: figures.Solid, length: float, place: Floats, turn: float) -> 
             view.shade_ground(hull[None] + ground, round(200 * min(sunny, 1.0)))
         view.shade_ground(base[None])
 
-    return item_at(float(place[2]), place, length / 2 + 0.5, paint, shadow)
+    around = (length / 2 + 0.5, solid.height_m)
+    return item_at(float(place[2]), place, around, paint, shadow)
 
 
 def spot(place: Floats, radius: float) -> Callable[[View], None]:
@@ -668,6 +687,7 @@ def standing(seed: int, view: View, ego_m: float) -> Iterator[Item]:
     last = int((ego_m + SIGHT_M) // CHUNK_M)
     for number in range(first, last + 1):
         part = chunk(seed, number)
+        view.place(part.table)
         x = part.boxes[:, 0] - camera.position[0]
         z = part.boxes[:, 1] - camera.position[2]
         radius = part.boxes[:, 2]

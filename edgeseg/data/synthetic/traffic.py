@@ -12,7 +12,17 @@ import numpy as np
 from edgeseg.data.synthetic import figures
 from edgeseg.data.synthetic.draw import View
 from edgeseg.data.synthetic.figures import BICYCLIST, PEDESTRIAN
-from edgeseg.data.synthetic.town import LARGE, Item, Road, car_of, item_at, road, spot, vehicle
+from edgeseg.data.synthetic.town import (
+    LARGE,
+    PERSON_M,
+    Item,
+    Road,
+    car_of,
+    item_at,
+    road,
+    spot,
+    vehicle,
+)
 
 EGO_OFFSET_M = -1.6
 EGO_SPEED = 8.0  # metres per second
@@ -142,23 +152,22 @@ def _moving_item(stream: Stream, who: _Actor, line: Road, along: float, time_s: 
     # A walker; one step is 0.43 of the height.
     if stream.kind == "walker":
         phase = who.phase + abs(stream.speed) * time_s / (0.43 * who.height) * np.pi
-        joints = figures.stand(figures.walking(phase, who.height), place, turn)
 
         def paint_walker(view: View) -> None:
             """Draw the walker."""
+            joints = figures.stand(figures.walking(phase, who.height), place, turn)
             who.person.paint(view, joints)
 
-        return item_at(along, place, 0.8, paint_walker, spot(place, 0.35))
+        return item_at(along, place, PERSON_M, paint_walker, spot(place, 0.35))
 
     # A cyclist.
-    rider = figures.stand(figures.cycling(who.phase + time_s * 7.0), place, turn)
-
     def paint_cyclist(view: View) -> None:
-        """Draw bicycle and rider."""
-        figures.paint_bicycle(view, who.frame, place, turn)
+        """Draw rider and bicycle; the nearer first."""
+        rider = figures.stand(figures.cycling(who.phase + time_s * 7.0), place, turn)
         who.person.paint(view, rider)
+        figures.paint_bicycle(view, who.frame, place, turn)
 
-    return item_at(along, place, 1.2, paint_cyclist, spot(place, 0.5))
+    return item_at(along, place, (1.2, PERSON_M[1]), paint_cyclist, spot(place, 0.5))
 
 
 def _ahead(seed: int, line: Road, time_s: float, ego_m: float) -> Iterator[Item]:

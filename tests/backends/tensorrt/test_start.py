@@ -32,7 +32,7 @@ class Hollow:
     dropped = 0
 
     def __del__(self) -> None:
-        Hollow.dropped += 1
+        type(self).dropped += 1  # at exit, the module has no `Hollow` any more
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} of an object that did not start")
