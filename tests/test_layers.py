@@ -23,6 +23,7 @@ CONTRACTS = (
     "files",
     "trust",
     "children",
+    "cores",
     "offline",
     "passport",
     "facts",

@@ -14,8 +14,10 @@ from edgeseg.cli.inputs import open_engine
 from edgeseg.cli.options import EngineOptions, Precision, PrecisionOption
 from edgeseg.cli.segment import SegmentOptions, segment_source
 from edgeseg.cli.video_options import OutputOptions
+from edgeseg.errors import OutputError
 
 if TYPE_CHECKING:
+    from edgeseg.data import Dataset
     from edgeseg.profiling.comparison import Comparison
 
 DEMO_NET = "enet-camvid"
@@ -46,17 +48,31 @@ def demo(
 
     Needs no camera, no download and no GPU.
     """
+    from edgeseg.data import open_dataset
+
     options = EngineOptions(precision)
     outputs = SegmentOptions(OutputOptions(out))
+    labelled = open_dataset(data, split)
     with ExitStack() as stack:
         if source is None:
-            # Drawing costs more than segmenting: the drive becomes a video first.
+            # Drawing costs more than segmenting: the drive becomes a video first. What can be wrong
+            # is told before.
+            _require_video(out)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeseg-demo-")))
             source = str(folder / "drive.mp4")
             _draw_drive(Path(source))
         segment_source(lambda: {DEMO_NET: open_engine(DEMO_NET, options)}, [source], outputs)
-    _print_precisions(_compare_precisions(data, split))
+    _print_precisions(_compare_precisions(labelled))
     _print_next(out)
+
+
+def _require_video(out: Path) -> None:
+    """Raise ``OutputError`` now if the demo's video cannot be written later."""
+    from edgeseg.files import require_writable
+    from edgeseg.video.video_file import known_suffix
+
+    known_suffix(out)
+    require_writable(out)
 
 
 def _draw_drive(path: Path) -> None:
@@ -69,11 +85,19 @@ def _draw_drive(path: Path) -> None:
     drive = parse_address(DEMO_DATA)
     height, width = drive.size
     start = time.perf_counter()
-    video = VideoFile(path, (width, height), drive.fps)
-    with ConsoleReporter() as reporter:
-        for i, sample in enumerate(track(draw_ahead(drive), "draw the drive", reporter)):
-            video.write(sample.image, i / drive.fps)
-    video.keep()
+    try:
+        video = VideoFile(path, (width, height), drive.fps)
+        with ConsoleReporter() as reporter:
+            for i, sample in enumerate(track(draw_ahead(drive), "draw the drive", reporter)):
+                video.write(sample.image, i / drive.fps)
+        video.keep()
+    except OutputError as error:
+        # The video is temporary: what was written of it helps nobody.
+        raise OutputError(
+            f"{path.parent}: the drive cannot be drawn there",
+            got=str(error).split(": ")[1],
+            hint="Make room, or set the environment variable TMPDIR to another folder.",
+        ) from error
     seconds = time.perf_counter() - start
     stdout().print(f"drew {len(drive)} frames of a synthetic drive in {seconds:.1f} s")
 
@@ -90,10 +114,9 @@ def _print_next(out: Path) -> None:
     )
 
 
-def _compare_precisions(address: str, split: str) -> "Comparison":
+def _compare_precisions(dataset: "Dataset") -> "Comparison":
     """Score and time the model in each precision that this machine has."""
     from edgeseg.backends.openvino import runtime
-    from edgeseg.data import open_dataset
     from edgeseg.data.sampling import spread
     from edgeseg.profiling.compare import compare
     from edgeseg.zoo import zoo_int8
@@ -104,7 +127,6 @@ def _compare_precisions(address: str, split: str) -> "Comparison":
     if zoo_int8(DEMO_NET):
         precisions.append("int8")
 
-    dataset = open_dataset(address, split)
     indices = spread(len(dataset), min(DEMO_FRAMES, len(dataset)))
     engines = [f"{DEMO_NET}@{precision}" for precision in precisions]
     with ConsoleReporter() as reporter:

@@ -27,13 +27,11 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     ['numpy']
     """
     from edgeseg.backends.openvino import runtime
+    from edgeseg.cores import usable_cores
 
     name, features = runtime.device()
 
-    # Not every system can tell these two.
-    cores_usable = os.cpu_count()
-    if hasattr(os, "sched_getaffinity"):
-        cores_usable = len(os.sched_getaffinity(0))
+    # Not every system can tell the load.
     load = None
     if hasattr(os, "getloadavg"):
         load = round(os.getloadavg()[0], 2)
@@ -48,7 +46,7 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         "cpu": name,
         "features": list(features),
         "cores": os.cpu_count(),
-        "cores_usable": cores_usable,
+        "cores_usable": usable_cores(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "load_average_1min": load,

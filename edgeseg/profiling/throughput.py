@@ -2,7 +2,6 @@
 
 import importlib
 import io
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from edgeseg.backends.engine import Engine
 from edgeseg.backends.openvino import backend, runtime
 from edgeseg.backends.openvino.engine import unpack
 from edgeseg.capabilities import STREAMS
+from edgeseg.cores import usable_cores
 from edgeseg.imaging.preprocess import resize_frame, resize_labels
 from edgeseg.passport import Passport
 from edgeseg.types import Image
@@ -82,8 +82,7 @@ def _in_flight(
     file: Path, engine: Engine, frames: Sequence[Image], seconds: float, count: int
 ) -> dict[str, Any]:
     """Keep ``count`` requests of a cpu engine at work."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    streams = min(count, cores or 1)
+    streams = min(count, usable_cores())
     compiled = open_compiled(file, {"NUM_STREAMS": str(streams)})
     shape = tuple(compiled.input(0).shape)[1:3]
     queue = _queue(compiled, count)

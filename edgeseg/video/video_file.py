@@ -45,6 +45,32 @@ Packet: TypeAlias = "av.Packet[Any]"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def known_suffix(path: Path) -> str:
+    """Return the suffix of a video in small letters; raise an error if no video has it.
+
+    Parameters
+    ----------
+    path : the file to write.
+
+    Raises
+    ------
+    OutputError : it is none of ``SUFFIXES``.
+
+    Examples
+    --------
+    >>> known_suffix(Path("drive.MP4"))
+    '.mp4'
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise OutputError(
+            f"{path}: unknown kind of video",
+            got=suffix or "no suffix",
+            expected=", ".join(SUFFIXES[:-1]) + f" or {SUFFIXES[-1]}",
+        )
+    return suffix
+
+
 class VideoFile:
     """Write pictures with timestamps to a file, and give it its name at the end.
 
@@ -84,17 +110,11 @@ class VideoFile:
         self.path = path
         self.frames = 0
         self.duration_s = 0.0
-        self._suffix = path.suffix.lower()
+        self._suffix = known_suffix(path)
         self._size = size
         self._fps = fps
         self._live = live
         self._endless = endless
-        if self._suffix not in SUFFIXES:
-            raise OutputError(
-                f"{path}: unknown kind of video",
-                got=self._suffix or "no suffix",
-                expected=", ".join(SUFFIXES[:-1]) + f" or {SUFFIXES[-1]}",
-            )
 
         # Players need even sizes: rows and columns to add.
         width, height = size

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import cv2
 
+from edgeseg.cores import usable_cores
 from edgeseg.data.base import Sample
 from edgeseg.data.synthetic import SyntheticDrive
 
@@ -32,7 +33,7 @@ def draw_ahead(drive: SyntheticDrive, processes: int | None = None) -> Iterator[
     >>> [sample.name for sample in draw_ahead(drive)]
     ['synthetic_0_000000', 'synthetic_0_000001']
     """
-    count = len(os.sched_getaffinity(0)) if processes is None else processes
+    count = usable_cores() if processes is None else processes
     if count < 2 or len(drive) < _WORTH:
         yield from drive
         return

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeseg.children import run_child
+from edgeseg.cores import usable_cores
 from edgeseg.errors import EngineError, InputError, MissingDependencyError, OutputError
 from edgeseg.files import atomic_path, cache_folder, sha256_file, write_json
 from edgeseg.trust import require_private_file
@@ -322,7 +323,7 @@ def build_plugin(
         raise OutputError(f"{final}: not the name of a library", expected=expected)
 
     with atomic_path(final) as temporary:
-        threads = len(os.sched_getaffinity(0))
+        threads = usable_cores()
         _run(compile_command(nvcc, include, wanted, temporary, strict=strict, threads=threads))
         facts = {
             _SOURCES_SHA256: sources_sha256(),
